@@ -1,0 +1,1 @@
+"""Throughput of every part beside its peers and its physical limit."""

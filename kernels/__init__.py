@@ -1,0 +1,5 @@
+"""Triton kernels of the ALBAR step, as ``torch.library`` custom ops: Triton on CUDA, plain torch elsewhere."""
+
+if __name__ == "kernels":
+    # started with the repository root on sys.path, this folder would hide the published package `kernels`
+    raise ImportError("this checkout hides the installed package `kernels`; start through `unstill`, or use python -P")

@@ -1,0 +1,1 @@
+"""Raw videos -> shards -> uint8 clips on the device."""

@@ -1,0 +1,84 @@
+"""Progress of long work: a rich bar on a terminal, one plain line every few seconds elsewhere.
+
+    with Progress("converting", total=240_000, unit="videos") as progress:
+        for video in videos:
+            ...
+            progress.advance(note="3 quarantined")
+"""
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+PLAIN_EVERY_S = 5.0  # without a terminal: often enough to see life, rare enough for a log file
+
+
+class Progress:
+    """One stage of work with its rate and the time left.
+
+    Args:
+        stage: what is being done, a few words.
+        total: number of items, or None when unknown.
+        unit: what one item is, in the plural; shown as ``unit/s``.
+        console: where to write; standard error by default, so that results on standard output stay clean.
+    """
+
+    def __init__(self, stage: str, total: int | None, unit: str = "items", console: Console | None = None):
+        self.stage, self.total, self.unit = stage, total, unit
+        self.console = console or Console(stderr=True)
+        self.done = 0
+        self.note = ""
+        self._bar: RichProgress | None = None
+
+    def __enter__(self) -> "Progress":
+        self._start = self._last = time.monotonic()
+        if self.console.is_terminal:
+            self._bar = RichProgress(
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}"),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=self.console,
+                transient=True,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self.stage, total=self.total, rate="", note="")
+        return self
+
+    def advance(self, n: int = 1, note: str | None = None) -> None:
+        """Count ``n`` more items as done; ``note`` replaces the short text at the end of the line."""
+        self.done += n
+        self.note = self.note if note is None else note
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rate=self._rate(now), note=self.note)
+        elif now - self._last >= PLAIN_EVERY_S:
+            self._last = now
+            self._print_line(now)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if kind is None:
+            self._print_line(time.monotonic(), last=True)
+
+    def _rate(self, now: float) -> str:
+        elapsed = now - self._start
+        return f"{self.done / elapsed:,.1f} {self.unit}/s" if elapsed > 0 else ""
+
+    def _print_line(self, now: float, last: bool = False) -> None:
+        elapsed = now - self._start
+        of = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
+        left = ""
+        if not last and self.total and self.done:
+            left = f", {elapsed / self.done * (self.total - self.done):.0f} s left"
+        note = f", {self.note}" if self.note else ""
+        line = f"{self.stage}: {of} {self.unit}, {self._rate(now)}{left or f', {elapsed:.1f} s'}{note}"
+        print(line, file=sys.stderr if self.console.stderr else self.console.file, flush=True)
