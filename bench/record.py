@@ -4,8 +4,8 @@ One file per benchmark and device, ``<out>/<name>-<device>.json``:
 
     {"name", "command", "commit", "date", "device", "machine": {...}, "versions": {...}, "rows": [...], "notes": [...]}
 
-A row is a flat dictionary; timed rows carry ``p20``/``p50``/``p80`` and ``unit``. Pictures and tables are drawn from these
-files alone, so every published number can be traced to one.
+A row is a flat dictionary; timed rows carry ``p20``/``p50``/``p80`` and ``unit``. Pictures and tables are drawn from
+these files alone, so every published number can be traced to one.
 """
 
 import datetime
@@ -26,9 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path("bench/results")
-PACKAGES = (
-    "unstill", "torch", "torchvision", "triton", "nvidia-dali-cuda130", "av", "webdataset", "numpy", "torchcodec", "decord",
-)  # fmt: skip
+PACKAGES = "unstill torch torchvision triton nvidia-dali-cuda130 av webdataset numpy torchcodec decord".split()
 
 
 def device_name() -> str:

@@ -32,7 +32,9 @@ def fragment_table(mp4: bytes) -> tuple[int, np.ndarray]:
             if position + 16 > len(mp4):
                 raise ValueError(f"MP4 box header at byte {position} is cut off: the file ends at {len(mp4)}")
             (size,) = struct.unpack_from(">Q", mp4, position + 8)
-        if size < 8 or position + size > len(mp4):  # 0 ("to the end of the file") would hide a truncation, so it is refused
+        if size < 8 or position + size > len(
+            mp4
+        ):  # 0 ("to the end of the file") would hide a truncation, so it is refused
             raise ValueError(f"MP4 box {kind!r} at byte {position} claims {size} bytes of a {len(mp4)} byte file")
         if kind == b"moof":
             starts.append(position)

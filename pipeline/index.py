@@ -124,7 +124,9 @@ class SampleIndex:
                 first, last = entry["data_offsets"]
                 raw = data[8 + length + first : 8 + length + last]
                 arrays[name] = raw.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-            return cls(**arrays, shard_names=tuple(json.loads(meta["shards"])), classes=tuple(json.loads(meta["classes"])))
+            return cls(
+                **arrays, shard_names=tuple(json.loads(meta["shards"])), classes=tuple(json.loads(meta["classes"]))
+            )
         except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
             raise InputError(f"{path}: not an index of this version ({error}); run `unstill convert` again") from error
 

@@ -1,9 +1,9 @@
 """Progress of long work: a rich bar on a terminal, one plain line every few seconds elsewhere.
 
-    with Progress("converting", total=240_000, unit="videos") as progress:
-        for video in videos:
-            ...
-            progress.advance(note="3 quarantined")
+with Progress("converting", total=240_000, unit="videos") as progress:
+    for video in videos:
+        ...
+        progress.advance(note="3 quarantined")
 """
 
 import sys
@@ -41,7 +41,9 @@ class Progress:
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}"),
+                TextColumn(
+                    "{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}"
+                ),
                 TextColumn("{task.fields[rate]}"),
                 TimeRemainingColumn(),
                 TextColumn("{task.fields[note]}"),
