@@ -1,0 +1,158 @@
+"""The boundary between two steps in one launch: losses and logit gradients of step i, clips of step i + 1.
+
+The rows of logits are latency-bound and few, the clips are bandwidth-bound and many, so the losses ride under the
+clips. Results are equal to the bit to ``clip_prep`` and ``static_losses`` apart. What it costs: the frames of step i + 1
+must be on the device before the backward of step i, and their clips are alive at its activation peak.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .clip_prep import Layout, Static, allocate_clips, check_clip_arguments, check_clip_values, clip_prep_torch
+from .forward_mode import refuse_forward_mode
+from .static_losses import (
+    accumulator,
+    allocate_losses,
+    check_labels,
+    check_loss_arguments,
+    row_loss,
+    static_losses_backward_torch,
+    static_losses_torch,
+)
+
+
+class StepBoundary(NamedTuple):
+    """The end of one step and the start of the next."""
+
+    loss: Tensor
+    """0-dim: sum(ce_weight * ce + negent_weight * negent) of this step; the differentiable output."""
+    ce: Tensor
+    """(R,) cross-entropy of this step's rows."""
+    negent: Tensor
+    """(R,) negative entropy of this step's rows."""
+    lse: Tensor
+    """(R,) log-sum-exp of this step's rows."""
+    motion: Tensor
+    """(B, 3, T, h, w) motion clips of the next step; with ``joint`` (2B, 3, T, h, w), motion and static clips."""
+    static: Tensor | None
+    """Static clips of the next step, as ``clip_prep`` returns them."""
+
+
+def step_boundary(
+    logits: Tensor,
+    target: Tensor,
+    n_motion: int,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    frames: Tensor,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    size: tuple[int, int] | None = None,
+    top: Tensor | None = None,
+    left: Tensor | None = None,
+    flip: Tensor | None = None,
+    t_idx: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    layout: Layout = "ncdhw",
+    static: Static = "none",
+    joint: bool = False,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    validate: bool = False,
+) -> StepBoundary:
+    """``static_losses`` and its backward on this step's logits, ``clip_prep`` on the next step's frames: one launch.
+
+    Equal to the bit to ``weighted_loss(ce, negent, ce_weight, negent_weight)`` of ``static_losses``, its gradient, and
+    ``clip_prep``. The gradient is computed here for an incoming gradient of one; the backward only scales it, so it is
+    differentiable once, with respect to the logits.
+
+    Args:
+        logits, target, n_motion, label_smoothing, ignore_index: as in ``static_losses``.
+        ce_weight, negent_weight: (R,) in the dtype of the losses; what each row's ce and negent count in the loss.
+            They are tensors, so that a schedule never recompiles. A weight of zero switches its term off.
+        frames and the other options: as in ``clip_prep``.
+
+    Raises:
+        TypeError, ValueError: as in the two functions. NotImplementedError: forward-mode differentiation.
+    """
+    check_loss_arguments(logits, target, n_motion, label_smoothing)
+    for name, weight in (("ce_weight", ce_weight), ("negent_weight", negent_weight)):
+        if weight.shape != logits.shape[:1] or weight.dtype != accumulator(logits) or weight.device != logits.device:
+            raise ValueError(
+                f"step_boundary: {name} must be ({logits.shape[0]},) {accumulator(logits)} on {logits.device}, "
+                f"got {tuple(weight.shape)} {weight.dtype} on {weight.device}"
+            )
+        if weight.requires_grad:
+            raise ValueError(f"step_boundary: not differentiable with respect to {name}: detach it")
+    if frames.device != logits.device:
+        raise ValueError(f"step_boundary: the frames are on {frames.device}, the logits on {logits.device}")
+    size = check_clip_arguments(frames, mean, std, size, top, left, flip, t_idx, dtype, layout, static, joint)
+    refuse_forward_mode("step_boundary", logits)
+    if validate:
+        check_labels(logits, target, ignore_index)
+        check_clip_values(frames, size, top, left, t_idx)
+    rows, ce, negent, lse, _, motion, still = step_boundary_op(
+        *(logits, target, n_motion, ce_weight, negent_weight, float(label_smoothing), ignore_index),
+        *(frames, top, left, flip, t_idx, size, list(mean), list(std)),
+        *(dtype, layout == "channels_last_3d", static, joint),
+    )
+    return StepBoundary(rows.sum(), ce, negent, lse, motion, still if static != "none" and not joint else None)
+
+
+@torch.library.custom_op("unstill::step_boundary", mutates_args=(), device_types="cpu")
+def step_boundary_op(
+    logits: Tensor,
+    target: Tensor,
+    n_motion: int,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    label_smoothing: float,
+    ignore_index: int,
+    frames: Tensor,
+    top: Tensor | None,
+    left: Tensor | None,
+    flip: Tensor | None,
+    t_idx: Tensor | None,
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+    static: str,
+    joint: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Row losses (R,), ce, negent, lse, gradient of the row losses (R, C), motion or joint clips, static clips."""
+    options = (n_motion, label_smoothing, ignore_index)
+    ce, negent, lse, stats = static_losses_torch(logits, target, *options)
+    gradient = static_losses_backward_torch(ce_weight, negent_weight, logits, target, negent, stats, *options)
+    clips = clip_prep_torch(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
+    return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, gradient, *clips
+
+
+@step_boundary_op.register_fake
+def _(
+    logits, target, n_motion, ce_weight, negent_weight, label_smoothing, ignore_index,
+    frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint,
+):  # fmt: skip
+    ce, negent, lse, _ = allocate_losses(logits)
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    clips = allocate_clips(frames, size, dtype, channels_last, static, joint)
+    return torch.empty_like(ce), ce, negent, lse, gradient, *clips
+
+
+def _save(ctx, inputs, output):
+    _, *others = output
+    ctx.mark_non_differentiable(*others)
+    ctx.save_for_backward(others[3])
+
+
+def _backward(ctx, g_rows, *_):
+    (gradient,) = ctx.saved_tensors
+    return (gradient * g_rows[:, None]).to(gradient.dtype), *(None,) * 18
+
+
+step_boundary_op.register_autograd(_backward, setup_context=_save)
