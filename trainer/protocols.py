@@ -158,34 +158,42 @@ class Share:
     clusters: int
 
 
-def share(scores: np.ndarray, keys: Sequence[str], cluster: Callable[[str], str] = source_video) -> Share:
+def share(
+    scores: np.ndarray,
+    keys: Sequence[str],
+    cluster: Callable[[str], str] = source_video,
+    weights: np.ndarray | None = None,
+) -> Share:
     """Mean score in percent, with Wilson's interval at the effective sample size of the clusters.
 
-    Composites of one source video are not independent. With clusters g of n_g samples and score sums s_g, the variance
-    of the mean p is G/(G-1) * sum_g (s_g - p n_g)^2 / N^2 (the ratio estimator of cluster sampling); the interval is
-    Wilson's for p(1-p)/variance samples. Where all samples agree the variance is 0, and the G clusters count.
+    Composites of one source video are not independent. With samples i of weight w_i in clusters g, the variance of the
+    mean p is G/(G-1) * sum_g (sum_i_in_g w_i (s_i - p))^2 / (sum w)^2 (the ratio estimator of cluster sampling); the
+    interval is Wilson's for p(1-p)/variance samples. Where all samples agree the variance is 0: then it is for G samples.
 
     Args:
         scores: (N,) between 0 and 1.
-        keys: N keys.
+        keys: N keys; they may repeat, in sets of several backgrounds.
         cluster: key -> name of its source video.
+        weights: (N,), positive; equal by default.
     """
     scores = np.asarray(scores, np.float64)
     if len(scores) != len(keys) or not len(scores):
         raise ValueError(f"{len(scores)} scores for {len(keys)} keys: need one each, and at least one")
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
+    weights = weights / weights.sum()
     _, group = np.unique([cluster(key) for key in keys], return_inverse=True)
-    sums, sizes = np.bincount(group, scores), np.bincount(group)
-    samples, clusters, p = len(scores), len(sizes), scores.mean()
+    p, clusters = min(float((weights * scores).sum()), 1.0), int(group.max()) + 1
     effective = float(clusters)
     if clusters > 1:
-        variance = clusters / (clusters - 1) * ((sums - p * sizes) ** 2).sum() / samples**2
-        if variance > 0 and 0 < p < 1:
-            effective = min(p * (1 - p) / variance, float(samples))
+        deviations = np.bincount(group, weights * (scores - p))
+        variance = clusters / (clusters - 1) * (deviations**2).sum()
+        if variance > 1e-15 and 0 < p < 1:
+            effective = min(p * (1 - p) / variance, float(len(scores)))
     shrink = 1 + Z95**2 / effective
     centre = (p + Z95**2 / (2 * effective)) / shrink
     half = Z95 * np.sqrt(p * (1 - p) / effective + Z95**2 / (4 * effective**2)) / shrink
     low, high = max(0.0, min(centre - half, p)), min(1.0, max(centre + half, p))
-    return Share(100 * float(p), 100 * float(low), 100 * float(high), samples, clusters)
+    return Share(100 * p, 100 * float(low), 100 * float(high), len(scores), clusters)
 
 
 def per_class(scores: np.ndarray, predictions: Predictions) -> dict[str, float]:
