@@ -167,8 +167,8 @@ def share(
     """Mean score in percent, with Wilson's interval at the effective sample size of the clusters.
 
     Composites of one source video are not independent. With samples i of weight w_i in clusters g, the variance of the
-    mean p is G/(G-1) * sum_g (sum_i_in_g w_i (s_i - p))^2 / (sum w)^2 (the ratio estimator of cluster sampling); the
-    interval is Wilson's for p(1-p)/variance samples. Where all samples agree the variance is 0: then it is for G samples.
+    mean p is G/(G-1) * sum_g (sum_i_in_g w_i (s_i - p))^2 / (sum w)^2 (the ratio estimator of cluster sampling), and
+    the interval is Wilson's for p(1-p)/variance samples; where all samples agree, for G samples.
 
     Args:
         scores: (N,) between 0 and 1.
