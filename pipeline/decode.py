@@ -1,0 +1,163 @@
+"""The DALI graph: encoded slices -> frames -> region cut and resized in one operator -> uint8 (T, h, w, 3).
+
+The same graph runs on a GPU (``mixed``: NVDEC decodes) and on a CPU. Two properties of ``decoders.video`` (DALI 2.4)
+shape it:
+
+- It sorts the frame numbers it is asked for and decodes forward once; but to deliver a frame twice it starts again from
+  the first byte, once per repeat. So each frame is asked for once, and repeats (short videos) are copies made afterwards.
+- ``exec_dynamic=True`` (the executor of 2.x) loses only the batch in which a clip fails to decode.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+import nvidia.dali as dali
+import torch
+from nvidia.dali import fn, types
+
+from .sampler import ClipRequests
+
+
+@dataclass
+class EncodedBatch:
+    """What the decoder needs for n clips.
+
+    Attributes:
+        requests: the clips, n rows.
+        encoded: n arrays uint8, an MP4 each.
+        frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending but for looped videos.
+        attempts: int64 (n,), how many clips were bad before at the same position.
+    """
+
+    requests: ClipRequests
+    encoded: list[np.ndarray]
+    frames: np.ndarray
+    attempts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def take(self, rows: list[int]) -> "EncodedBatch":
+        """Some rows of the batch."""
+        encoded = [self.encoded[row] for row in rows]
+        return EncodedBatch(self.requests.take(rows), encoded, self.frames[rows], self.attempts[rows])
+
+
+class ClipDecoder:
+    """One DALI pipeline with a queue: ``submit`` batches, ``collect`` them in the same order.
+
+    Args:
+        batch_size: largest number of clips in a batch.
+        size: side of the delivered frames, pixels.
+        device: "cpu", or "cuda" / "cuda:1".
+        threads: DALI worker threads; on a GPU also the number of NVDEC sessions in use at a time.
+        depth: batches that DALI works on ahead.
+    """
+
+    def __init__(self, batch_size: int, size: int, device: torch.device, threads: int, depth: int):
+        self.device, self.depth = device, depth
+        self._waiting: deque[EncodedBatch] = deque()  # submitted, not yet handed to DALI
+        self._repeats: deque[np.ndarray | None] = deque()
+        self._started = False
+        gpu = device.type == "cuda"
+        self._pipeline = dali.Pipeline(
+            batch_size=batch_size,
+            num_threads=threads,
+            device_id=(device.index or 0) if gpu else None,
+            prefetch_queue_depth=depth,
+            exec_dynamic=True,
+        )
+        with self._pipeline:
+            encoded, frames, start, end = fn.external_source(
+                source=self._feed,
+                num_outputs=4,
+                batch=True,
+                dtype=[types.UINT8, types.INT32, types.FLOAT, types.FLOAT],
+                ndim=[1, 1, 1, 1],
+            )
+            # pad_mode none: a video with fewer frames than the index says is an error, not a black tail
+            video = fn.decoders.video(encoded, device="mixed" if gpu else "cpu", frames=frames, pad_mode="none")
+            clip = fn.resize(
+                video,
+                size=[size, size],
+                roi_start=start,
+                roi_end=end,
+                interp_type=types.INTERP_LINEAR,
+                antialias=True,
+            )
+            self._pipeline.set_outputs(clip)
+        self._pipeline.build()
+
+    def submit(self, batch: EncodedBatch) -> None:
+        """Queue a batch; at most ``depth`` may be queued at a time."""
+        self._waiting.append(batch)
+        if self._started:
+            self._pipeline.schedule_run()
+        elif len(self._waiting) == self.depth:
+            self._start()
+
+    def collect(self, stream: "torch.cuda.Stream | None" = None) -> torch.Tensor:
+        """The clips of the oldest batch.
+
+        Args:
+            stream: on a GPU, the stream on which the result is ready and on which its memory is released.
+
+        Returns:
+            uint8 (n, T, size, size, 3) on the device; DALI's own memory, alive as long as the tensor.
+
+        Raises:
+            RuntimeError: DALI could not decode a clip of this batch; later batches are not affected.
+        """
+        if not self._started:
+            self._start()
+        repeats = self._repeats[0] if self._repeats else None
+        try:
+            (clips,) = self._pipeline.share_outputs(cuda_stream=stream)
+        finally:
+            if self._repeats:
+                self._repeats.popleft()
+        self._pipeline.release_outputs()
+        if repeats is None:
+            return torch.from_dlpack(clips.as_tensor())
+        return torch.stack(
+            [
+                torch.from_dlpack(clips[row])[torch.from_numpy(repeats[row]).to(self.device, non_blocking=True)]
+                for row in range(len(clips))
+            ]
+        )
+
+    def _start(self) -> None:
+        # the first call makes DALI take `depth` batches at once, or as many as there are
+        self._started = True
+        self._pipeline.schedule_run()
+
+    def _feed(self):
+        if not self._waiting:
+            raise StopIteration
+        batch = self._waiting.popleft()
+        frames, repeats = _without_repeats(batch.frames)
+        self._repeats.append(repeats)
+        r = batch.requests
+        start = np.stack([r.top, r.left], axis=1).astype(np.float32)
+        end = np.stack([r.top + r.height, r.left + r.width], axis=1).astype(np.float32)
+        return batch.encoded, frames, start, end
+
+
+def _without_repeats(frames: np.ndarray) -> tuple[np.ndarray | list[np.ndarray], np.ndarray | None]:
+    """Each frame once, int32; and where every clip frame then lies, int64 (n, T), or None when there is no repeat."""
+    ordered = np.sort(frames, axis=1)
+    if (ordered[:, 1:] != ordered[:, :-1]).all():
+        return frames.astype(np.int32), None
+    unique = [np.unique(row, return_inverse=True) for row in frames]
+    return [values.astype(np.int32) for values, _ in unique], np.stack([inverse for _, inverse in unique])
+
+
+def decoder_message(error: RuntimeError) -> str:
+    """The line of a DALI error that says what went wrong, without the trace of the graph."""
+    text = str(error)
+    if "encountered:" in text:
+        text = text.rsplit("encountered:", 1)[1]
+    for end in ("C++ context", "Current pipeline object", "Stacktrace"):
+        text = text.split(end, 1)[0]
+    return " ".join(text.split()) or type(error).__name__

@@ -1,0 +1,160 @@
+"""Reads the bytes of the GOPs that a clip touches, and nothing else, by position from the index.
+
+What comes out is a small MP4 of its own: the header of the video followed by its fragments first .. last. Header and
+fragments are checked against the CRC-32 that the converter wrote. ``preadv`` and ``crc32`` both release the interpreter
+lock, so threads read while the training loop runs.
+"""
+
+import os
+import resource
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from .errors import InputError
+from .fragments import touched_fragments
+from .index import SampleIndex
+
+_DAMAGED = "the shard was changed or damaged after the conversion"
+_SPARE_FILES = 256  # left to the rest of the process when shards are kept open
+
+
+class BadClip(Exception):
+    """A clip that cannot be delivered; the message says why."""
+
+
+class GopReader:
+    """Opens the shards of a dataset once and cuts clips out of them.
+
+    Args:
+        index: the dataset.
+        locate: gives the local path of a shard by its row in ``index.shard_names``; called when it is first needed.
+
+    Safe to use from many threads.
+    """
+
+    def __init__(self, index: SampleIndex, locate: Callable[[int], Path]):
+        self.index, self._locate = index, locate
+        self._files: dict[int, int] = {}
+        self._lock = threading.Lock()
+        _allow_open_files(len(index.shard_names))
+
+    def spans(self, sample: np.ndarray, first_frame: np.ndarray, last_frame: np.ndarray) -> np.ndarray:
+        """int64 (n, 2): first and one-past-last fragment that frames ``first_frame .. last_frame`` lie in."""
+        gop = np.asarray(self.index.gop[sample], dtype=np.int64)
+        frames = np.asarray(self.index.frames[sample], dtype=np.int64)
+        return np.stack(touched_fragments(first_frame, last_frame - first_frame + 1, frames, gop), axis=1)
+
+    def read(self, sample: int, first: int, last: int) -> np.ndarray:
+        """The header and fragments ``first .. last - 1`` of one sample.
+
+        Returns:
+            uint8 (n,), an MP4 that decodes by itself; its frame 0 is frame ``first * gop`` of the video.
+
+        Raises:
+            BadClip: the bytes are missing or are not those that the converter wrote.
+        """
+        index = self.index
+        row = int(index.fragment_row[sample])
+        header = int(index.init_bytes[sample])
+        ends = index.fragment_end[row + first : row + last].tolist()
+        begin = int(index.fragment_end[row + first - 1]) if first else header
+        offset = int(index.mp4_offset[sample])
+        data = np.empty(header + ends[-1] - begin, np.uint8)
+        view = memoryview(data)
+        if begin == header:
+            self._fill(sample, view, offset)
+        else:
+            self._fill(sample, view[:header], offset)
+            self._fill(sample, view[header:], offset + begin)
+
+        if zlib.crc32(view[:header]) != int(index.init_crc[sample]):
+            raise BadClip(f"the CRC-32 of its header is wrong: {_DAMAGED}")
+        position, shift = header, header - begin
+        for fragment, end in enumerate(ends, first):
+            if zlib.crc32(view[position : end + shift]) != int(index.fragment_crc[row + fragment]):
+                raise BadClip(f"the CRC-32 of its fragment {fragment} is wrong: {_DAMAGED}")
+            position = end + shift
+        return data
+
+    def close(self) -> None:
+        """Close all shards."""
+        with self._lock:
+            for file in self._files.values():
+                os.close(file)
+            self._files.clear()
+
+    def _fill(self, sample: int, view: memoryview, offset: int) -> None:
+        shard = int(self.index.shard[sample])
+        try:
+            got = os.preadv(self._file(shard), [view], offset)
+            while 0 < got < len(view):  # a signal or a network file system may return less than was asked for
+                more = os.preadv(self._file(shard), [view[got:]], offset + got)
+                if more == 0:
+                    break
+                got += more
+        except OSError as error:
+            raise BadClip(f"its shard cannot be read: {error}") from error
+        if got < len(view):
+            raise BadClip(f"its shard ends at byte {offset + got}, within the clip: the shard is truncated")
+
+    def _file(self, shard: int) -> int:
+        file = self._files.get(shard)
+        if file is None:
+            with self._lock:
+                file = self._files.get(shard)
+                if file is None:
+                    file = self._files[shard] = os.open(self._locate(shard), os.O_RDONLY | os.O_CLOEXEC)
+        return file
+
+
+def check_shards(index: SampleIndex, root: Path) -> None:
+    """Compare the shards on disk with the index: present, and as long as the samples need.
+
+    Raises:
+        InputError: a shard is missing or truncated, or the index contradicts itself.
+    """
+    mp4_bytes, init_bytes = np.asarray(index.mp4_bytes, np.int64), np.asarray(index.init_bytes, np.int64)
+    row, ends = np.asarray(index.fragment_row), np.asarray(index.fragment_end, np.int64)
+    frames, gop = np.asarray(index.frames, np.int64), np.asarray(index.gop, np.int64)
+    consistent = (
+        len(index) > 0
+        and (frames > 0).all()
+        and (gop > 0).all()
+        and row[0] == 0
+        and row[-1] == len(ends)
+        and (np.diff(row) == -(-frames // gop)).all()
+        and (np.diff(ends, prepend=0)[~np.isin(np.arange(len(ends)), row[:-1])] > 0).all()
+        and (ends[row[:-1]] > init_bytes).all()
+        and (ends[row[1:] - 1] <= mp4_bytes).all()
+        and (np.asarray(index.shard) >= 0).all()
+        and (np.asarray(index.shard) < len(index.shard_names)).all()
+        and (np.asarray(index.label) >= 0).all()
+        and (np.asarray(index.label) < len(index.classes)).all()
+    )
+    if not consistent:
+        raise InputError(f"{root}: the index is empty or contradicts itself; run `unstill convert` again")
+    needed = np.zeros(len(index.shard_names), np.int64)
+    np.maximum.at(needed, np.asarray(index.shard), np.asarray(index.mp4_offset) + mp4_bytes)
+    for name, least in zip(index.shard_names, needed.tolist(), strict=True):
+        if os.path.isabs(name) or ".." in Path(name).parts:
+            raise InputError(f"{root}: the index names a shard outside the dataset ({name!r}); refused")
+        try:
+            size = os.stat(root / name).st_size
+        except OSError as error:
+            raise InputError(
+                f"{root / name}: the shard cannot be read ({error.strerror}); copy the dataset again"
+            ) from error
+        if size < least:
+            raise InputError(f"{root / name}: the shard is truncated, {size} bytes of at least {least}; copy it again")
+
+
+def _allow_open_files(shards: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

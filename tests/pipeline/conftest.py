@@ -1,0 +1,136 @@
+"""Small real datasets: videos encoded here and laid into shards with their index, one fragment per GOP."""
+
+import io
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from unstill.pipeline.fragments import fragment_table
+from unstill.pipeline.index import CODECS, INDEX_NAME, SampleIndex
+
+ENCODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx", "mjpeg": "mjpeg", "h264": "libx264", "hevc": "libx265"}
+OPTIONS = {
+    "vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "auto-alt-ref": "0", "lag-in-frames": "0"},
+    "mjpeg": {"q:v": "4"},
+    "h264": {"preset": "ultrafast", "bf": "0", "sc_threshold": "0"},
+    "hevc": {"preset": "ultrafast", "x265-params": "bframes=0:open-gop=0:scenecut=0:log-level=none"},
+}
+
+
+def moving_picture(frames: int, height: int, width: int, seed: int) -> np.ndarray:
+    """uint8 (frames, height, width, 3): smooth colours that drift, so that every frame differs and survives compression."""
+    phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, 6)
+    t, y, x = np.arange(frames)[:, None, None], np.arange(height)[:, None], np.arange(width)
+    channels = [
+        127 + 80 * np.sin(0.11 * x + 0.35 * t + phase[c]) + 40 * np.cos(0.13 * y - 0.23 * t + phase[c + 3])
+        for c in range(3)
+    ]
+    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+
+
+def encode_video(pictures: np.ndarray, codec: str, gop: int) -> bytes:
+    """A fragmented MP4 with one fragment per GOP."""
+    file = io.BytesIO()
+    flags = "frag_keyframe+empty_moov+default_base_moof+skip_trailer"
+    with av.open(file, "w", format="mp4", options={"movflags": flags, "strict": "unofficial"}) as container:
+        stream = container.add_stream(ENCODERS[codec], rate=30)
+        stream.height, stream.width = pictures.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        stream.codec_context.thread_count = 1
+        stream.options = {"g": str(gop), "keyint_min": str(gop)} | OPTIONS.get(codec, {})
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+@dataclass
+class Video:
+    """One sample to be: its MP4 and what the index says of it."""
+
+    mp4: bytes
+    codec: str
+    frames: int
+    height: int
+    width: int
+    gop: int
+    label: int = 0
+
+
+def make_video(frames=20, height=64, width=96, codec="vp9", gop=6, seed=0, label=0) -> Video:
+    """A video of moving colours."""
+    mp4 = encode_video(moving_picture(frames, height, width, seed), codec, gop)
+    return Video(mp4, codec, frames, height, width, 1 if codec == "mjpeg" else gop, label)
+
+
+def write_dataset(root: Path, videos: list[Video], per_shard: int = 4, classes=("a", "b", "c", "d")) -> Path:
+    """Shards and their index."""
+    (root / "shards").mkdir(parents=True)
+    rows, ends, crcs, names = [], [], [], []
+    for first in range(0, len(videos), per_shard):
+        names.append(f"shards/{len(names):05d}.tar")
+        with tarfile.open(root / names[-1], "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, video in enumerate(videos[first : first + per_shard], first):
+                member = tarfile.TarInfo(f"video_{number}.mp4")
+                member.size = len(video.mp4)
+                offset = tar.offset + 512
+                tar.addfile(member, io.BytesIO(video.mp4))
+                init, offsets = fragment_table(video.mp4)
+                rows.append((len(names) - 1, offset, len(video.mp4), init, zlib.crc32(video.mp4[:init])))
+                ends.append(offsets[1:])
+                crcs += [zlib.crc32(video.mp4[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    shard, offset, size, init, init_crc = np.array(rows, dtype=np.int64).T
+    keys = [f"video_{number}".encode() for number in range(len(videos))]
+
+    def column(values, dtype):
+        return np.array(list(values), dtype=dtype)
+
+    SampleIndex(
+        shard=shard.astype(np.int32),
+        mp4_offset=offset,
+        mp4_bytes=size.astype(np.uint32),
+        init_bytes=init.astype(np.uint32),
+        init_crc=init_crc.astype(np.uint32),
+        frames=column((v.frames for v in videos), np.int32),
+        fps_milli=np.full(len(videos), 30000, np.int32),
+        label=column((v.label for v in videos), np.int32),
+        gop=column((v.gop for v in videos), np.uint16),
+        width=column((v.width for v in videos), np.uint16),
+        height=column((v.height for v in videos), np.uint16),
+        codec=column((CODECS.index(v.codec) for v in videos), np.uint8),
+        fragment_row=np.cumsum([0, *map(len, ends)], dtype=np.int64),
+        fragment_end=np.concatenate(ends).astype(np.uint32),
+        fragment_crc=np.array(crcs, dtype=np.uint32),
+        key_end=np.cumsum([len(key) for key in keys], dtype=np.int64),
+        key_text=np.frombuffer(b"".join(keys), np.uint8),
+        shard_names=tuple(names),
+        classes=classes,
+    ).save(root / INDEX_NAME)
+    return root
+
+
+@pytest.fixture(scope="session")
+def video():
+    """The function ``make_video``."""
+    return make_video
+
+
+@pytest.fixture(scope="session")
+def dataset():
+    """The function ``write_dataset``."""
+    return write_dataset
+
+
+@pytest.fixture(scope="session")
+def small_dataset(tmp_path_factory) -> Path:
+    """Ten VP9 videos of 8 to 35 frames in two sizes, three shards; read-only."""
+    videos = [
+        make_video(frames=8 + 3 * n, height=64 if n % 3 else 48, width=96 if n % 3 else 64, seed=n, label=n % 4)
+        for n in range(10)
+    ]
+    return write_dataset(tmp_path_factory.mktemp("small") / "data", videos)
