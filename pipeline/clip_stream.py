@@ -2,9 +2,9 @@
 
     positions -> requests -> bytes (reader threads) -> DALI pipelines in turn -> uint8 clips
 
-Every stage runs ahead of the next. A clip whose bytes are damaged is replaced while reading; a batch that fails to decode
-is decoded again clip by clip, which finds the bad ones; a pipeline that fails on good clips is rebuilt, and the batches
-that were in it are given to the new one.
+Every stage runs ahead of the next. A clip whose bytes are damaged is replaced while reading; a batch that fails to
+decode is decoded again clip by clip, which finds the bad ones; a pipeline that fails on good clips is rebuilt, and the
+batches that were in it are given to the new one.
 """
 
 import logging

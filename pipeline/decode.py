@@ -4,7 +4,7 @@ The same graph runs on a GPU (``mixed``: NVDEC decodes) and on a CPU. Two proper
 shape it:
 
 - It sorts the frame numbers it is asked for and decodes forward once; but to deliver a frame twice it starts again from
-  the first byte, once per repeat. So each frame is asked for once, and repeats (short videos) are copies made afterwards.
+  the first byte, once per repeat. So each frame is asked for once; repeats (short videos) are copies made afterwards.
 - ``exec_dynamic=True`` (the executor of 2.x) loses only the batch in which a clip fails to decode.
 """
 

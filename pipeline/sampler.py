@@ -39,8 +39,8 @@ class ClipConfig:
     size: int = 224
     """Side of the square frames that are delivered, in pixels."""
     short_video: ShortVideo = "repeat_last"
-    """When a video is shorter than the clip: repeat its last frame, loop from its first frame, or halve the stride until
-    it fits (then repeat the last frame)."""
+    """When a video is shorter than the clip: repeat its last frame, loop from its first frame, or halve the stride
+    until it fits (then repeat the last frame)."""
 
     def __post_init__(self):
         for name in ("frames", "stride", "size"):

@@ -1,6 +1,7 @@
 """Small real datasets: videos encoded here and laid into shards with their index, one fragment per GOP."""
 
 import io
+import itertools
 import tarfile
 import zlib
 from dataclasses import dataclass
@@ -23,14 +24,11 @@ OPTIONS = {
 
 
 def moving_picture(frames: int, height: int, width: int, seed: int) -> np.ndarray:
-    """uint8 (frames, height, width, 3): smooth colours that drift, so that every frame differs and survives compression."""
+    """uint8 (frames, height, width, 3): smooth drifting colours, so that frames differ and survive compression."""
     phase = np.random.default_rng(seed).uniform(0, 2 * np.pi, 6)
-    t, y, x = np.arange(frames)[:, None, None], np.arange(height)[:, None], np.arange(width)
-    channels = [
-        127 + 80 * np.sin(0.11 * x + 0.35 * t + phase[c]) + 40 * np.cos(0.13 * y - 0.23 * t + phase[c + 3])
-        for c in range(3)
-    ]
-    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+    t, y, x = np.arange(frames)[:, None, None, None], np.arange(height)[:, None, None], np.arange(width)[:, None]
+    along, across = 0.11 * x + 0.35 * t + phase[:3], 0.13 * y - 0.23 * t + phase[3:]
+    return np.clip(127 + 80 * np.sin(along) + 40 * np.cos(across), 0, 255).astype(np.uint8)
 
 
 def encode_video(pictures: np.ndarray, codec: str, gop: int) -> bytes:
@@ -83,7 +81,7 @@ def write_dataset(root: Path, videos: list[Video], per_shard: int = 4, classes=(
                 init, offsets = fragment_table(video.mp4)
                 rows.append((len(names) - 1, offset, len(video.mp4), init, zlib.crc32(video.mp4[:init])))
                 ends.append(offsets[1:])
-                crcs += [zlib.crc32(video.mp4[a:b]) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+                crcs += [zlib.crc32(video.mp4[a:b]) for a, b in itertools.pairwise(offsets)]
     shard, offset, size, init, init_crc = np.array(rows, dtype=np.int64).T
     keys = [f"video_{number}".encode() for number in range(len(videos))]
 

@@ -1,4 +1,4 @@
-"""What the loader delivers: the right frames, once each, the same again after a restart or on another number of ranks."""
+"""What the loader delivers: the right frames, the same again after a restart or on another number of ranks."""
 
 import io
 
