@@ -1,0 +1,140 @@
+"""Files that appear whole or not at all: written beside their final name, fsynced, renamed, the folder fsynced."""
+
+import errno
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError
+
+_PARTIAL = re.compile(r"^\..*\.(?P<host>[^.]*)\.(?P<pid>\d+)\.partial$")
+
+
+class AtomicFile:
+    """A file that gets its name ``path`` on ``commit``, and vanishes on ``discard``.
+
+    Raises (all methods):
+        InputError: no space, no permission, or another failure of the file system; the message says what to do.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._partial = path.parent / f".{path.name}.{_host()}.{os.getpid()}.partial"
+        with guard(path):
+            self._file = open(self._partial, "wb", buffering=1 << 20)
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``."""
+        with guard(self.path):
+            self._file.write(data)
+
+    def close(self) -> None:
+        """Bring everything to the disk; the file still has no name."""
+        with guard(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def commit(self) -> None:
+        """Give the file its name, over an older one."""
+        if not self._file.closed:
+            self.close()
+        with guard(self.path):
+            os.replace(self._partial, self.path)
+            fsync_folder(self.path.parent)
+
+    def discard(self) -> None:
+        """Remove the file; harmless after ``commit``."""
+        try:
+            self._file.close()
+        except OSError:
+            pass  # closing flushes, and the disk may be full
+        self._partial.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path``, whole or not at all; see ``AtomicFile``."""
+    file = AtomicFile(path)
+    try:
+        file.write(data)
+        file.commit()
+    finally:
+        file.discard()
+
+
+@contextmanager
+def guard(path: Path) -> Iterator[None]:
+    """Turn a failure of the file system below ``path`` into one line that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise InputError(f"{path}: no space left to write it; free some and run the same command again") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise InputError(f"{path}: not allowed to write here; choose a folder you own with --out") from error
+        raise InputError(f"{path}: writing failed ({os.strerror(error.errno or 0)})") from error
+
+
+def make_folder(path: Path) -> None:
+    """Create ``path`` and its parents; an existing folder is fine.
+
+    Raises:
+        InputError: it is a file, or cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path}: is a file, expected a folder or a new name")
+    with guard(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def sweep_partials(folder: Path) -> None:
+    """Remove what runs of this machine that were killed left half written; files of live processes stay."""
+    for entry in os.scandir(folder):
+        match = _PARTIAL.match(entry.name)
+        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+            Path(entry.path).unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``folder``; the kernel drops it when the process dies, whatever the clock says.
+
+    File systems without locks (some network ones) go on without: the outputs of two runs are the same bytes anyway.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames in ``folder`` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,119 @@
+"""The contract every MP4 in a shard fulfils, checked by decoding all of it.
+
+Used on each video right after it was encoded, on candidates for ``codec="copy"``, and by ``unstill verify``.
+"""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from .fragments import fragment_table
+from .quarantine import BadVideo
+from .recipe import BLOCK
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a conforming MP4 turned out to be.
+
+    Attributes:
+        codec: decoder name: h264, hevc or vp9.
+        frames: number of frames.
+        fps: exact constant rate.
+        width, height: pixels.
+        gop: frames per closed GOP, which is frames per fragment.
+        init_bytes: length of the header.
+        offsets: int64 (K+1,), fragment k is ``mp4[offsets[k]:offsets[k + 1]]``.
+    """
+
+    codec: str
+    frames: int
+    fps: Fraction
+    width: int
+    height: int
+    gop: int
+    init_bytes: int
+    offsets: np.ndarray
+
+
+def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: int | None = None) -> VideoFacts:
+    """Decode every frame of ``mp4`` and check it against the contract.
+
+    The contract: fragmented MP4, one fragment per GOP; one video stream and no other; 8-bit 4:2:0; square pixels; both
+    sides multiples of 16 throughout; frame k is shown at exactly k / fps; key frames at k * gop and nowhere else; no
+    frame arrives out of order.
+
+    Args:
+        mp4: the whole file.
+        gop: frames per GOP.
+        fps: the constant rate expected; None takes what the first two frames say.
+        frames: the frame count expected; None accepts any above zero.
+
+    Raises:
+        BadVideo: reason ``output``, with the first thing that is wrong.
+    """
+    try:
+        init_bytes, offsets = fragment_table(mp4)
+    except ValueError as error:
+        raise BadVideo("output", str(error)) from error
+    try:
+        with av.open(io.BytesIO(mp4), format="mp4", metadata_errors="replace") as container:
+            _check_streams(container)
+            stream = container.streams.video[0]
+            stream.codec_context.thread_count = 1
+            key_frames, packets_in_order, last_dts = [], 0, None
+            decoded: list[tuple[Fraction, bool, tuple]] = []
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    if packet.is_keyframe:
+                        key_frames.append(packets_in_order)
+                    if packet.pts != packet.dts or (last_dts is not None and packet.dts <= last_dts):
+                        raise BadVideo("output", f"packet {packets_in_order} is out of order (B-frames?)")
+                    last_dts = packet.dts
+                    packets_in_order += 1
+                for frame in packet.decode():
+                    if frame.is_corrupt:
+                        raise BadVideo("output", f"frame {len(decoded)} decodes as damaged")
+                    shape = (frame.width, frame.height, frame.format.name)
+                    decoded.append((frame.pts * frame.time_base, frame.key_frame, shape))
+            codec = stream.codec_context.codec.canonical_name
+            if fps is None:
+                fps = 1 / (decoded[1][0] - decoded[0][0]) if len(decoded) > 1 else Fraction(stream.average_rate or 1)
+    except (av.FFmpegError, ZeroDivisionError, TypeError) as error:
+        raise BadVideo("output", f"does not decode: {error}") from error
+    _check_frames(decoded, packets_in_order, gop, fps, frames)
+    if key_frames != list(range(0, packets_in_order, gop)):
+        raise BadVideo("output", f"key frames at {key_frames[:8]}..., expected every {gop} frames")
+    if len(offsets) - 1 != -(-len(decoded) // gop):
+        raise BadVideo("output", f"{len(offsets) - 1} fragments for {len(decoded)} frames in GOPs of {gop}")
+    width, height, _ = decoded[0][2]
+    return VideoFacts(codec, len(decoded), fps, width, height, gop, init_bytes, offsets)
+
+
+def _check_streams(container: av.container.InputContainer) -> None:
+    if len(container.streams) != 1 or len(container.streams.video) != 1:
+        raise BadVideo("output", f"{len(container.streams)} streams, expected one video stream")
+    context = container.streams.video[0].codec_context
+    aspect = context.sample_aspect_ratio
+    if aspect and aspect != 1:
+        raise BadVideo("output", f"pixels are not square ({aspect})")
+
+
+def _check_frames(decoded: list, packets: int, gop: int, fps: Fraction, frames: int | None) -> None:
+    if not decoded or len(decoded) != packets:
+        raise BadVideo("output", f"{packets} packets decode to {len(decoded)} frames")
+    if frames is not None and len(decoded) != frames:
+        raise BadVideo("output", f"decodes to {len(decoded)} frames, expected {frames}")
+    shape = decoded[0][2]
+    if shape[0] % BLOCK or shape[1] % BLOCK or shape[2] != "yuv420p":
+        raise BadVideo("output", f"{shape[0]}x{shape[1]} {shape[2]}, expected multiples of {BLOCK} and yuv420p")
+    for k, (time, key, shape_k) in enumerate(decoded):
+        if time != k / fps:
+            raise BadVideo("output", f"frame {k} is shown at {float(time):.6f} s, expected {float(k / fps):.6f} s")
+        if key != (k % gop == 0):
+            raise BadVideo("output", f"frame {k} is {'' if key else 'not '}a key frame, with GOPs of {gop}")
+        if shape_k != shape:
+            raise BadVideo("output", f"frame {k} is {shape_k}, the first one {shape}")
