@@ -8,7 +8,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
+
+from .launch_configs import FP_FUSION, NUM_WARPS, ClipTile, clip_tile_for, on_device_of
 
 Layout = Literal["ncdhw", "channels_last_3d"]
 Static = Literal["none", "frame", "full"]
@@ -140,6 +144,13 @@ def allocate_clips(
     return motion, clips(batch, length if static == "full" else 1)
 
 
+def split_clips(buffer: Tensor, still: Tensor, batch: int, static: str, joint: bool) -> tuple[Tensor, Tensor | None]:
+    """(motion clips, static clips or None) of what ``allocate_clips`` returned."""
+    if joint:
+        return buffer[:batch], buffer[batch:]
+    return buffer, None if static == "none" else still
+
+
 # ------------------------------------------------------------------------------------------------- plain torch
 
 
@@ -161,7 +172,7 @@ def clip_prep_torch(
     batch, length, height, width, _ = frames.shape
     h, w = size
     buffer, still = allocate_clips(frames, size, dtype, channels_last, static, joint)
-    motion = buffer[:batch] if joint else buffer
+    motion, static_clip = split_clips(buffer, still, batch, static, joint)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     work = motion if dtype == wide else torch.empty_like(motion, dtype=wide)
     if top is None and left is None and flip is None:
@@ -178,14 +189,191 @@ def clip_prep_torch(
     work.mul_(scale).add_(bias)
     if work is not motion:
         motion.copy_(work)
-    if static != "none":
-        static_clip = buffer[batch:] if joint else still
+    if static_clip is not None:
         if t_idx is None:
             frame = motion[:, :, :1]
         else:
             frame = motion[torch.arange(batch), :, t_idx.long().clamp(0, length - 1)].unsqueeze(2)
         static_clip.copy_(frame.expand_as(static_clip))
     return buffer, still
+
+
+# ------------------------------------------------------------------------------------------------- Triton
+
+
+@triton.jit
+def normalise(pixel, scale, bias, dtype: tl.constexpr):
+    """One rounding, at the end: bf16 is never computed with."""
+    return (pixel.to(tl.float32) * scale + bias).to(dtype)
+
+
+@triton.jit
+def copy_tile(
+    source, channel, read, target, written, target_mask, scale0, scale1, scale2, bias0, bias1, bias2,
+    PLANE: tl.constexpr, CHANNELS_LAST: tl.constexpr,
+):  # fmt: skip
+    """Normalise the pixels at ``source`` and store them at ``target``; one plane if channels-last, else all three.
+
+    ``source`` may lack dimensions of ``target`` (one frame written to many): it is broadcast.
+    """
+    dtype: tl.constexpr = target.dtype.element_ty
+    if CHANNELS_LAST:
+        scale = tl.where(channel == 0, scale0, tl.where(channel == 1, scale1, scale2))
+        bias = tl.where(channel == 0, bias0, tl.where(channel == 1, bias1, bias2))
+        value = normalise(tl.load(source, mask=read, other=0), scale, bias, dtype)
+        tl.store(target + written, tl.broadcast_to(value, written.shape), mask=target_mask)
+    else:
+        # all loads before the first store: the compiler may not move a load across a store
+        red = tl.load(source, mask=read, other=0)
+        green = tl.load(source + 1, mask=read, other=0)
+        blue = tl.load(source + 2, mask=read, other=0)
+        red = normalise(red, scale0, bias0, dtype)
+        green = normalise(green, scale1, bias1, dtype)
+        blue = normalise(blue, scale2, bias2, dtype)
+        tl.store(target + written, tl.broadcast_to(red, written.shape), mask=target_mask)
+        tl.store(target + PLANE + written, tl.broadcast_to(green, written.shape), mask=target_mask)
+        tl.store(target + 2 * PLANE + written, tl.broadcast_to(blue, written.shape), mask=target_mask)
+
+
+@triton.jit
+def clip_tile(
+    program, frames, frames_b, frames_t, frames_y, motion, motion_b, still, still_b, top, left, flip, t_idx,
+    last_top, last_left, scale0, scale1, scale2, bias0, bias1, bias2,
+    T: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STATIC_FRAMES: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_T: tl.constexpr, VEC: tl.constexpr,
+):  # fmt: skip
+    """Write ``BLOCK`` elements of ``BLOCK_T`` frames of one clip, and the same elements of its static clip.
+
+    Suffixes are strides: _b clip, _t frame, _y row. HEIGHT and WIDTH are the crop's. Clips are the slowest index of a
+    program, then groups of frames, then tiles of a frame. The static clip has 0, 1 or T frames.
+    """
+    # elements of one frame that are stored side by side, and the distances between frames and channels
+    ELEMENTS: tl.constexpr = HEIGHT * WIDTH * 3 if CHANNELS_LAST else HEIGHT * WIDTH
+    PLANE: tl.constexpr = T * HEIGHT * WIDTH
+    TILES: tl.constexpr = (ELEMENTS + BLOCK - 1) // BLOCK
+    GROUPS: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
+    tile = program % TILES
+    t0 = (program // TILES) % GROUPS * BLOCK_T
+    clip = program // (TILES * GROUPS)
+    clip64 = clip.to(tl.int64)  # before it is multiplied by a stride: a batch exceeds 2**31 bytes
+
+    element = tile * BLOCK + tl.arange(0, BLOCK)
+    inside = element < ELEMENTS
+    pixel = element
+    channel = element
+    if CHANNELS_LAST:
+        pixel = element // 3
+        channel = element - pixel * 3
+    y = pixel // WIDTH
+    x = pixel - y * WIDTH
+    if flip is not None:
+        x = tl.where(tl.load(flip + clip) != 0, WIDTH - 1 - x, x)
+    if top is not None:
+        y += tl.minimum(tl.maximum(tl.load(top + clip), 0), last_top).to(tl.int32)
+    if left is not None:
+        x += tl.minimum(tl.maximum(tl.load(left + clip), 0), last_left).to(tl.int32)
+    offset = y * frames_y + x * 3
+    if CHANNELS_LAST:
+        offset += channel
+    source = frames + clip64 * frames_b
+    # the hint is what decides how wide a thread's stores are, because the strides say nothing about their divisibility
+    motion_at = motion + tl.multiple_of(clip64 * motion_b, VEC)
+
+    t = t0 + tl.arange(0, BLOCK_T)[:, None]
+    t64 = t.to(tl.int64)
+    in_clip = (t < T) & inside[None, :]
+    copy_tile(
+        source + t64 * frames_t + offset[None, :], channel[None, :], in_clip,
+        motion_at, t64 * ELEMENTS + element[None, :], in_clip,
+        scale0, scale1, scale2, bias0, bias1, bias2, PLANE, CHANNELS_LAST,
+    )  # fmt: skip
+    if STATIC_FRAMES > 0:
+        chosen = tl.zeros((), tl.int64)
+        if t_idx is not None:
+            chosen = tl.minimum(tl.maximum(tl.load(t_idx + clip), 0), T - 1).to(tl.int64)
+        still_at = still + tl.multiple_of(clip64 * still_b, VEC)
+        frame = source + chosen * frames_t + offset
+        if STATIC_FRAMES == 1:
+            if (chosen >= t0) & (chosen < t0 + BLOCK_T):  # one group writes it: the one that has just read it
+                copy_tile(
+                    frame, channel, inside, still_at, element, inside,
+                    scale0, scale1, scale2, bias0, bias1, bias2, HEIGHT * WIDTH, CHANNELS_LAST,
+                )  # fmt: skip
+        else:
+            copy_tile(
+                frame[None, :], channel[None, :], inside[None, :],
+                still_at, t64 * ELEMENTS + element[None, :], in_clip,
+                scale0, scale1, scale2, bias0, bias1, bias2, PLANE, CHANNELS_LAST,
+            )  # fmt: skip
+
+
+UNSPECIALISED = ("frames_b", "frames_t", "frames_y", "motion_b", "still_b", "last_top", "last_left")
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def clip_prep_kernel(
+    frames, frames_b, frames_t, frames_y, motion, motion_b, still, still_b, top, left, flip, t_idx,
+    last_top, last_left, scale0, scale1, scale2, bias0, bias1, bias2,
+    T: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STATIC_FRAMES: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_T: tl.constexpr, VEC: tl.constexpr,
+):  # fmt: skip
+    clip_tile(
+        tl.program_id(0), frames, frames_b, frames_t, frames_y, motion, motion_b, still, still_b,
+        top, left, flip, t_idx, last_top, last_left, scale0, scale1, scale2, bias0, bias1, bias2,
+        T, HEIGHT, WIDTH, STATIC_FRAMES, CHANNELS_LAST, BLOCK, BLOCK_T, VEC,
+    )  # fmt: skip
+
+
+def clip_launch(frames, top, left, flip, t_idx, size, mean, std, motion, still, tile=None):
+    """(programs, run-time arguments, constexpr arguments) that fill ``motion`` and ``still`` (None: no static clip).
+
+    Both must have the strides of a clip made by ``allocate_clips``, apart from the one between clips.
+    """
+    batch, length, height, width, _ = frames.shape
+    h, w = size
+    channels_last = motion.stride(1) == 1
+    elements = h * w * 3 if channels_last else h * w
+    tile = tile or clip_tile_for(elements, length, motion.element_size(), channels_last)
+    scale, bias = normalisation(mean, std)
+    index = [None if i is None else i.contiguous() for i in (top, left, flip, t_idx)]
+    if index[2] is not None and index[2].dtype == torch.bool:
+        index[2] = index[2].view(torch.uint8)
+    stills = motion if still is None else still
+    arguments = (
+        *(frames, *frames.stride()[:3], motion, motion.stride(0), stills, stills.stride(0), *index),
+        *(height - h, width - w, *scale, *bias),
+    )
+    meta = dict(T=length, HEIGHT=h, WIDTH=w, STATIC_FRAMES=0 if still is None else still.shape[2])
+    meta |= dict(CHANNELS_LAST=channels_last, BLOCK=tile.block, BLOCK_T=tile.frames, VEC=tile.vec)
+    programs = triton.cdiv(elements, tile.block) * triton.cdiv(length, tile.frames) * batch
+    return programs, arguments, meta
+
+
+def clip_prep_triton(
+    frames: Tensor,
+    top: Tensor | None,
+    left: Tensor | None,
+    flip: Tensor | None,
+    t_idx: Tensor | None,
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+    static: str,
+    joint: bool,
+    tile: ClipTile | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The CUDA form; on CPU tensors only under Triton's interpreter."""
+    buffer, still = allocate_clips(frames, size, dtype, channels_last, static, joint)
+    motion, stills = split_clips(buffer, still, frames.shape[0], static, joint)
+    programs, arguments, meta = clip_launch(frames, top, left, flip, t_idx, size, mean, std, motion, stills, tile)
+    with on_device_of(frames):
+        clip_prep_kernel[(programs,)](*arguments, **meta, num_warps=NUM_WARPS, enable_fp_fusion=FP_FUSION)
+    return buffer, still
+
+
+# ------------------------------------------------------------------------------------------------- custom op
 
 
 @torch.library.custom_op("unstill::clip_prep", mutates_args=(), device_types="cpu")
@@ -204,6 +392,9 @@ def clip_prep_op(
     joint: bool,
 ) -> tuple[Tensor, Tensor]:
     return clip_prep_torch(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
+
+
+clip_prep_op.register_kernel("cuda")(clip_prep_triton)
 
 
 @clip_prep_op.register_fake

@@ -1,26 +1,45 @@
 """The boundary between two steps in one launch: losses and logit gradients of step i, clips of step i + 1.
 
 The rows of logits are latency-bound and few, the clips are bandwidth-bound and many, so the losses ride under the
-clips. Results are equal to the bit to ``clip_prep`` and ``static_losses`` apart. What it costs: the frames of step i + 1
-must be on the device before the backward of step i, and their clips are alive at its activation peak.
+clips. Results equal those of ``clip_prep`` and ``static_losses`` apart to the bit. What it costs: the frames of step
+i + 1 must be on the device before the backward of step i, and their clips are alive at its activation peak.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import triton
+import triton.language as tl
 from torch import Tensor
 
-from .clip_prep import Layout, Static, allocate_clips, check_clip_arguments, check_clip_values, clip_prep_torch
+from .clip_prep import (
+    UNSPECIALISED,
+    Layout,
+    Static,
+    allocate_clips,
+    check_clip_arguments,
+    check_clip_values,
+    clip_launch,
+    clip_prep_torch,
+    clip_tile,
+    split_clips,
+)
 from .forward_mode import refuse_forward_mode
+from .launch_configs import FP_FUSION, NUM_WARPS, on_device_of
 from .static_losses import (
     accumulator,
     allocate_losses,
     check_labels,
     check_loss_arguments,
+    row_gradient,
+    row_label,
+    row_launch,
     row_loss,
+    row_losses,
     static_losses_backward_torch,
     static_losses_torch,
+    store_losses,
 )
 
 
@@ -103,6 +122,86 @@ def step_boundary(
     return StepBoundary(rows.sum(), ce, negent, lse, motion, still if static != "none" and not joint else None)
 
 
+@triton.jit(do_not_specialize=(*UNSPECIALISED, "n_motion", "ignore_index", "n_rows"))
+def step_boundary_kernel(
+    # losses of this step
+    logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, ces, negents, lses, stats,
+    ce_weights, negent_weights, weighted, gradient, n_rows,
+    # clips of the next step
+    frames, frames_b, frames_t, frames_y, motion, motion_b, still, still_b, top, left, flip, t_idx,
+    last_top, last_left, scale0, scale1, scale2, bias0, bias1, bias2,
+    C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
+    T: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, STATIC_FRAMES: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, BLOCK: tl.constexpr, BLOCK_T: tl.constexpr, VEC: tl.constexpr,
+):  # fmt: skip
+    program = tl.program_id(0)
+    if program < n_rows:  # low numbers start first: the rows, each a chain of waiting, run under the clips
+        row64 = program.to(tl.int64)
+        own = logits + row64 * logits_row
+        distribution, label, ignored, wrong = row_label(target, target_row, program, n_motion, ignore_index, C, SOFT)
+        ce, negent, row_top, log_total, mass = row_losses(
+            own, distribution, label, ignored, wrong, smoothing, C, SOFT, SMOOTH, BLOCK_C
+        )
+        store_losses(program, ce, negent, row_top, log_total, mass, ces, negents, lses, stats)
+        ce_weight = tl.load(ce_weights + program)
+        negent_weight = tl.load(negent_weights + program)
+        from_ce = tl.where(ce_weight == 0.0, 0.0, ce_weight * ce)
+        tl.store(weighted + program, from_ce + tl.where(negent_weight == 0.0, 0.0, negent_weight * negent))
+        for start in range(0, C, BLOCK_C):
+            row_gradient(
+                start, own, gradient + row64 * C, distribution, label, ignored, wrong, ce_weight, negent_weight,
+                row_top, log_total, mass, negent, smoothing, C, SOFT, SMOOTH, BLOCK_C,
+            )  # fmt: skip
+    else:
+        clip_tile(
+            program - n_rows, frames, frames_b, frames_t, frames_y, motion, motion_b, still, still_b,
+            top, left, flip, t_idx, last_top, last_left, scale0, scale1, scale2, bias0, bias1, bias2,
+            T, HEIGHT, WIDTH, STATIC_FRAMES, CHANNELS_LAST, BLOCK, BLOCK_T, VEC,
+        )  # fmt: skip
+
+
+def step_boundary_triton(
+    logits: Tensor,
+    target: Tensor,
+    n_motion: int,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    label_smoothing: float,
+    ignore_index: int,
+    frames: Tensor,
+    top: Tensor | None,
+    left: Tensor | None,
+    flip: Tensor | None,
+    t_idx: Tensor | None,
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+    static: str,
+    joint: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The CUDA form; on CPU tensors only under Triton's interpreter."""
+    rows = logits.shape[0]
+    losses = allocate_losses(logits)
+    weighted = torch.empty_like(losses[0])
+    gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
+    buffer, still = allocate_clips(frames, size, dtype, channels_last, static, joint)
+    motion, stills = split_clips(buffer, still, frames.shape[0], static, joint)
+    row_arguments, row_meta = row_launch(logits, target, n_motion, label_smoothing, ignore_index)
+    programs, clip_arguments, clip_meta = clip_launch(frames, top, left, flip, t_idx, size, mean, std, motion, stills)
+    weights = (ce_weight.contiguous(), negent_weight.contiguous())
+    with on_device_of(logits):
+        step_boundary_kernel[(rows + programs,)](
+            *(*row_arguments, *losses, *weights, weighted, gradient, rows, *clip_arguments),
+            **row_meta,
+            **clip_meta,
+            num_warps=NUM_WARPS,
+            enable_fp_fusion=FP_FUSION,
+        )
+    return weighted, *losses[:3], gradient, buffer, still
+
+
 @torch.library.custom_op("unstill::step_boundary", mutates_args=(), device_types="cpu")
 def step_boundary_op(
     logits: Tensor,
@@ -131,6 +230,9 @@ def step_boundary_op(
     gradient = static_losses_backward_torch(ce_weight, negent_weight, logits, target, negent, stats, *options)
     clips = clip_prep_torch(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
     return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, gradient, *clips
+
+
+step_boundary_op.register_kernel("cuda")(step_boundary_triton)
 
 
 @step_boundary_op.register_fake
