@@ -1,0 +1,153 @@
+"""The configuration of a training run: one frozen dataclass, composed of those that live beside each component.
+
+A recipe (``recipes.py``) is a function that returns a full one; ``--help`` shows the text below each field. What a run
+was made with is written to ``config.json`` in its folder before the first step, and read back by ``from_dict``.
+"""
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..pipeline.errors import InputError
+from ..pipeline.loader import LoaderConfig
+from ..pipeline.sampler import AugmentConfig, ClipConfig
+from .checkpoint_config import CheckpointConfig
+from .methods import Albar, Method
+from .metrics import LogConfig
+from .models import ModelConfig
+from .optim import OptimiserConfig
+from .schedule import ScheduleConfig
+from .step import StepConfig
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# what a resumed run may change: where things are and how they are watched, nothing that moves a weight
+FREE_TO_CHANGE = ("data", "out", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a model on a dataset of shards."""
+
+    data: Path
+    """Dataset folder made by `unstill convert`."""
+    out: Path
+    """Run folder: config.json, metrics.jsonl and checkpoints/. A run that was stopped continues where it was."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """The network."""
+    method: Method = field(default_factory=Albar)
+    """What is minimised."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    """Shape of a clip."""
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How clips are varied, and which frame the static clip repeats."""
+    torus_roll: bool = False
+    """Shift each clip by a random offset with wrap-around: for scenes on a torus, like the demonstration's."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """Per-channel mean of the normalisation, in units of the full range."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """Per-channel standard deviation of the normalisation, in units of the full range."""
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    """The update rule."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """The learning rate over the run."""
+    step: StepConfig = field(default_factory=StepConfig)
+    """How a step is computed."""
+    epochs: float = 50
+    """Passes over the training set; parts of one are allowed."""
+    batch_size: int = 32
+    """Clips in a step, over all processes together."""
+    seed: int = 0
+    """Of the weights, the order, the crops and dropout."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Where to train; cuda uses one device per process (torchrun starts several)."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How hard the loader works."""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """When to save, what to keep, and whether to continue."""
+    log: LogConfig = field(default_factory=LogConfig)
+    """What is written down."""
+    max_skipped: int = 25
+    """Steps in a row with a loss or gradient that is not finite before the run stops; single ones are skipped."""
+    stop_after: int | None = None
+    """Stop after this step as if preempted; the schedule still counts on the whole run."""
+
+    def __post_init__(self):
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}; expected a whole number of at least 1")
+        if self.epochs <= 0:
+            raise InputError(f"epochs is {self.epochs}; expected more than 0")
+        if self.max_skipped < 1:
+            raise InputError(f"max_skipped is {self.max_skipped}; expected a whole number of at least 1")
+
+
+def to_dict(config: Any) -> Any:
+    """Plain JSON values; a dataclass that is one of several allowed ones carries its class name as "kind"."""
+    if dataclasses.is_dataclass(config):
+        plain = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"kind": type(config).__name__, **plain} if isinstance(config, Method) else plain
+    if isinstance(config, Path):
+        return str(config)
+    if isinstance(config, tuple | list):
+        return [to_dict(value) for value in config]
+    return config
+
+
+def from_dict(plain: dict) -> TrainConfig:
+    """The inverse of ``to_dict``.
+
+    Raises:
+        InputError: an unknown field or method: it was written by another version.
+    """
+    return _build(TrainConfig, plain, "")
+
+
+def differences(saved: TrainConfig, now: TrainConfig) -> list[str]:
+    """Dotted names and both values of what differs, leaving out what a resumed run may change."""
+    before, after = to_dict(saved), to_dict(now)
+    return [
+        line
+        for name in after
+        if name not in FREE_TO_CHANGE
+        for line in _compare(before.get(name), after.get(name), name)
+    ]
+
+
+def _build(kind: Any, value: Any, where: str) -> Any:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        options = [option for option in arguments if option is not type(None)]
+        if dataclasses.is_dataclass(options[0]):
+            named = {option.__name__: option for option in options}
+            if value.get("kind") not in named:
+                raise InputError(
+                    f"config.json: {where} is of kind {value.get('kind')!r}; this version knows {', '.join(named)}"
+                )
+            return _build(named[value["kind"]], {k: v for k, v in value.items() if k != "kind"}, where)
+        return _build(options[0], value, where)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        known = {f.name for f in dataclasses.fields(kind)}
+        unknown = sorted(set(value) - known)
+        if unknown:
+            raise InputError(
+                f"config.json: unknown field {where}{unknown[0]}; it was written by another version of unstill"
+            )
+        return kind(**{name: _build(hints[name], entry, f"{where}{name}.") for name, entry in value.items()})
+    if origin is tuple:
+        return tuple(_build(arguments[0], entry, where) for entry in value)
+    if kind is Path:
+        return Path(value)
+    return value
+
+
+def _compare(a: Any, b: Any, where: str) -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        names = list(dict.fromkeys([*a, *b]))
+        return [line for name in names for line in _compare(a.get(name), b.get(name), f"{where}.{name}")]
+    return [] if a == b else [f"{where} was {a!r}, now {b!r}"]

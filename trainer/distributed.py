@@ -1,0 +1,105 @@
+"""One process or many: ranks, the process group, and agreement between them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..pipeline.errors import InputError
+
+TIMEOUT = timedelta(minutes=10)  # of any collective: a lost rank ends the others within it
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Which process this is.
+
+    Attributes:
+        rank: 0 .. world_size - 1 over all machines.
+        world_size: number of processes.
+        device: the device of this process.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and talks to the terminal."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any rank; every rank must ask. Waits for the other hosts, not for the device."""
+        if self.world_size == 1:
+            return flag
+        value = torch.tensor([int(flag)])
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return bool(value.item())
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Ranks]:
+    """Join the processes that torchrun started, or be the only one.
+
+    Args:
+        device: "cuda" (one device a process, by LOCAL_RANK) or "cpu".
+
+    Raises:
+        InputError: CUDA was asked for, but there is none.
+    """
+    world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    if device not in ("cuda", "cpu"):
+        raise InputError(f"device is {device!r}; expected cuda or cpu")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device cuda: torch sees no CUDA device; check nvidia-smi, or use --device cpu")
+    own = torch.device(device)
+    if device == "cuda":
+        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(own)
+    joined = False
+    if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ and not dist.is_initialized():
+        # gloo beside nccl: hosts agree on stopping without touching the devices
+        backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=TIMEOUT)
+        joined = True
+    try:
+        yield Ranks(rank, world_size, own)
+    finally:
+        if joined:
+            dist.destroy_process_group()
+
+
+def wrap(loss_module: nn.Module, ranks: Ranks) -> nn.Module:
+    """DistributedDataParallel around the whole loss; the module itself when there is one process.
+
+    The inner gradient is taken inside the wrapped forward, before any gradient hook, so only the final gradients are
+    averaged: exact to rounding (tests/trainer/test_distributed.py).
+    """
+    if not dist.is_initialized():
+        return loss_module
+    return DistributedDataParallel(
+        loss_module,
+        device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+        # two forwards a step would each broadcast, and overwrite what the graph of the first still needs;
+        # `average_buffers` aligns them at each save instead
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,
+    )
+
+
+@torch.no_grad()
+def average_buffers(module: nn.Module, ranks: Ranks) -> None:
+    """Give all ranks the mean of their running statistics, so that a checkpoint stands for all of them."""
+    if ranks.world_size == 1:
+        return
+    for buffer in module.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer /= ranks.world_size

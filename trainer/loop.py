@@ -1,0 +1,297 @@
+"""The training loop: ``train(config)``.
+
+    build -> resume -> [clips -> update -> log? -> save? -> stop?]* -> save
+
+A step that is not logged never waits for the device. What the loop waits for is in ``metrics.jsonl``: ``data_wait`` is
+the share of the time that the loader was not ready.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..pipeline.errors import InputError
+from ..pipeline.loader import ClipLoader, Clips
+from .checkpoint import CONFIG, Checkpointer, run_record
+from .collapse import CollapseWatch
+from .config import TrainConfig, to_dict
+from .dashboard import Dashboard
+from .dataset_facts import DatasetFacts
+from .distributed import Ranks, process_group, wrap
+from .ema import WeightAverage
+from .metrics import Meter, MetricsFile, TensorBoard, WandB, Writers
+from .models import build_model, head_name
+from .nonfinite import NonFiniteGuard
+from .optim import make_optimiser, parameter_groups
+from .preemption import Preempted, StopRequest
+from .step import LossModule, compile_loss, translate
+from .supported import refuse_unsupported
+from .train_state import TrainState
+from .update import Prepare, Update
+
+log = logging.getLogger(__name__)
+
+STOP_CHECK_EVERY = 8  # steps between the ranks' agreements on stopping: each one makes the hosts wait for each other
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What ``train`` leaves behind.
+
+    Attributes:
+        checkpoint: the final checkpoint.
+        metrics: metrics.jsonl.
+        seconds: wall clock of this call.
+        steps: steps of the whole run.
+    """
+
+    checkpoint: Path
+    metrics: Path
+    seconds: float
+    steps: int
+
+
+def train(
+    config: TrainConfig,
+    *,
+    make_loader: Callable[..., object] | None = None,
+    validate: Callable[[nn.Module, int], float] | None = None,
+) -> TrainResult:
+    """Train, or continue, the run in ``config.out``.
+
+    Args:
+        config: everything; see the recipes.
+        make_loader: replaces ``open_loader``: called with (config, ranks, start_step, steps), returns a context manager
+            that iterates over ``Clips``.
+        validate: called with (model, step) at every checkpoint, returns a score; ``best`` follows the highest.
+
+    Raises:
+        InputError: something the user can mend. Preempted: SIGTERM or SIGUSR1 came; the run is saved (exit code 75).
+    """
+    start = time.monotonic()
+    with process_group(config.device) as ranks, StopRequest() as stop:
+        data = DatasetFacts.read(config.data)
+        steps = count_steps(config, data, ranks)
+        state, update = build(config, data, ranks, steps)
+        saver = Checkpointer(config, data, ranks)
+        try:
+            if saver.resume(state):
+                log.info("%s: continuing at step %d of %d", config.out, state.step, steps)
+            writers = start_run(config, data, ranks, state.step) if ranks.first else None
+            saver.sweep()
+            watch = Watch(config, data, steps, ranks, writers, state)
+            loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
+            with watch, loader as batches:
+                for clips in watch.timed(batches):
+                    with explained(config):
+                        update(clips)
+                    if watch.due(state.step):
+                        watch.record(state, update.learning_rate(state.step - 1))
+                    stopping = state.step < steps and should_stop(config, stop, ranks, state.step)
+                    if saver.due(state.step) or stopping or state.step == steps:
+                        best = watch.validate(state, validate)
+                        saver.save(state, wait=stopping or state.step == steps, best=best)
+                    if stopping:
+                        raise Preempted(state.step)
+            if state.step < steps:
+                raise InputError(f"{config.data}: the loader ended after step {state.step} of {steps}")
+        finally:
+            saver.close()
+        return TrainResult(saver.path(steps), config.out / "metrics.jsonl", time.monotonic() - start, steps)
+
+
+def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> tuple[TrainState, Update]:
+    """The network, its optimiser, and the step that joins them; nothing is read from the run folder.
+
+    Raises:
+        InputError: a combination that is known to train wrongly.
+    """
+    if config.step.deterministic:
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+    elif ranks.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # shapes never change within a run
+    torch.manual_seed(config.seed)  # every rank starts from the same weights
+    model = build_model(
+        config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
+    )
+    refuse_unsupported(model, config.method, config.model.name)
+    model = model.to(
+        device=ranks.device,
+        dtype=torch.float64 if config.step.precision == "fp64" else None,
+        memory_format=torch.channels_last_3d if config.step.channels_last else torch.preserve_format,
+    ).train()
+    groups = parameter_groups(model, head_name(config.model.name), config.optimiser)
+    state = TrainState(
+        model=model,
+        optimiser=make_optimiser(config.optimiser, groups),
+        guard=NonFiniteGuard(model, ranks.device, config.max_skipped, ranks.world_size),
+        meter=Meter(ranks.device, ranks.world_size),
+        average=WeightAverage(model, config.step.ema) if config.step.ema else None,
+    )
+    loss = LossModule(model, config.method, torch.bfloat16 if config.step.precision == "bf16" else None)
+    compile_loss(loss, config.step.compile)  # before wrapping: the gradient hooks stay outside of the graphs
+    return state, Update(config, state, wrap(loss, ranks), steps, ranks.rank)
+
+
+def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) -> ClipLoader:
+    """The loader of this rank's clips, which prepares them ahead."""
+    return ClipLoader(
+        config.data,
+        clip=config.clip,
+        batch_size=config.batch_size,
+        augment=config.augment,
+        device=ranks.device,
+        seed=config.seed,
+        start_step=start_step,
+        steps=steps,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        config=config.loader,
+        bad_clips=config.out / "bad_clips.csv" if ranks.first else None,
+        prepare=Prepare(config),
+    )
+
+
+def count_steps(config: TrainConfig, data: DatasetFacts, ranks: Ranks) -> int:
+    """Steps of the whole run; epochs follow each other without a gap, so only the last may lack a part of a batch."""
+    parts = ranks.world_size * config.step.accumulate
+    if config.batch_size % parts:
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide into {ranks.world_size} processes x "
+            f"{config.step.accumulate} parts (step.accumulate); choose a multiple of {parts}"
+        )
+    steps = int(config.epochs * data.samples) // config.batch_size
+    if steps < 1:
+        raise InputError(
+            f"{config.epochs:g} epochs of {data.samples} videos are less than one batch of {config.batch_size}; "
+            "lower --batch-size or raise --epochs"
+        )
+    return steps
+
+
+def start_run(config: TrainConfig, data: DatasetFacts, ranks: Ranks, step: int) -> Writers:
+    """Write config.json before the first step, and open what records go to."""
+    try:
+        config.out.mkdir(parents=True, exist_ok=True)
+        (config.out / CONFIG).write_text(json.dumps(run_record(config, data), indent=1))
+        others = []
+        if config.log.tensorboard:
+            others.append(TensorBoard(config.out / "tensorboard"))
+        if config.log.wandb:
+            others.append(WandB(config.out, to_dict(config)))
+        return Writers(MetricsFile(config.out / "metrics.jsonl", step), others)
+    except OSError as error:
+        raise InputError(f"{config.out}: cannot write the run there ({error.strerror}); choose another --out") from None
+
+
+def should_stop(config: TrainConfig, stop: StopRequest, ranks: Ranks, step: int) -> bool:
+    """Whether all ranks stop after this step."""
+    if config.stop_after is not None and step >= config.stop_after:
+        return True
+    if ranks.world_size > 1 and step % STOP_CHECK_EVERY:
+        return False
+    return ranks.any(stop.requested)
+
+
+class explained:
+    """Turns a failure to differentiate twice into a line that names the operation and the way out."""
+
+    def __init__(self, config: TrainConfig):
+        self._config = config
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, RuntimeError) and (known := translate(error, self._config.model.name)):
+            raise known from error
+
+
+class Watch:
+    """Times the loop, and turns the state's sums into records, warnings and a dashboard.
+
+    Args:
+        config, data, steps, ranks: the run.
+        writers: where records go; None on all ranks but the first.
+        state: for the step to start from.
+    """
+
+    def __init__(self, config: TrainConfig, data: DatasetFacts, steps: int, ranks: Ranks, writers, state: TrainState):
+        self._config, self._data, self._steps, self._writers = config, data, steps, writers
+        self._collapse = CollapseWatch(len(data.classes))
+        title = f"{config.model.name} {type(config.method).__name__.lower()}"
+        self._dashboard = Dashboard(title, steps, state.step, visible=ranks.first)
+        self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
+        self._score: float | None = None
+
+    def __enter__(self) -> "Watch":
+        self._dashboard.__enter__()
+        return self
+
+    def __exit__(self, *exception):
+        self._dashboard.__exit__(*exception)
+        if self._writers is not None:
+            self._writers.close()
+
+    def timed(self, batches) -> Iterator[Clips]:
+        """The batches, with the time spent waiting for each added up."""
+        iterator = iter(batches)
+        while True:
+            begin = time.monotonic()
+            clips = next(iterator, None)
+            self._waited += time.monotonic() - begin
+            if clips is None:
+                return
+            yield clips
+            self._window_steps += 1
+
+    def due(self, step: int) -> bool:
+        """Whether to log after this step."""
+        self._dashboard.step(step)
+        return step % self._config.log.every == 0 or step == self._steps
+
+    def record(self, state: TrainState, lr: float) -> None:
+        """Log the means since the last record; waits for the device."""
+        means, skipped = state.meter.take(), state.guard.check()
+        now = time.monotonic()
+        elapsed, steps = now - self._window_start, self._window_steps + 1
+        record = {
+            "step": state.step,
+            "epoch": state.step * self._config.batch_size / self._data.samples,
+            "lr": lr,
+            **means,
+        }
+        if "static_entropy" in means:
+            record["static_entropy_share"] = means["static_entropy"] / math.log(len(self._data.classes))
+        record |= {
+            "skipped": skipped,
+            "clips_per_s": steps * self._config.batch_size / elapsed,
+            "data_wait": self._waited / elapsed,
+        }
+        self._window_start, self._window_steps, self._waited = now, -1, 0.0
+        if self._writers is not None:
+            self._writers.write(record)
+        self._dashboard.show(record)
+        for warning in self._collapse.look(record):
+            self._dashboard.warn(warning)
+
+    def validate(self, state: TrainState, validate) -> bool:
+        """Score the network if there is something to score it with; returns whether it is the best so far."""
+        if validate is None:
+            return False
+        state.model.eval()
+        score = validate(state.model, state.step)
+        state.model.train()
+        if self._writers is not None:
+            self._writers.write({"step": state.step, "validation": score})
+        best = state.best is None or score > state.best
+        state.best = max(score, state.best) if state.best is not None else score
+        return best

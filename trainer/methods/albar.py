@@ -1,0 +1,134 @@
+"""ALBAR: adversarial learning on static clips (arXiv 2502.00156).
+
+    motion clip x  --net--> logits ----------------------------> L_ce  =  CE(f(x), y)
+    static clip xs --net--> logits --+-------------------------> L_adv = -CE(f(xs), y)
+                                     +-------------------------> L_ent = mean_b sum_c p_c log p_c
+                                     +-- d sum(logits) / d xs --> L_gp  = mean || gradient ||
+
+    L = L_ce + w_adv L_adv + w_ent L_ent + w_gp L_gp
+
+The same network sees both. The objective has no lower bound (-CE has none), so the run watches ``static_ce``.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...kernels import static_losses
+from ...pipeline.errors import InputError
+from .terms import Logits, agreement, confidently_wrong
+
+# inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
+NORM_EPS = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Albar:
+    """ALBAR: the network must not be able to tell the class from a static clip."""
+
+    w_adv: float = 1.0
+    """Weight of the static adversary, minus the cross entropy of the static clips."""
+    w_ent: float = 4.25
+    """Weight of the static clips' negative entropy (nats)."""
+    w_gp: float = 10.0
+    """Weight of the gradient penalty; its unit depends on `gp_norm`."""
+    gp_norm: Literal["per_column", "per_sample"] = "per_column"
+    """per_column: one norm per image column, as the official code has it and as weight 10 is calibrated to.
+    per_sample: one L2 norm per clip, as the paper writes it; up to sqrt(width) larger."""
+    gp_scalar: Literal["logits_sum", "true_logit", "log_prob"] = "logits_sum"
+    """What is differentiated by the static clip: the sum of all logits (the paper), the label's logit, or its
+    log-probability. The last two change the method."""
+    gp_every: int = 1
+    """Take the penalty every k-th step only, k times as strong. Above 1 it is cheaper, and a change of the method."""
+    forward: Literal["two", "joint"] = "two"
+    """Motion and static clips in two passes (the official code) or in one joined batch. Equal but for batch norm,
+    whose statistics are then shared, and for the draws of dropout."""
+    label_smoothing: float = 0.0
+    """Share of the label's mass that is spread over all classes, in both cross entropies."""
+
+    static: ClassVar[Literal["none", "full"]] = "full"
+
+    def __post_init__(self):
+        for field, allowed in (
+            ("gp_norm", ("per_column", "per_sample")),
+            ("gp_scalar", ("logits_sum", "true_logit", "log_prob")),
+            ("forward", ("two", "joint")),
+        ):
+            if getattr(self, field) not in allowed:
+                raise InputError(f"method.{field} is {getattr(self, field)!r}; expected one of {', '.join(allowed)}")
+        if self.gp_every < 1:
+            raise InputError(f"method.gp_every is {self.gp_every}; expected a whole number of at least 1")
+
+    @property
+    def twice_differentiable(self) -> bool:
+        """Whether any step needs a gradient of a gradient."""
+        return self.w_gp != 0
+
+    def penalises(self, step: int) -> bool:
+        """Whether ``step`` (counted from 0) takes the gradient penalty."""
+        return self.w_gp != 0 and step % self.gp_every == 0
+
+    def loss(
+        self, logits: Logits, motion: Tensor, static: Tensor, target: Tensor, *, penalise: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The ALBAR objective of one batch.
+
+        Args:
+            logits: the network.
+            motion: (B,3,T,h,w), normalised.
+            static: (B,3,T,h,w), one frame of each motion clip repeated T times. With ``penalise`` a contiguous leaf
+                that requires grad: all T repeats count as independent variables.
+            target: int64 (B,), or soft labels (B,C).
+            penalise: take the gradient penalty, ``gp_every`` times as strong.
+
+        Returns:
+            ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name. ``ce`` and
+            ``static_ce`` are cross entropies in nats, ``static_entropy`` the entropy in nats, ``gp`` the unweighted
+            penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch.
+        """
+        n = len(motion)
+        if self.forward == "joint":
+            joint = logits(torch.cat([motion, static]), twice_differentiable=penalise)
+            z, zs = joint[:n], joint[n:]
+        else:
+            z, zs = logits(motion), logits(static, twice_differentiable=penalise)
+            joint = torch.cat([z, zs])
+        ce, negent, _ = static_losses(joint, target, n, label_smoothing=self.label_smoothing)
+        motion_ce, static_ce, static_negent = ce[:n].mean(), ce[n:].mean(), negent[n:].mean()
+        loss = motion_ce - self.w_adv * static_ce + self.w_ent * static_negent
+        terms = {
+            "ce": motion_ce.detach(),
+            "static_ce": static_ce.detach(),
+            "static_entropy": -static_negent.detach(),
+            "top1": agreement(z, target),
+            "static_top1": agreement(zs, target),
+            "static_flip": confidently_wrong(zs, target),
+        }
+        if penalise:
+            penalty = self.penalty(zs, static, target)
+            loss = loss + (self.w_gp * self.gp_every) * penalty
+            terms["gp"] = penalty.detach()
+        return loss, terms
+
+    def penalty(self, zs: Tensor, static: Tensor, target: Tensor) -> Tensor:
+        """Mean norm of the static clip's gradient, differentiable by the parameters (a double backward).
+
+        Args:
+            zs: logits (B,C) of the static clips.
+            static: (B,3,T,h,w), the leaf that they were computed from.
+            target: labels, for ``gp_scalar`` true_logit and log_prob.
+        """
+        if self.gp_scalar == "logits_sum":
+            scalar = zs.sum()
+        else:
+            score = zs if self.gp_scalar == "true_logit" else torch.log_softmax(zs, 1)
+            if target.is_floating_point():
+                scalar = (score * target).sum()
+            else:
+                scalar = score.gather(1, target[:, None]).sum()
+        (g,) = torch.autograd.grad(scalar, static, create_graph=True)
+        g = g if g.dtype == torch.float64 else g.float()  # a bf16 sum of squares over a clip would lose the small ones
+        axes = (1, 2, 3, 4) if self.gp_norm == "per_sample" else (1, 2, 3)
+        return (g.square().sum(axes) + NORM_EPS).sqrt().mean()

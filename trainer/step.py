@@ -1,0 +1,123 @@
+"""The loss of one batch as one module: both forwards, the inner gradient and the weighted sum.
+
+    LossModule(model, method)(motion, static, target, penalise) -> loss, terms
+
+It is what gets compiled (one forward and one backward graph, no graph break) and what DistributedDataParallel wraps;
+the only ``backward`` is called outside. Eager and compiled are the same code, held together by a float64 test.
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch._dynamo
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..pipeline.errors import InputError
+from .methods import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """How a training step is computed; none of it changes the method."""
+
+    precision: Literal["bf16", "fp32", "fp64"] = "bf16"
+    """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
+    """torch.compile's mode for the whole loss; reduce-overhead replays CUDA graphs. off: eager, the same code."""
+    channels_last: bool = False
+    """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
+    clip_grad: float = 0.0
+    """Largest norm of the whole gradient; a longer one is scaled down to it. 0: no clipping."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, kept beside them and preferred by export and evaluation; 0: none."""
+    deterministic: bool = False
+    """Only deterministic kernels, so that a resumed run on CUDA repeats bit by bit; slower."""
+
+    def __post_init__(self):
+        if self.precision not in ("bf16", "fp32", "fp64"):
+            raise InputError(f"step.precision is {self.precision!r}; expected bf16, fp32 or fp64")
+        if self.compile not in ("off", "default", "reduce-overhead", "max-autotune"):
+            raise InputError(
+                f"step.compile is {self.compile!r}; expected off, default, reduce-overhead or max-autotune"
+            )
+        if self.accumulate < 1:
+            raise InputError(f"step.accumulate is {self.accumulate}; expected a whole number of at least 1")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")
+
+
+class LossModule(nn.Module):
+    """A network and the loss of a method on it.
+
+    Args:
+        model: clips (B,3,T,h,w) -> logits (B,C).
+        method: see ``methods``.
+        autocast: dtype that the forwards run in, or None for the weights' own.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, autocast: torch.dtype | None = None):
+        super().__init__()
+        self.model = model
+        self.method = method
+        self.autocast = autocast
+
+    def forward(
+        self, motion: Tensor, static: Tensor | None, target: Tensor, penalise: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The method's loss and its detached terms.
+
+        Args:
+            motion: (B,3,T,h,w), normalised.
+            static: the same shape, or None for a method without static clips. With ``penalise`` a contiguous leaf that
+                requires grad: dynamo takes no gradient by a tensor that has a history.
+            target: int64 (B,) or soft (B,C).
+            penalise: whether the method takes its gradient penalty; a Python bool, so each value compiles once.
+        """
+        return self.method.loss(self.logits, motion, static, target, penalise=penalise)
+
+    def logits(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
+        """Logits (B,C) of at least float32."""
+        # fused attention kernels have no double backward; the math kernel is composed of operations that do
+        attention = sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext()
+        # around the forward only: the inner gradient replays each operation in the dtype it ran in
+        with attention, torch.autocast(clips.device.type, self.autocast, enabled=self.autocast is not None):
+            z = self.model(clips)
+        return z if z.dtype == torch.float64 else z.float()
+
+
+def compile_loss(loss_module: LossModule, mode: str) -> None:
+    """Compile the module in place; a graph break is an error, for a step in pieces has no double backward.
+
+    Args:
+        loss_module: what to compile.
+        mode: "off" or a mode of torch.compile.
+    """
+    if mode == "off":
+        return
+    # lets dynamo trace torch.autograd.grad into the graph; must be set before the first compilation
+    torch._dynamo.config.trace_autograd_ops = True
+    loss_module.compile(fullgraph=True, dynamic=False, mode=None if mode == "default" else mode)
+
+
+def static_leaf(static: Tensor | None, penalise: bool) -> Tensor | None:
+    """The static clip as the step wants it: a leaf, which requires grad only where a penalty will ask for it."""
+    if static is None:
+        return None
+    return static.detach().requires_grad_(penalise)
+
+
+def translate(error: RuntimeError, model_name: str) -> InputError | None:
+    """The user's version of a failure to differentiate twice, or None for any other error."""
+    text = str(error)
+    if ("derivative for" in text and "is not implemented" in text) or "does not support double backward" in text:
+        operation = text.split("derivative for", 1)[-1].split("is not implemented")[0].strip(" '")
+        return InputError(
+            f"model {model_name}: {operation} has no double backward, which the gradient penalty needs; replace that "
+            "operation in the model, or train without the penalty (--method.w-gp 0)"
+        )
+    return None
