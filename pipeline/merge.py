@@ -132,5 +132,5 @@ def read_dataset(path: Path) -> dict | None:
         return dataset
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path / DATASET_NAME}: not a dataset of this version ({error}); convert again") from error

@@ -3,6 +3,7 @@
 import hashlib
 import os
 
+from .contract import check_video
 from .quarantine import BadVideo
 from .recipe import Recipe
 from .transcode import transcode
@@ -12,7 +13,9 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     """Run one request.
 
     Args:
-        task: ``path``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end`` (seconds or None), ``recipe``.
+        task: to convert: ``path``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end`` (seconds or None),
+            ``recipe``. To check a video inside a shard: ``path`` of the shard, ``offset``, ``bytes``, and ``expect``
+            with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -22,6 +25,8 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     """
     try:
         with open(task["path"], "rb") as file:
+            if "expect" in task:
+                return _check_stored(file, task), b""
             _check_source(file, task)
             done = transcode(file, Recipe(**task["recipe"]), task["start"], task["end"])
             if os.fstat(file.fileno()).st_size != task["bytes"]:
@@ -61,3 +66,14 @@ def _check_source(file, task: dict) -> None:
     if hashlib.file_digest(file, "sha256").hexdigest() != task["sha256"]:
         raise BadVideo("changed", "other content than when the plan was made")
     file.seek(0)
+
+
+def _check_stored(file, task: dict) -> dict:
+    file.seek(task["offset"])
+    expect = task["expect"]
+    facts = check_video(file.read(task["bytes"]), gop=expect["gop"], frames=expect["frames"])
+    found = {"fps_milli": round(facts.fps * 1000), "width": facts.width, "height": facts.height, "codec": facts.codec}
+    for name, value in found.items():
+        if value != expect[name]:
+            raise BadVideo("output", f"{name} is {value}, the sample's tables say {expect[name]}")
+    return {}

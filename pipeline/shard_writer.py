@@ -69,26 +69,7 @@ class ShardWriter:
         self._member(f"{key}.gops", np.array(table, dtype="<i4").tobytes())
         self._member(f"{key}.cls", b"%d" % label)
         self._member(f"{key}.json", canonical_json(about))
-        view = memoryview(mp4)
-        self.samples.append(
-            {
-                "key": key,
-                "source": source,
-                "offset": offset,
-                "bytes": len(mp4),
-                "init_bytes": offsets[0],
-                "init_crc": zlib.crc32(view[: offsets[0]]),
-                "fragment_end": offsets[1:],
-                "fragment_crc": [zlib.crc32(view[a:b]) for a, b in itertools.pairwise(offsets)],
-                "frames": video["frames"],
-                "fps_milli": fps_milli,
-                "label": label,
-                "gop": video["gop"],
-                "width": video["width"],
-                "height": video["height"],
-                "codec": video["codec"],
-            }
-        )
+        self.samples.append(describe_sample(key, source, offset, mp4, table, about))
 
     def publish(self) -> None:
         """Write the end of the archive and give tar and manifest their names.
@@ -135,6 +116,35 @@ class ShardWriter:
         self._position += len(data)
 
 
+def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[int], about: dict) -> dict:
+    """What a shard's manifest says of one sample, and what the index is built from.
+
+    Args:
+        offset: byte offset of the MP4 in the shard.
+        table: the content of KEY.gops.
+        about: the content of KEY.json.
+    """
+    frames, fps_milli, label, gop, init_bytes, *offsets = table
+    view = memoryview(mp4)
+    return {
+        "key": key,
+        "source": source,
+        "offset": offset,
+        "bytes": len(mp4),
+        "init_bytes": init_bytes,
+        "init_crc": zlib.crc32(view[:init_bytes]),
+        "fragment_end": offsets[1:],
+        "fragment_crc": [zlib.crc32(view[a:b]) for a, b in itertools.pairwise(offsets)],
+        "frames": frames,
+        "fps_milli": fps_milli,
+        "label": label,
+        "gop": gop,
+        "width": about["width"],
+        "height": about["height"],
+        "codec": about["codec"],
+    }
+
+
 def shard_name(shard: int) -> str:
     """File name of a shard's tar."""
     return f"{shard:05d}.tar"
@@ -162,6 +172,6 @@ def read_manifest(folder: Path, shard: int) -> dict | None:
     """The shard's manifest, or None when there is none of this version."""
     try:
         manifest = json.loads((folder / manifest_name(shard)).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("version") == MANIFEST_VERSION else None

@@ -32,6 +32,10 @@ CODECS = (
 
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
 QUALITY = {"h264": 23, "hevc": 26, "vp9": 31}  # constant rate factor
+# DALI's CPU decoder takes every video for BT.601, whatever its tag says (a BT.709 red of 200 became 188), so BT.709 and
+# its like are converted. Untagged video is BT.601 to all decoders here.
+BT601 = 5
+OTHER_MATRICES = (1, 4, 7, 9)  # BT.709, FCC, SMPTE 240M, BT.2020
 MAX_GAP_S = 60  # a hole in the timestamps longer than this is a fault, not a still picture
 SHORT_OF_DURATION = 0.95  # less than this share of the announced duration: truncated
 
@@ -265,24 +269,23 @@ class _Encoder:
         context.max_b_frames = 0
         context.thread_count = 1
         context.color_range = ColorRange.MPEG
-        if frame.colorspace in MATRICES:
-            context.colorspace = frame.colorspace
+        context.colorspace = BT601
 
     def _prepare(self, frame: av.VideoFrame) -> av.VideoFrame:
         full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
+        matrix = frame.colorspace if frame.colorspace in OTHER_MATRICES else BT601
         out = self._scaler.reformat(
             frame,
             *self._coded,
             format="yuv420p",
             interpolation=Interpolation.BICUBIC,
+            src_colorspace=matrix,
+            dst_colorspace=BT601,
             src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
             dst_color_range=ColorRange.MPEG,
             threads=1,
         )
         return _turn(out, self._turns) if self._turns else out
-
-
-MATRICES = (1, 5, 6, 9)  # BT.709, BT.470BG, SMPTE 170M, BT.2020: kept as they are; others are left unsaid
 
 
 def encoder_options(codec: str, gop: int, quality: int) -> dict[str, str]:

@@ -10,11 +10,13 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 
+from unstill.pipeline.convert import ConvertConfig, convert
 from unstill.pipeline.fragments import fragment_table
 from unstill.pipeline.index import CODECS, INDEX_NAME, SampleIndex
 
-ENCODERS = {"vp9": "libvpx-vp9", "vp8": "libvpx", "mjpeg": "mjpeg", "h264": "libx264", "hevc": "libx265"}
+ENCODERS = {"vp9": "libvpx-vp9", "mjpeg": "mjpeg", "h264": "libx264", "hevc": "libx265"}
 OPTIONS = {
     "vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "30", "b": "0", "auto-alt-ref": "0", "lag-in-frames": "0"},
     "mjpeg": {"q:v": "4"},
@@ -47,9 +49,30 @@ def encode_video(pictures: np.ndarray, codec: str, gop: int) -> bytes:
     return file.getvalue()
 
 
+def decode_with_pyav(mp4: bytes) -> torch.Tensor:
+    """float64 (n, H, W, 3) in [0, 255]: PyAV's planes, chroma enlarged bilinearly, BT.601 in full or limited range."""
+    with av.open(io.BytesIO(mp4)) as container:
+        return torch.stack([_rgb(frame) for frame in container.decode(video=0)])
+
+
+def _rgb(frame: av.VideoFrame) -> torch.Tensor:
+    planes = []
+    for plane in frame.planes:
+        rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)[:, : plane.width]
+        planes.append(torch.from_numpy(rows.astype(np.float64)))
+    luma, *chroma = planes
+    cb, cr = (
+        torch.nn.functional.interpolate(c[None, None], size=luma.shape, mode="bilinear")[0, 0] - 128 for c in chroma
+    )
+    if frame.format.name == "yuv420p":  # limited range; yuvj420p is full
+        luma, cb, cr = (luma - 16) * 255 / 219, cb * 255 / 224, cr * 255 / 224
+    rgb = [luma + 1.402 * cr, luma - 0.344136 * cb - 0.714136 * cr, luma + 1.772 * cb]
+    return torch.stack(rgb, dim=-1).clamp(0, 255)
+
+
 @dataclass
 class Video:
-    """One sample to be: its MP4 and what the index says of it."""
+    """One sample to be: its MP4, and what the index says of it whether it is true or not."""
 
     mp4: bytes
     codec: str
@@ -58,6 +81,7 @@ class Video:
     width: int
     gop: int
     label: int = 0
+    table: tuple[int, np.ndarray] | None = None
 
 
 def make_video(frames=20, height=64, width=96, codec="vp9", gop=6, seed=0, label=0) -> Video:
@@ -78,7 +102,7 @@ def write_dataset(root: Path, videos: list[Video], per_shard: int = 4, classes=(
                 member.size = len(video.mp4)
                 offset = tar.offset + 512
                 tar.addfile(member, io.BytesIO(video.mp4))
-                init, offsets = fragment_table(video.mp4)
+                init, offsets = video.table or fragment_table(video.mp4)
                 rows.append((len(names) - 1, offset, len(video.mp4), init, zlib.crc32(video.mp4[:init])))
                 ends.append(offsets[1:])
                 crcs += [zlib.crc32(video.mp4[a:b]) for a, b in itertools.pairwise(offsets)]
@@ -125,6 +149,12 @@ def dataset():
 
 
 @pytest.fixture(scope="session")
+def pyav_frames():
+    """The function ``decode_with_pyav``."""
+    return decode_with_pyav
+
+
+@pytest.fixture(scope="session")
 def small_dataset(tmp_path_factory) -> Path:
     """Ten VP9 videos of 8 to 35 frames in two sizes, three shards; read-only."""
     videos = [
@@ -132,3 +162,35 @@ def small_dataset(tmp_path_factory) -> Path:
         for n in range(10)
     ]
     return write_dataset(tmp_path_factory.mktemp("small") / "data", videos)
+
+
+@pytest.fixture(scope="session")
+def class_folders(tmp_path_factory) -> Path:
+    """Source folder of two classes: seven VP9 videos of 5 to 11 frames and a web page named .mp4; read-only."""
+    root = tmp_path_factory.mktemp("source")
+    for number in range(7):
+        folder = root / ("hop" if number % 2 else "skip") / ("deep" if number == 3 else "")
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:03d}.mp4").write_bytes(make_video(frames=5 + number, height=48, width=64, seed=number).mp4)
+    (root / "hop" / "page.mp4").write_text("<html>not found</html>")
+    return root
+
+
+@pytest.fixture(scope="session")
+def convert_config():
+    """Makes a ``ConvertConfig`` for small VP9 videos: three a shard, GOPs of four."""
+
+    def make(source: Path, out: Path, **changes) -> ConvertConfig:
+        options = {"codec": "vp9", "short_side": 32, "gop": 4, "samples_per_shard": 3, "workers": 2}
+        return ConvertConfig(source=source, out=out, **{**options, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def converted(class_folders, convert_config, tmp_path_factory) -> Path:
+    """The dataset that ``class_folders`` converts to: three shards, one video quarantined; read-only."""
+    out = tmp_path_factory.mktemp("converted") / "data"
+    report = convert(convert_config(class_folders, out))
+    assert (report.planned, report.converted, report.quarantined) == (8, 7, 1)
+    return out

@@ -8,29 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unstill.pipeline.convert import ConvertConfig, convert
+from unstill.pipeline.convert import convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.fragments import fragment_table
 from unstill.pipeline.index import SampleIndex
 from unstill.pipeline.plan import assign_keys
 from unstill.pipeline.sources import SourceVideo
-
-
-@pytest.fixture(scope="session")
-def class_folders(tmp_path_factory, video) -> Path:
-    """Two classes, seven VP9 videos and an unreadable one; read-only."""
-    root = tmp_path_factory.mktemp("source")
-    for number in range(7):
-        folder = root / ("hop" if number % 2 else "skip") / ("deep" if number == 3 else "")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:03d}.mp4").write_bytes(video(frames=5 + number, height=48, width=64, seed=number).mp4)
-    (root / "hop" / "page.mp4").write_text("<html>not found</html>")
-    return root
-
-
-def config(source: Path, out: Path, **changes) -> ConvertConfig:
-    options = {"codec": "vp9", "short_side": 32, "gop": 4, "samples_per_shard": 3, "workers": 2}
-    return ConvertConfig(source=source, out=out, **{**options, **changes})
 
 
 def contents(out: Path) -> dict[str, str]:
@@ -42,17 +25,8 @@ def contents(out: Path) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="session")
-def dataset_of_folders(class_folders, tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("converted") / "data"
-    report = convert(config(class_folders, out))
-    assert (report.planned, report.converted, report.quarantined) == (8, 7, 1)
-    assert report.reasons == {"unreadable": 1} and report.complete
-    return out
-
-
-def test_index_points_at_every_video(dataset_of_folders):
-    index = SampleIndex.load(dataset_of_folders)
+def test_index_points_at_every_video(converted):
+    index = SampleIndex.load(converted)
     assert index.classes == ("hop", "skip")
     assert sorted(index.keys()) == [
         "hop_001",
@@ -64,7 +38,7 @@ def test_index_points_at_every_video(dataset_of_folders):
         "skip_006",
     ]
     for row, key in enumerate(index.keys()):
-        tar = (dataset_of_folders / index.shard_names[index.shard[row]]).read_bytes()
+        tar = (converted / index.shard_names[index.shard[row]]).read_bytes()
         mp4 = tar[index.mp4_offset[row] :][: index.mp4_bytes[row]]
         init, offsets = fragment_table(mp4)
         first, last = index.fragment_row[row : row + 2]
@@ -74,41 +48,41 @@ def test_index_points_at_every_video(dataset_of_folders):
         assert (index.width[row], index.height[row]) == (48, 32)
 
 
-def test_quarantine_names_the_video(dataset_of_folders):
-    with open(dataset_of_folders / "quarantine.csv", newline="") as file:
+def test_quarantine_names_the_video(converted):
+    with open(converted / "quarantine.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["path"], row["reason"]) == ("hop/page.mp4", "unreadable")
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_same_bytes_for_any_number_of_workers(workers, class_folders, dataset_of_folders, tmp_path):
-    convert(config(class_folders, tmp_path / "again", workers=workers))
-    assert contents(tmp_path / "again") == contents(dataset_of_folders)
+def test_same_bytes_for_any_number_of_workers(convert_config, workers, class_folders, converted, tmp_path):
+    convert(convert_config(class_folders, tmp_path / "again", workers=workers))
+    assert contents(tmp_path / "again") == contents(converted)
 
 
-def test_parts_of_the_job_merge_when_the_last_is_done(class_folders, dataset_of_folders, tmp_path):
+def test_parts_of_the_job_merge_when_the_last_is_done(convert_config, class_folders, converted, tmp_path):
     out = tmp_path / "parts"
-    assert not convert(config(class_folders, out, shards="0:1")).complete
-    assert not convert(config(class_folders, out, shards="2:3")).complete
+    assert not convert(convert_config(class_folders, out, shards="0:1")).complete
+    assert not convert(convert_config(class_folders, out, shards="2:3")).complete
     assert not (out / "dataset.json").exists()
-    assert convert(config(class_folders, out, shards="1:2")).complete
-    assert contents(out) == contents(dataset_of_folders)
+    assert convert(convert_config(class_folders, out, shards="1:2")).complete
+    assert contents(out) == contents(converted)
 
 
-def test_a_missing_shard_is_made_again(class_folders, dataset_of_folders, tmp_path):
+def test_a_missing_shard_is_made_again(convert_config, class_folders, converted, tmp_path):
     out = tmp_path / "data"
-    convert(config(class_folders, out))
+    convert(convert_config(class_folders, out))
     (out / "shards" / "00001.tar").unlink()
     (out / "shards" / ".00001.tar.host.1.partial").write_bytes(b"of another machine")
-    convert(config(class_folders, out))
+    convert(convert_config(class_folders, out))
     (out / "shards" / ".00001.tar.host.1.partial").unlink()
-    assert contents(out) == contents(dataset_of_folders)
+    assert contents(out) == contents(converted)
 
 
-def test_refusals_are_one_line_that_names_the_thing(class_folders, dataset_of_folders, tmp_path):
+def test_refusals_are_one_line_that_names_the_thing(convert_config, class_folders, converted, tmp_path):
     def refused(**changes) -> str:
         with pytest.raises(InputError) as caught:
-            convert(config(**{"source": class_folders, "out": tmp_path / "x", **changes}))
+            convert(convert_config(**{"source": class_folders, "out": tmp_path / "x", **changes}))
         assert "\n" not in str(caught.value)
         return str(caught.value)
 
@@ -117,7 +91,7 @@ def test_refusals_are_one_line_that_names_the_thing(class_folders, dataset_of_fo
     (tmp_path / "flat" / "a.mp4").write_bytes(b"x")
     assert "no class folders" in refused(source=tmp_path / "flat")
     assert "short_side" in refused(short_side=4)
-    assert "choose a new --out" in refused(out=dataset_of_folders, seed=1)
+    assert "choose a new --out" in refused(out=converted, seed=1)
     assert "is a file" in refused(out=class_folders / "hop" / "page.mp4")
     (tmp_path / "names.txt").write_text("hop\n")
     assert "'skip'" in refused(classes=tmp_path / "names.txt")
@@ -126,21 +100,21 @@ def test_refusals_are_one_line_that_names_the_thing(class_folders, dataset_of_fo
     assert "A:B" in refused(shards="3")
 
 
-def test_new_files_in_the_source_are_not_lost_silently(class_folders, tmp_path, video):
+def test_new_files_in_the_source_are_not_lost_silently(convert_config, class_folders, tmp_path, video):
     source = tmp_path / "source"
     (source / "only").mkdir(parents=True)
     (source / "only" / "one.mp4").write_bytes(video(frames=4).mp4)  # a class with one video is enough
-    assert convert(config(source, tmp_path / "out")).converted == 1
+    assert convert(convert_config(source, tmp_path / "out")).converted == 1
     (source / "only" / "two.mp4").write_bytes(video(frames=4).mp4)
     with pytest.raises(InputError, match=r"1 videos were added .*only/two.mp4"):
-        convert(config(source, tmp_path / "out"))
+        convert(convert_config(source, tmp_path / "out"))
 
 
-def test_label_order_can_be_fixed_by_another_dataset(class_folders, dataset_of_folders, tmp_path):
+def test_label_order_can_be_fixed_by_another_dataset(convert_config, class_folders, converted, tmp_path):
     (tmp_path / "names.txt").write_text("skip\nhop\nunused\n")
-    first = config(class_folders, tmp_path / "a", classes=tmp_path / "names.txt", allow_missing=True)
+    first = convert_config(class_folders, tmp_path / "a", classes=tmp_path / "names.txt", allow_missing=True)
     convert(first)
-    convert(config(class_folders, tmp_path / "b", classes=tmp_path / "a" / "dataset.json", allow_missing=True))
+    convert(convert_config(class_folders, tmp_path / "b", classes=tmp_path / "a" / "dataset.json", allow_missing=True))
     assert json.loads((tmp_path / "b" / "dataset.json").read_text())["classes"] == ["skip", "hop", "unused"]
     assert np.array_equal(SampleIndex.load(tmp_path / "a").label, SampleIndex.load(tmp_path / "b").label)
 
