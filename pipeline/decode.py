@@ -8,6 +8,7 @@ shape it:
 - ``exec_dynamic=True`` (the executor of 2.x) loses only the batch in which a clip fails to decode.
 """
 
+import re
 from collections import deque
 from dataclasses import dataclass
 
@@ -160,4 +161,5 @@ def decoder_message(error: RuntimeError) -> str:
         text = text.rsplit("encountered:", 1)[1]
     for end in ("C++ context", "Current pipeline object", "Stacktrace"):
         text = text.split(end, 1)[0]
-    return " ".join(text.split()) or type(error).__name__
+    text = re.sub(r'Assert on ".*?" failed: | for "memory file"', "", " ".join(text.split()))
+    return text or type(error).__name__

@@ -1,14 +1,12 @@
 """What the loader delivers: the right frames, the same again after a restart or on another number of ranks."""
 
-import io
-
-import av
 import numpy as np
 import pytest
 import torch
 
+from unstill.pipeline.clips import Clips, LoaderConfig
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.loader import ClipLoader, Clips, LoaderConfig
+from unstill.pipeline.loader import ClipLoader
 from unstill.pipeline.sampler import AugmentConfig, ClipConfig, ViewConfig
 
 CLIP = ClipConfig(frames=6, stride=2, size=32)
@@ -32,11 +30,6 @@ def collect(root, **options) -> list[Clips]:
 def assert_same(a: Clips, b: Clips) -> None:
     for name in ("frames", "label", "sample", "position", "start_frame", "static_index", "flip", "draws"):
         assert torch.equal(getattr(a, name), getattr(b, name)), name
-
-
-def decode_with_pyav(mp4: bytes) -> np.ndarray:
-    with av.open(io.BytesIO(mp4)) as container:
-        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
 def test_batches_have_the_promised_shapes(small_dataset):
@@ -99,7 +92,7 @@ def test_evaluation_shows_every_view_once(small_dataset, world, views):
 
 
 @pytest.mark.parametrize("short_video", ["repeat_last", "loop", "halve_stride"])
-def test_whole_chain_against_pyav(small_dataset, short_video):
+def test_whole_chain_against_pyav(small_dataset, pyav_frames, short_video):
     """Start frame, stride, short videos, crop and resize, against PyAV and an antialiased resize in float64."""
     clip = ClipConfig(frames=12, stride=2, size=32, short_video=short_video)
     with ClipLoader(
@@ -110,7 +103,7 @@ def test_whole_chain_against_pyav(small_dataset, short_video):
         mp4 = [
             loader._reader.read(n, 0, -(-int(loader.index.frames[n]) // int(loader.index.gop[n]))) for n in range(10)
         ]
-    pictures = [decode_with_pyav(data) for data in mp4]
+    pictures = [pyav_frames(data) for data in mp4]
     for row in range(60):
         r = requests.take([row])
         video = pictures[int(r.sample[0])]
@@ -120,11 +113,11 @@ def test_whole_chain_against_pyav(small_dataset, short_video):
         top, left = int(r.top[0]), int(r.left[0])
         cut = video[number, top : top + int(r.height[0]), left : left + int(r.width[0])]
         wanted = torch.nn.functional.interpolate(
-            torch.from_numpy(cut).permute(0, 3, 1, 2).double(), size=(32, 32), mode="bilinear", antialias=True
+            cut.permute(0, 3, 1, 2), size=(32, 32), mode="bilinear", antialias=True
         )
         error = (clips[row].permute(0, 3, 1, 2).double() - wanted).abs()
-        # neighbouring frames differ by 20 levels and more; within the picture only the two colour conversions differ
-        assert error[..., 2:-2, 2:-2].max() < 8 and error.mean() < 2, (row, error.max())
+        # within the picture rounding alone; at the border DALI's filter sees the pixels beyond the crop, torch's does not
+        assert error[..., 1:-1, 1:-1].max() < 1.1 and error.max() < 6, (row, error.max())
 
 
 def test_accounting(small_dataset):
