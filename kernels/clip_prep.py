@@ -208,31 +208,52 @@ def normalise(pixel, scale, bias, dtype: tl.constexpr):
 
 
 @triton.jit
-def copy_tile(
-    source, channel, read, target, written, target_mask, scale0, scale1, scale2, bias0, bias1, bias2,
-    PLANE: tl.constexpr, CHANNELS_LAST: tl.constexpr,
-):  # fmt: skip
-    """Normalise the pixels at ``source`` and store them at ``target``; one plane if channels-last, else all three.
-
-    ``source`` may lack dimensions of ``target`` (one frame written to many): it is broadcast.
-    """
-    dtype: tl.constexpr = target.dtype.element_ty
+def load_pixels(
+    source, channel, mask, scale0, scale1, scale2, bias0, bias1, bias2, dtype: tl.constexpr, CHANNELS_LAST: tl.constexpr
+):
+    """The normalised red, green and blue of the pixels at ``source``; thrice the element there if channels-last."""
     if CHANNELS_LAST:
         scale = tl.where(channel == 0, scale0, tl.where(channel == 1, scale1, scale2))
         bias = tl.where(channel == 0, bias0, tl.where(channel == 1, bias1, bias2))
-        value = normalise(tl.load(source, mask=read, other=0), scale, bias, dtype)
-        tl.store(target + written, tl.broadcast_to(value, written.shape), mask=target_mask)
+        value = normalise(tl.load(source, mask=mask, other=0), scale, bias, dtype)
+        return value, value, value
     else:
-        # all loads before the first store: the compiler may not move a load across a store
-        red = tl.load(source, mask=read, other=0)
-        green = tl.load(source + 1, mask=read, other=0)
-        blue = tl.load(source + 2, mask=read, other=0)
-        red = normalise(red, scale0, bias0, dtype)
-        green = normalise(green, scale1, bias1, dtype)
-        blue = normalise(blue, scale2, bias2, dtype)
-        tl.store(target + written, tl.broadcast_to(red, written.shape), mask=target_mask)
-        tl.store(target + PLANE + written, tl.broadcast_to(green, written.shape), mask=target_mask)
-        tl.store(target + 2 * PLANE + written, tl.broadcast_to(blue, written.shape), mask=target_mask)
+        # all loads before any store: the compiler may not move a load across a store
+        red = tl.load(source, mask=mask, other=0)
+        green = tl.load(source + 1, mask=mask, other=0)
+        blue = tl.load(source + 2, mask=mask, other=0)
+        return (
+            normalise(red, scale0, bias0, dtype),
+            normalise(green, scale1, bias1, dtype),
+            normalise(blue, scale2, bias2, dtype),
+        )
+
+
+@triton.jit
+def store_pixels(target, red, green, blue, mask, PLANE: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    tl.store(target, red, mask=mask)
+    if not CHANNELS_LAST:
+        tl.store(target + PLANE, green, mask=mask)
+        tl.store(target + 2 * PLANE, blue, mask=mask)
+
+
+@triton.jit
+def frame_offset(
+    element, mirrored, first_row, first_column, frames_y, WIDTH: tl.constexpr, CHANNELS_LAST: tl.constexpr
+):
+    """(bytes from the start of a source frame, channel) of elements of the crop."""
+    pixel = element
+    channel = element
+    if CHANNELS_LAST:
+        pixel = element // 3
+        channel = element - pixel * 3
+    y = pixel // WIDTH
+    x = pixel - y * WIDTH
+    x = tl.where(mirrored, WIDTH - 1 - x, x)
+    offset = (first_row + y) * frames_y + (first_column + x) * 3
+    if CHANNELS_LAST:
+        offset += channel
+    return offset, channel
 
 
 @triton.jit
@@ -247,64 +268,65 @@ def clip_tile(
     Suffixes are strides: _b clip, _t frame, _y row. HEIGHT and WIDTH are the crop's. Clips are the slowest index of a
     program, then groups of frames, then tiles of a frame. The static clip has 0, 1 or T frames.
     """
-    # elements of one frame that are stored side by side, and the distances between frames and channels
+    dtype: tl.constexpr = motion.dtype.element_ty
+    # elements of one frame that are stored side by side, and the distance between channels
     ELEMENTS: tl.constexpr = HEIGHT * WIDTH * 3 if CHANNELS_LAST else HEIGHT * WIDTH
     PLANE: tl.constexpr = T * HEIGHT * WIDTH
     TILES: tl.constexpr = (ELEMENTS + BLOCK - 1) // BLOCK
     GROUPS: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
-    tile = program % TILES
+    first = program % TILES * BLOCK
     t0 = (program // TILES) % GROUPS * BLOCK_T
     clip = program // (TILES * GROUPS)
     clip64 = clip.to(tl.int64)  # before it is multiplied by a stride: a batch exceeds 2**31 bytes
 
-    element = tile * BLOCK + tl.arange(0, BLOCK)
-    inside = element < ELEMENTS
-    pixel = element
-    channel = element
-    if CHANNELS_LAST:
-        pixel = element // 3
-        channel = element - pixel * 3
-    y = pixel // WIDTH
-    x = pixel - y * WIDTH
-    if flip is not None:
-        x = tl.where(tl.load(flip + clip) != 0, WIDTH - 1 - x, x)
+    first_row = 0
+    first_column = 0
+    mirrored = False
     if top is not None:
-        y += tl.minimum(tl.maximum(tl.load(top + clip), 0), last_top).to(tl.int32)
+        first_row = tl.minimum(tl.maximum(tl.load(top + clip), 0), last_top).to(tl.int32)
     if left is not None:
-        x += tl.minimum(tl.maximum(tl.load(left + clip), 0), last_left).to(tl.int32)
-    offset = y * frames_y + x * 3
-    if CHANNELS_LAST:
-        offset += channel
-    source = frames + clip64 * frames_b
-    # the hint is what decides how wide a thread's stores are, because the strides say nothing about their divisibility
-    motion_at = motion + tl.multiple_of(clip64 * motion_b, VEC)
+        first_column = tl.minimum(tl.maximum(tl.load(left + clip), 0), last_left).to(tl.int32)
+    if flip is not None:
+        mirrored = tl.load(flip + clip) != 0
 
-    t = t0 + tl.arange(0, BLOCK_T)[:, None]
+    # Frames and elements share one dimension: of two, Triton would lay the lanes of a warp along the frames for these
+    # loads, because in neither dimension are the bytes neighbours, and convert through shared memory for the stores.
+    lane = tl.arange(0, BLOCK * BLOCK_T)
+    t = t0 + lane // BLOCK
     t64 = t.to(tl.int64)
-    in_clip = (t < T) & inside[None, :]
-    copy_tile(
-        source + t64 * frames_t + offset[None, :], channel[None, :], in_clip,
-        motion_at, t64 * ELEMENTS + element[None, :], in_clip,
-        scale0, scale1, scale2, bias0, bias1, bias2, PLANE, CHANNELS_LAST,
+    element = first + lane % BLOCK
+    mask = (element < ELEMENTS) & (t < T)
+    offset, channel = frame_offset(element, mirrored, first_row, first_column, frames_y, WIDTH, CHANNELS_LAST)
+    source = frames + clip64 * frames_b
+    red, green, blue = load_pixels(
+        source + t64 * frames_t + offset, channel, mask,
+        scale0, scale1, scale2, bias0, bias1, bias2, dtype, CHANNELS_LAST,
     )  # fmt: skip
+    # the hint decides how wide the stores of a thread are: nothing is known of the stride's divisibility
+    own = motion + tl.multiple_of(clip64 * motion_b, VEC)
+    store_pixels(own + t64 * ELEMENTS + element, red, green, blue, mask, PLANE, CHANNELS_LAST)
+
     if STATIC_FRAMES > 0:
         chosen = tl.zeros((), tl.int64)
         if t_idx is not None:
             chosen = tl.minimum(tl.maximum(tl.load(t_idx + clip), 0), T - 1).to(tl.int64)
-        still_at = still + tl.multiple_of(clip64 * still_b, VEC)
-        frame = source + chosen * frames_t + offset
-        if STATIC_FRAMES == 1:
-            if (chosen >= t0) & (chosen < t0 + BLOCK_T):  # one group writes it: the one that has just read it
-                copy_tile(
-                    frame, channel, inside, still_at, element, inside,
-                    scale0, scale1, scale2, bias0, bias1, bias2, HEIGHT * WIDTH, CHANNELS_LAST,
-                )  # fmt: skip
-        else:
-            copy_tile(
-                frame[None, :], channel[None, :], inside[None, :],
-                still_at, t64 * ELEMENTS + element[None, :], in_clip,
-                scale0, scale1, scale2, bias0, bias1, bias2, PLANE, CHANNELS_LAST,
+        own = still + tl.multiple_of(clip64 * still_b, VEC)
+        element = first + tl.arange(0, BLOCK)
+        mask = element < ELEMENTS
+        offset, channel = frame_offset(element, mirrored, first_row, first_column, frames_y, WIDTH, CHANNELS_LAST)
+        if STATIC_FRAMES > 1 or (chosen >= t0) & (chosen < t0 + BLOCK_T):  # one frame: the group that has just read it
+            still_red, still_green, still_blue = load_pixels(
+                source + chosen * frames_t + offset, channel, mask,
+                scale0, scale1, scale2, bias0, bias1, bias2, dtype, CHANNELS_LAST,
             )  # fmt: skip
+            if STATIC_FRAMES == 1:
+                at = own + element
+                store_pixels(at, still_red, still_green, still_blue, mask, HEIGHT * WIDTH, CHANNELS_LAST)
+            else:
+                for k in tl.static_range(BLOCK_T):
+                    if t0 + k < T:
+                        target = own + (t0 + k).to(tl.int64) * ELEMENTS + element
+                        store_pixels(target, still_red, still_green, still_blue, mask, PLANE, CHANNELS_LAST)
 
 
 UNSPECIALISED = ("frames_b", "frames_t", "frames_y", "motion_b", "still_b", "last_top", "last_left")

@@ -11,7 +11,7 @@ registers of each, ``unstill bench kernels`` measures them:
 * Every kernel uses the same number of warps, and rows the same tile in all kernels, because both fix the order of a
   sum, and ``step_boundary`` must equal the separate kernels to the bit. For the same reason multiply-add fusion is off
   (``FP_FUSION``); the kernels are bound by memory, not by arithmetic.
-* Rows are processed in tiles of at most 2048 columns (8 per thread), so that they cost the clip tiles that share a
+* Rows are processed in tiles of at most 1024 columns (4 per thread), so that they cost the clip tiles that share a
   launch with them no occupancy.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 NUM_WARPS = 8
 FP_FUSION = False
 
-MAX_BLOCK_C = 2048
+MAX_BLOCK_C = 1024
 MIN_BLOCK_C = 64
 
 

@@ -1,0 +1,168 @@
+"""Ahead-of-time compilation of every committed launch configuration, on any machine: registers, spills, shared memory.
+
+    python -m unstill.kernels.aot            # a JSON list on standard output
+
+It catches what Triton's interpreter forgives (types, shapes that are no power of two, arguments that must be constant)
+and a configuration that would spill. The arguments are those that the launching functions themselves build, on tensors
+without storage, so what is compiled here is what runs. Not under ``TRITON_INTERPRET=1``, which replaces the compiler.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
+from triton.compiler import ASTSource
+
+from .clip_prep import allocate_clips, clip_launch, clip_prep_kernel, split_clips
+from .launch_configs import CLIP_TILES, FP_FUSION, NUM_WARPS
+from .static_losses import allocate_losses, row_launch, static_losses_backward_kernel, static_losses_kernel
+from .step_boundary import step_boundary_kernel
+
+CAPABILITY = 90
+POINTERS = {
+    torch.uint8: "*u8",
+    torch.int32: "*i32",
+    torch.int64: "*i64",
+    torch.float32: "*fp32",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+}
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def clip_arguments(side: int, dtype: torch.dtype, channels_last: bool, static: str, whole: bool = False):
+    """What ``clip_prep`` passes for 32 clips of 32 frames, cropped to ``side`` x ``side`` out of 256 x 340."""
+    frames = meta(32, 32, 256, 340, 3, dtype=torch.uint8)
+    index = [meta(32, dtype=torch.int64) for _ in range(4)]
+    size = [side, side]
+    if whole:
+        frames, index = meta(32, 32, side, side, 3, dtype=torch.uint8), [None] * 4
+    buffer, still = allocate_clips(frames, size, dtype, channels_last, static, False)
+    motion, stills = split_clips(buffer, still, 32, static, False)
+    _, arguments, constants = clip_launch(frames, *index, size, [0.4] * 3, [0.2] * 3, motion, stills)
+    return arguments, constants
+
+
+def loss_arguments(classes: int, dtype: torch.dtype, soft: bool, smoothing: float):
+    """What ``static_losses`` passes for 64 rows."""
+    logits = meta(64, classes, dtype=dtype)
+    target = meta(32, classes) if soft else meta(32, dtype=torch.int64)
+    arguments, constants = row_launch(logits, target, 32, smoothing, -100)
+    return logits, arguments, constants, allocate_losses(logits)
+
+
+def configurations() -> Iterator[tuple[str, dict, object, tuple, dict]]:
+    """(kernel, description, jitted function, arguments, constants): every row of the launch tables in every mode."""
+    clips = []
+    for (channels_last, itemsize), table in CLIP_TILES.items():
+        for least, _ in table:
+            side = 224 if least else 32
+            for dtype in (torch.bfloat16, torch.float16) if itemsize == 2 else (torch.float32,):
+                statics = ("none", "frame", "full") if least and dtype != torch.float16 else ("full",)
+                clips += [(side, dtype, channels_last, static, False) for static in statics]
+    # odd sizes (stores of one element), and neither crop nor flip
+    clips += [(73, torch.bfloat16, False, "full", False), (224, torch.bfloat16, False, "full", True)]
+    for side, dtype, channels_last, static, whole in clips:
+        arguments, constants = clip_arguments(side, dtype, channels_last, static, whole)
+        layout = "channels_last_3d" if channels_last else "ncdhw"
+        described = dict(crop=side, dtype=str(dtype)[6:], layout=layout, static=static, whole_frame=whole)
+        yield "clip_prep", described, clip_prep_kernel, arguments, constants
+
+    half, single = torch.bfloat16, torch.float32
+    modes = [(400, half, False, 0.0), (400, half, True, 0.1), (400, single, False, 0.0)]
+    modes += [(1001, half, False, 0.1), (100_000, half, False, 0.0), (100_000, single, True, 0.1)]
+    for classes, dtype, soft, smoothing in modes:
+        logits, arguments, constants, losses = loss_arguments(classes, dtype, soft, smoothing)
+        described = dict(classes=classes, dtype=str(dtype)[6:], soft=soft, smoothing=smoothing)
+        yield "static_losses", described, static_losses_kernel, (*arguments, *losses), constants
+        backward = (meta(64), meta(64), *arguments, losses[1], losses[3], torch.empty_like(logits))
+        yield "static_losses_backward", described, static_losses_backward_kernel, backward, constants
+
+    boundaries = [(400, False, 0.0), (400, True, 0.1), (100_000, False, 0.0)]
+    for channels_last in (False, True):
+        for classes, soft, smoothing in boundaries:
+            logits, rows, row_constants, losses = loss_arguments(classes, half, soft, smoothing)
+            weights = (meta(64), meta(64), meta(64), torch.empty_like(logits), 64)
+            arguments, constants = clip_arguments(224, half, channels_last, "full")
+            layout = "channels_last_3d" if channels_last else "ncdhw"
+            described = dict(crop=224, dtype="bfloat16", layout=layout, static="full")
+            described |= dict(classes=classes, soft=soft, smoothing=smoothing)
+            both = (*rows, *losses, *weights, *arguments)
+            yield "step_boundary", described, step_boundary_kernel, both, row_constants | constants
+
+
+def source_of(kernel, arguments: tuple, constants: dict) -> ASTSource:
+    """The specialisation that Triton's launcher would choose for these arguments."""
+    names = kernel.arg_names
+    signature, values, hints = {}, {}, {}
+    for position, name in enumerate(names):
+        value = constants[name] if name in constants else arguments[position]
+        specialised = not kernel.params[position].do_not_specialize
+        if name in constants or value is None or (isinstance(value, int) and value == 1 and specialised):
+            signature[name], values[position,] = "constexpr", value
+        elif isinstance(value, torch.Tensor):
+            signature[name], hints[position,] = POINTERS[value.dtype], [["tt.divisibility", 16]]
+        elif isinstance(value, float):
+            signature[name] = "fp32"
+        else:
+            signature[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
+            if value % 16 == 0 and specialised:
+                hints[position,] = [["tt.divisibility", 16]]
+    return ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=hints)
+
+
+def assembled(ptx: str) -> dict[str, int]:
+    """Registers per thread and spilled bytes, as NVIDIA's assembler reports them."""
+    architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        command = [get_ptxas(CAPABILITY).path, "-v", f"-arch={architecture}", str(path), "-o", os.devnull]
+        if not FP_FUSION:
+            command.insert(1, "--fmad=false")
+        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = int(re.search(r"Used (\d+) registers", log)[1])
+    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log).groups()
+    return dict(registers=registers, spill_store_bytes=int(stores), spill_load_bytes=int(loads))
+
+
+def widest_store(ptx: str) -> int:
+    """Bytes that one thread writes to global memory with its widest store."""
+    widths = [1]
+    for vector, bits in re.findall(r"st\.global\S*?(?:\.v(\d))?\.b(\d+)", ptx):
+        widths.append(int(vector or 1) * int(bits) // 8)
+    return max(widths)
+
+
+def report() -> list[dict]:
+    """One row per configuration, for compute capability 9.0."""
+    if knobs.runtime.interpret:
+        raise RuntimeError("ahead-of-time compilation needs Triton's compiler: unset TRITON_INTERPRET")
+    rows = []
+    for name, described, kernel, arguments, constants in configurations():
+        options = dict(num_warps=NUM_WARPS, enable_fp_fusion=FP_FUSION)
+        source = source_of(kernel, arguments, constants)
+        compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
+        tile = {key.lower(): constants[key] for key in ("BLOCK", "BLOCK_T", "VEC", "BLOCK_C") if key in constants}
+        ptx = compiled.asm["ptx"]
+        used = assembled(ptx) | dict(shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx))
+        rows.append(dict(kernel=name, **described, **tile, num_warps=NUM_WARPS, **used))
+        print(f"{len(rows)}: {name} {described} {used}", file=sys.stderr)
+    return rows
+
+
+if __name__ == "__main__":
+    print(json.dumps(report(), indent=1))
