@@ -1,6 +1,7 @@
 """What the loader hands over, what it counts, and how hard it works."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +25,10 @@ class LoaderConfig:
     """Batches whose bytes are read before the decoder asks for them."""
     ready: int = 2
     """Finished batches kept waiting for the training loop."""
+    cache: Path = Path("~/.cache/unstill")
+    """Folder for the shards of a remote dataset."""
+    cache_gb: float = 200.0
+    """Largest total size of one dataset's shards in the cache, in 10^9 bytes."""
     max_bad_fraction: float | None = None
     """Share of samples that may turn out damaged before the run stops; by default 0.001 in training (at least one
     sample) and 0 in an evaluation, which must not shrink silently."""

@@ -40,7 +40,7 @@ def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBa
     return EncodedBatch(requests, [reader.read(sample, 0, 1)], np.zeros((1, 1), np.int64), none)
 
 
-def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: Path) -> int | None:
+def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: str | Path) -> int | None:
     """Decode one frame of every codec in the dataset.
 
     Returns:

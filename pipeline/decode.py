@@ -78,7 +78,13 @@ class ClipDecoder:
                 ndim=[1, 1, 1, 1],
             )
             # pad_mode none: a video with fewer frames than the index says is an error, not a black tail
-            video = fn.decoders.video(encoded, device="mixed" if gpu else "cpu", frames=frames, pad_mode="none")
+            video = fn.decoders.video(
+                encoded,
+                device="mixed" if gpu else "cpu",
+                frames=frames,
+                pad_mode="none",
+                affine=False,  # pinned, the threads of all ranks on a machine would crowd on the same cores
+            )
             clip = fn.resize(
                 video,
                 size=[size, size],

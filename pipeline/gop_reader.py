@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
 from .fragments import touched_fragments
 from .index import SampleIndex
 
@@ -24,6 +23,17 @@ _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
 
 class BadClip(Exception):
     """A clip that cannot be delivered; the message says why."""
+
+
+class _OpenShard:
+    """A file descriptor that is closed when the last thread that reads from it lets go."""
+
+    def __init__(self, path: Path):
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self):
+        if hasattr(self, "fd"):
+            os.close(self.fd)
 
 
 class GopReader:
@@ -38,7 +48,7 @@ class GopReader:
 
     def __init__(self, index: SampleIndex, locate: Callable[[int], Path]):
         self.index, self._locate = index, locate
-        self._files: dict[int, int] = {}
+        self._files: dict[int, _OpenShard] = {}
         self._lock = threading.Lock()
         _allow_open_files(len(index.shard_names))
 
@@ -83,16 +93,14 @@ class GopReader:
     def close(self) -> None:
         """Close all shards."""
         with self._lock:
-            for file in self._files.values():
-                os.close(file)
             self._files.clear()
 
     def _fill(self, sample: int, view: memoryview, offset: int) -> None:
-        shard = int(self.index.shard[sample])
         try:
-            got = os.preadv(self._file(shard), [view], offset)
+            shard = self._open(int(self.index.shard[sample]))
+            got = os.preadv(shard.fd, [view], offset)
             while 0 < got < len(view):  # a signal or a network file system may return less than was asked for
-                more = os.preadv(self._file(shard), [view[got:]], offset + got)
+                more = os.preadv(shard.fd, [view[got:]], offset + got)
                 if more == 0:
                     break
                 got += more
@@ -101,55 +109,19 @@ class GopReader:
         if got < len(view):
             raise BadClip(f"its shard ends at byte {offset + got}, within the clip: the shard is truncated")
 
-    def _file(self, shard: int) -> int:
-        file = self._files.get(shard)
-        if file is None:
+    def _open(self, row: int) -> _OpenShard:
+        shard = self._files.get(row)
+        if shard is None:
+            path = self._locate(row)
             with self._lock:
-                file = self._files.get(shard)
-                if file is None:
-                    file = self._files[shard] = os.open(self._locate(shard), os.O_RDONLY | os.O_CLOEXEC)
-        return file
-
-
-def check_shards(index: SampleIndex, root: Path) -> None:
-    """Compare the shards on disk with the index: present, and as long as the samples need.
-
-    Raises:
-        InputError: a shard is missing or truncated, or the index contradicts itself.
-    """
-    mp4_bytes, init_bytes = np.asarray(index.mp4_bytes, np.int64), np.asarray(index.init_bytes, np.int64)
-    row, ends = np.asarray(index.fragment_row), np.asarray(index.fragment_end, np.int64)
-    frames, gop = np.asarray(index.frames, np.int64), np.asarray(index.gop, np.int64)
-    consistent = (
-        len(index) > 0
-        and (frames > 0).all()
-        and (gop > 0).all()
-        and row[0] == 0
-        and row[-1] == len(ends)
-        and (np.diff(row) == -(-frames // gop)).all()
-        and (np.diff(ends, prepend=0)[~np.isin(np.arange(len(ends)), row[:-1])] > 0).all()
-        and (ends[row[:-1]] > init_bytes).all()
-        and (ends[row[1:] - 1] <= mp4_bytes).all()
-        and (np.asarray(index.shard) >= 0).all()
-        and (np.asarray(index.shard) < len(index.shard_names)).all()
-        and (np.asarray(index.label) >= 0).all()
-        and (np.asarray(index.label) < len(index.classes)).all()
-    )
-    if not consistent:
-        raise InputError(f"{root}: the index is empty or contradicts itself; run `unstill convert` again")
-    needed = np.zeros(len(index.shard_names), np.int64)
-    np.maximum.at(needed, np.asarray(index.shard), np.asarray(index.mp4_offset) + mp4_bytes)
-    for name, least in zip(index.shard_names, needed.tolist(), strict=True):
-        if os.path.isabs(name) or ".." in Path(name).parts:
-            raise InputError(f"{root}: the index names a shard outside the dataset ({name!r}); refused")
-        try:
-            size = os.stat(root / name).st_size
-        except OSError as error:
-            raise InputError(
-                f"{root / name}: the shard cannot be read ({error.strerror}); copy the dataset again"
-            ) from error
-        if size < least:
-            raise InputError(f"{root / name}: the shard is truncated, {size} bytes of at least {least}; copy it again")
+                shard = self._files.get(row)
+                if shard is None:
+                    # a cache may have removed shards that are open here; their space is free once they are closed
+                    removed = [r for r, other in self._files.items() if os.fstat(other.fd).st_nlink == 0]
+                    for r in removed:
+                        del self._files[r]
+                    shard = self._files[row] = _OpenShard(path)
+        return shard
 
 
 def _allow_open_files(shards: int) -> None:

@@ -27,16 +27,18 @@ from .clip_stream import ClipStream, DecodedBatch
 from .clips import Clips, LoaderConfig, LoaderStats
 from .codec_support import check_codecs
 from .errors import InputError
-from .gop_reader import GopReader, check_shards
+from .gop_reader import GopReader
 from .index import SampleIndex
+from .index_check import check_index, check_shards
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
+from .shard_cache import ShardCache, remote_address
 
 
 class ClipLoader:
     """Iterates over batches of clips of one dataset; give ``augment`` to train, or ``views`` to evaluate.
 
     Args:
-        dataset: folder made by ``unstill convert``.
+        dataset: folder made by ``unstill convert``, or the address of one (``s3://...``).
         clip: shape of a clip.
         batch_size: clips in a global batch; every rank gets an equal part of it.
         augment: training: endless random clips.
@@ -82,13 +84,11 @@ class ClipLoader:
             )
         if start_step < 0 or (steps is not None and steps < 0):
             raise InputError(f"start_step = {start_step}, steps = {steps}: expected whole numbers from 0")
-        self.root, self.index = Path(dataset), SampleIndex.load(dataset)
-        check_shards(self.index, self.root)
         self.device = _resolve(device)
         self.clip, self.config = clip, config or LoaderConfig()
         self.train = augment is not None
-        self._reader = GopReader(self.index, lambda shard: self.root / self.index.shard_names[shard])
-        self._known_good = check_codecs(self.index, self._reader, self.device, self.root)
+        self.index, self._reader = _open_dataset(dataset, self.config)
+        self._known_good = check_codecs(self.index, self._reader, self.device, dataset)
         self._label = np.asarray(self.index.label, dtype=np.int64)
         if self.train:
             self._sampler = TrainSampler(self.index, clip, augment, seed)
@@ -255,6 +255,19 @@ class ClipLoader:
         stats.frames_decoded += decoded.frames_decoded
         stats.frames_delivered += len(decoded.requests) * self.clip.frames
         stats.bad_clips = self.bad.clips
+
+
+def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader]:
+    address = remote_address(dataset)
+    cache = None if address is None else ShardCache(address, config.cache.expanduser(), int(config.cache_gb * 1e9))
+    root = Path(dataset) if cache is None else cache.root
+    index = SampleIndex.load(root)
+    check_index(index, dataset)
+    if cache is None:
+        check_shards(index, root)
+        return index, GopReader(index, lambda shard: root / index.shard_names[shard])
+    check_shards(index, address, cache.sizes())
+    return index, GopReader(index, lambda shard: cache.shard(index.shard_names[shard]))
 
 
 def _resolve(device: str | torch.device) -> torch.device:

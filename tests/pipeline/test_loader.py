@@ -116,7 +116,7 @@ def test_whole_chain_against_pyav(small_dataset, pyav_frames, short_video):
             cut.permute(0, 3, 1, 2), size=(32, 32), mode="bilinear", antialias=True
         )
         error = (clips[row].permute(0, 3, 1, 2).double() - wanted).abs()
-        # within the picture rounding alone; at the border DALI's filter sees the pixels beyond the crop, torch's does not
+        # within the picture rounding alone; at its border DALI filters with the pixels beyond the crop, torch does not
         assert error[..., 1:-1, 1:-1].max() < 1.1 and error.max() < 6, (row, error.max())
 
 
@@ -175,3 +175,36 @@ def test_wrong_options_are_refused(small_dataset, options, message):
 def test_endless_training_has_no_length(small_dataset):
     with train_loader(small_dataset) as loader, pytest.raises(TypeError, match="endless"):
         len(loader)
+
+
+@pytest.mark.gpu
+def test_gpu_batches_are_on_the_device_and_survive_a_busy_training_stream(tmp_path, video, dataset):
+    """The training stream lags far behind the loader; what it finally reads is still the batch it was given."""
+    samples = [video(frames=20, codec="h264", seed=n, label=n % 4) for n in range(8)]
+    root = dataset(tmp_path / "data", samples)
+
+    def means(busy: bool) -> torch.Tensor:
+        out, ballast = [], torch.randn(4096, 4096, device="cuda")
+        prepare = lambda clips: (clips.frames.float() / 255).flatten(1)  # noqa: E731
+        with train_loader(root, steps=30, device="cuda", prepare=prepare) as loader:
+            for clips in loader:
+                assert clips.frames.is_cuda and clips.label.is_cuda and clips.draws.is_cuda
+                if busy:
+                    for _ in range(20):
+                        ballast = torch.tanh(ballast @ ballast)
+                out.append(torch.stack([clips.frames.double().mean() / 255, clips.prepared.double().mean()]))
+        return torch.stack(out).cpu()
+
+    relaxed, busy = means(False), means(True)
+    assert torch.equal(relaxed, busy)
+    assert torch.allclose(relaxed[:, 0], relaxed[:, 1], atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_gpu_cost_does_not_grow_with_the_start_frame(tmp_path, video, dataset):
+    """The frames that NVDEC must decode depend on the GOP only, wherever the clip starts."""
+    root = dataset(tmp_path / "data", [video(frames=240, gop=12, codec="h264")])
+    with train_loader(root, steps=40, device="cuda") as loader:
+        starts = torch.cat([clips.start_frame for clips in loader])
+    assert starts.max() > 200
+    assert loader.stats.decoded_per_delivered < (11 + 11) / CLIP.frames
