@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -229,6 +230,8 @@ def _hash_files(root: Path, paths: list[str]) -> dict[str, tuple[int, str]]:
 
     def one(path: str) -> tuple[int, str] | None:
         try:
+            if not stat.S_ISREG(os.stat(root / path).st_mode):
+                return None  # opening a pipe would wait for ever
             with open(root / path, "rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
                 return file.tell(), digest

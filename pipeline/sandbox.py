@@ -60,6 +60,16 @@ class Worker:
             self.close()
         return header, payload
 
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, None when there is none."""
+        return None if self._process is None else self._process.pid
+
+    def kill(self) -> None:
+        """End the child at once; a ``run`` that waits for it returns. For use from another thread."""
+        if (process := self._process) is not None:
+            process.kill()
+
     def close(self, kill: bool = False) -> None:
         """End the child; it is never left behind."""
         process, self._process = self._process, None
@@ -154,8 +164,7 @@ class Pool:
         """End all workers; running videos are given up."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in list(self._workers):
-            if worker._process is not None:
-                worker._process.kill()
+            worker.kill()
         self._threads.shutdown(wait=True)
         for worker in self._workers:
             worker.close(kill=True)

@@ -13,6 +13,7 @@ import sys
 import time
 from typing import BinaryIO
 
+NEARLY = 0.7  # of the memory limit used: a failure is blamed on it
 FRAME = struct.Struct("<II")  # bytes of the header, bytes of the payload
 
 
@@ -31,7 +32,7 @@ def main() -> None:
     limits = json.loads(sys.argv[1])
     from .sandbox_task import run_task  # imports PyAV
 
-    _limit(limits["memory_bytes"])
+    base = _limit(limits["memory_bytes"])
     while True:
         prefix = requests.read(FRAME.size)
         if len(prefix) < FRAME.size:
@@ -41,6 +42,9 @@ def main() -> None:
         _limit_cpu(limits["seconds"])
         try:
             header, payload = run_task(task)
+            # some decoders call it damaged data when their memory runs out
+            if "bad" in header and _most_mapped() > base + NEARLY * limits["memory_bytes"]:
+                raise MemoryError
         except MemoryError:
             # freed memory is often not given back, so the next video would start with less: leave, be replaced
             send(answers, {"bad": "memory", "detail": f"needs more than {limits['memory_bytes'] >> 20} MB"})
@@ -48,14 +52,21 @@ def main() -> None:
         send(answers, header, payload)
 
 
-def _limit(memory_bytes: int) -> None:
-    with open("/proc/self/statm") as file:
-        mapped = int(file.read().split()[0]) * resource.getpagesize()
+def _limit(memory_bytes: int) -> int:
+    """Set all limits but that on CPU time; returns the bytes that the idle process maps."""
+    mapped = _most_mapped()
     # what the interpreter and the libraries already map is not the video's
     _lower(resource.RLIMIT_AS, mapped + memory_bytes)
     _lower(resource.RLIMIT_FSIZE, 0)  # results leave through the pipe: no file can be written
     _lower(resource.RLIMIT_CORE, 0)
     _lower(resource.RLIMIT_NOFILE, 64)
+    return mapped
+
+
+def _most_mapped() -> int:
+    """The most bytes of address space that this process has had."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmPeak"))
 
 
 def _lower(kind: int, value: int) -> None:

@@ -24,7 +24,7 @@ from .recipe import Recipe, output_rate, output_size
 
 # Demuxers and decoders that may touch a stranger's file. Left out on purpose: everything that opens other files or
 # addresses named inside a file (hls, dash, concat, image sequences) and everything that is not a camera's format.
-CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "mpegvideo", "h264", "hevc", "ivf")
+CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "ivf")
 CODECS = (
     "h264 hevc vp8 vp9 av1 mpeg1video mpeg2video mpeg4 msmpeg4v2 msmpeg4v3 wmv1 wmv2 wmv3 vc1 h263 flv1 mjpeg theora "
     "prores rawvideo ffv1 huffyuv dnxhd"
@@ -80,6 +80,8 @@ def _open(file: BinaryIO) -> av.container.InputContainer:
         source = av.open(file, container_options=options, metadata_errors="replace")
     except av.error.MemoryError as error:
         raise MemoryError from error
+    except av.error.PermissionError as error:  # FFmpeg's answer to a file that names other files
+        raise BadVideo("not_allowed", "a playlist, or another kind of file that is not on the allow-list") from error
     except (av.FFmpegError, ValueError) as error:
         raise BadVideo("unreadable", f"not a video file of a known kind ({_first_line(error)})") from error
     names = source.format.name.split(",")
@@ -115,7 +117,10 @@ def _convert(source: av.container.InputContainer, recipe: Recipe, start: float |
 def _video_stream(source: av.container.InputContainer) -> av.video.stream.VideoStream:
     streams = [s for s in source.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        raise BadVideo("no_video", f"no video stream among {len(source.streams)} streams")
+        if not source.streams:
+            raise BadVideo("unreadable", "nothing but a header of a video file")
+        kinds = ", ".join(sorted({s.type for s in source.streams}))
+        raise BadVideo("no_video", f"holds no video, only {kinds}")
     stream = streams[0]
     context = stream.codec_context
     if context is None or context.codec.canonical_name not in CODECS:
@@ -138,11 +143,13 @@ def _decode(source, stream, complete: bool) -> Iterator[av.VideoFrame]:
     """Frames in the order they are shown; raises when the file ends before its own header says."""
     shape, end = None, None
     announced = _announced_seconds(source, stream)
+    damaged = None
     for packet in source.demux(stream):
+        if damaged is not None and packet.size:
+            raise BadVideo("corrupt", f"damaged packet near {damaged:.2f} s")
         if packet.is_corrupt:
-            raise BadVideo(
-                "truncated", f"the file ends inside a packet near {float((packet.pts or 0) * packet.time_base):.2f} s"
-            )
+            damaged = float((packet.pts or 0) * packet.time_base)
+            continue
         for frame in packet.decode():
             if frame.is_corrupt:
                 raise BadVideo("corrupt", f"damaged picture at {frame.time or 0:.2f} s")
@@ -153,6 +160,8 @@ def _decode(source, stream, complete: bool) -> Iterator[av.VideoFrame]:
             if frame.pts is not None:
                 end = (frame.pts + (frame.duration or 0) - (stream.start_time or 0)) * frame.time_base
             yield frame
+    if damaged is not None:
+        raise BadVideo("truncated", f"the file ends inside a packet near {damaged:.2f} s")
     if complete and announced is not None and end is not None and end < SHORT_OF_DURATION * announced - Fraction(1, 20):
         raise BadVideo("truncated", f"{float(end):.2f} s of the announced {float(announced):.2f} s are there")
 
