@@ -372,20 +372,8 @@ def clip_launch(frames, top, left, flip, t_idx, size, mean, std, motion, still, 
 
 
 def clip_prep_triton(
-    frames: Tensor,
-    top: Tensor | None,
-    left: Tensor | None,
-    flip: Tensor | None,
-    t_idx: Tensor | None,
-    size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    channels_last: bool,
-    static: str,
-    joint: bool,
-    tile: ClipTile | None = None,
-) -> tuple[Tensor, Tensor]:
+    frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint, tile: ClipTile | None = None
+):
     """The CUDA form; on CPU tensors only under Triton's interpreter."""
     buffer, still = allocate_clips(frames, size, dtype, channels_last, static, joint)
     motion, stills = split_clips(buffer, still, frames.shape[0], static, joint)
@@ -398,24 +386,7 @@ def clip_prep_triton(
 # ------------------------------------------------------------------------------------------------- custom op
 
 
-@torch.library.custom_op("unstill::clip_prep", mutates_args=(), device_types="cpu")
-def clip_prep_op(
-    frames: Tensor,
-    top: Tensor | None,
-    left: Tensor | None,
-    flip: Tensor | None,
-    t_idx: Tensor | None,
-    size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    channels_last: bool,
-    static: str,
-    joint: bool,
-) -> tuple[Tensor, Tensor]:
-    return clip_prep_torch(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
-
-
+clip_prep_op = torch.library.custom_op("unstill::clip_prep", clip_prep_torch, mutates_args=(), device_types="cpu")
 clip_prep_op.register_kernel("cuda")(clip_prep_triton)
 
 

@@ -209,7 +209,7 @@ def static_losses_backward_torch(
     a, h = g_ce[:, None], g_negent[:, None]
     from_ce = (a * (p * mass - q)).masked_fill_(a == 0, 0)
     from_negent = (h * p * (log_p - negent[:, None])).masked_fill_((p == 0) | (h == 0), 0)
-    return (from_ce + from_negent).to(logits.dtype)
+    return (from_ce + from_negent).to(logits.dtype).contiguous()
 
 
 # ------------------------------------------------------------------------------------------------- Triton
@@ -364,11 +364,9 @@ def row_launch(logits, target, n_motion, label_smoothing, ignore_index):
     return arguments, dict(C=classes, SOFT=soft, SMOOTH=label_smoothing > 0, BLOCK_C=row_block_for(classes))
 
 
-def static_losses_triton(
-    logits: Tensor, target: Tensor, n_motion: int, label_smoothing: float, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def static_losses_triton(logits, target, n_motion, label_smoothing, ignore_index):
     """The CUDA form of the forward; on CPU tensors only under Triton's interpreter."""
-    if logits.dtype == torch.float64:
+    if logits.dtype == torch.float64:  # for tests; the kernels compute in float32
         return static_losses_torch(logits, target, n_motion, label_smoothing, ignore_index)
     losses = allocate_losses(logits)
     arguments, meta = row_launch(logits, target, n_motion, label_smoothing, ignore_index)
@@ -380,16 +378,8 @@ def static_losses_triton(
 
 
 def static_losses_backward_triton(
-    g_ce: Tensor,
-    g_negent: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    negent: Tensor,
-    stats: Tensor,
-    n_motion: int,
-    label_smoothing: float,
-    ignore_index: int,
-) -> Tensor:
+    g_ce, g_negent, logits, target, negent, stats, n_motion, label_smoothing, ignore_index
+):
     """The CUDA form of the gradient; on CPU tensors only under Triton's interpreter."""
     options = (n_motion, label_smoothing, ignore_index)
     if logits.dtype == torch.float64:
@@ -412,13 +402,9 @@ def static_losses_backward_triton(
 # ------------------------------------------------------------------------------------------------- custom ops
 
 
-@torch.library.custom_op("unstill::static_losses", mutates_args=(), device_types="cpu")
-def static_losses_op(
-    logits: Tensor, target: Tensor, n_motion: int, label_smoothing: float, ignore_index: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return static_losses_torch(logits, target, n_motion, label_smoothing, ignore_index)
-
-
+static_losses_op = torch.library.custom_op(
+    "unstill::static_losses", static_losses_torch, mutates_args=(), device_types="cpu"
+)
 static_losses_op.register_kernel("cuda")(static_losses_triton)
 
 
@@ -427,23 +413,9 @@ def _(logits, target, n_motion, label_smoothing, ignore_index):
     return allocate_losses(logits)
 
 
-@torch.library.custom_op("unstill::static_losses_backward", mutates_args=(), device_types="cpu")
-def static_losses_backward_op(
-    g_ce: Tensor,
-    g_negent: Tensor,
-    logits: Tensor,
-    target: Tensor,
-    negent: Tensor,
-    stats: Tensor,
-    n_motion: int,
-    label_smoothing: float,
-    ignore_index: int,
-) -> Tensor:
-    return static_losses_backward_torch(
-        g_ce, g_negent, logits, target, negent, stats, n_motion, label_smoothing, ignore_index
-    )
-
-
+static_losses_backward_op = torch.library.custom_op(
+    "unstill::static_losses_backward", static_losses_backward_torch, mutates_args=(), device_types="cpu"
+)
 static_losses_backward_op.register_kernel("cuda")(static_losses_backward_triton)
 
 

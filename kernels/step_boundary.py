@@ -22,6 +22,7 @@ from .clip_prep import (
     check_clip_values,
     clip_launch,
     clip_prep_torch,
+    clip_prep_triton,
     clip_tile,
     split_clips,
 )
@@ -122,6 +123,37 @@ def step_boundary(
     return StepBoundary(rows.sum(), ce, negent, lse, motion, still if static != "none" and not joint else None)
 
 
+def step_boundary_torch(
+    logits: Tensor,
+    target: Tensor,
+    n_motion: int,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    label_smoothing: float,
+    ignore_index: int,
+    frames: Tensor,
+    top: Tensor | None,
+    left: Tensor | None,
+    flip: Tensor | None,
+    t_idx: Tensor | None,
+    size: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: torch.dtype,
+    channels_last: bool,
+    static: str,
+    joint: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The CPU form: row losses (R,), ce, negent, lse, the row losses' gradient (R, C), motion or joint clips, static.
+
+    Its signature is the operator's."""
+    options = (n_motion, label_smoothing, ignore_index)
+    ce, negent, lse, stats = static_losses_torch(logits, target, *options)
+    gradient = static_losses_backward_torch(ce_weight, negent_weight, logits, target, negent, stats, *options)
+    clips = clip_prep_torch(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
+    return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, gradient, *clips
+
+
 @triton.jit(do_not_specialize=(*UNSPECIALISED, "n_motion", "ignore_index", "n_rows"))
 def step_boundary_kernel(
     # losses of this step
@@ -161,27 +193,16 @@ def step_boundary_kernel(
 
 
 def step_boundary_triton(
-    logits: Tensor,
-    target: Tensor,
-    n_motion: int,
-    ce_weight: Tensor,
-    negent_weight: Tensor,
-    label_smoothing: float,
-    ignore_index: int,
-    frames: Tensor,
-    top: Tensor | None,
-    left: Tensor | None,
-    flip: Tensor | None,
-    t_idx: Tensor | None,
-    size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    channels_last: bool,
-    static: str,
-    joint: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    logits, target, n_motion, ce_weight, negent_weight, label_smoothing, ignore_index,
+    frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint,
+):  # fmt: skip
     """The CUDA form; on CPU tensors only under Triton's interpreter."""
+    if logits.dtype == torch.float64:  # for tests; the kernels compute in float32
+        options = (n_motion, label_smoothing, ignore_index)
+        ce, negent, lse, stats = static_losses_torch(logits, target, *options)
+        gradient = static_losses_backward_torch(ce_weight, negent_weight, logits, target, negent, stats, *options)
+        clips = clip_prep_triton(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
+        return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, gradient, *clips
     rows = logits.shape[0]
     losses = allocate_losses(logits)
     weighted = torch.empty_like(losses[0])
@@ -202,36 +223,9 @@ def step_boundary_triton(
     return weighted, *losses[:3], gradient, buffer, still
 
 
-@torch.library.custom_op("unstill::step_boundary", mutates_args=(), device_types="cpu")
-def step_boundary_op(
-    logits: Tensor,
-    target: Tensor,
-    n_motion: int,
-    ce_weight: Tensor,
-    negent_weight: Tensor,
-    label_smoothing: float,
-    ignore_index: int,
-    frames: Tensor,
-    top: Tensor | None,
-    left: Tensor | None,
-    flip: Tensor | None,
-    t_idx: Tensor | None,
-    size: Sequence[int],
-    mean: Sequence[float],
-    std: Sequence[float],
-    dtype: torch.dtype,
-    channels_last: bool,
-    static: str,
-    joint: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Row losses (R,), ce, negent, lse, gradient of the row losses (R, C), motion or joint clips, static clips."""
-    options = (n_motion, label_smoothing, ignore_index)
-    ce, negent, lse, stats = static_losses_torch(logits, target, *options)
-    gradient = static_losses_backward_torch(ce_weight, negent_weight, logits, target, negent, stats, *options)
-    clips = clip_prep_torch(frames, top, left, flip, t_idx, size, mean, std, dtype, channels_last, static, joint)
-    return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, gradient, *clips
-
-
+step_boundary_op = torch.library.custom_op(
+    "unstill::step_boundary", step_boundary_torch, mutates_args=(), device_types="cpu"
+)
 step_boundary_op.register_kernel("cuda")(step_boundary_triton)
 
 

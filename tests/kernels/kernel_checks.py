@@ -1,0 +1,252 @@
+"""float64 references of the kernels, and checks against them that take the implementation as an argument.
+
+The same checks run on the plain torch form, on the Triton form (interpreted on a CPU, native on a GPU), and on the
+broken kernels of test_mutations.py.
+"""
+
+import os
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+MEAN, STD = [0.43, 0.39, 0.35], [0.22, 0.21, 0.25]
+NAN, INF = float("nan"), float("inf")
+
+
+def same_bits(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(7), b.nan_to_num(7))
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """Relative error of rounding float32 to ``dtype`` once."""
+    if dtype in (torch.float32, torch.float64):
+        return 0.0
+    # Triton's interpreter truncates to bfloat16 instead of rounding to nearest (a GPU-only test checks the rounding)
+    return torch.finfo(dtype).eps * (1.0 if INTERPRETED and dtype == torch.bfloat16 else 0.5)
+
+
+# ------------------------------------------------------------------------------------------------- clips
+
+
+def clip_reference(frames: Tensor, top, left, flip, t_idx, size, dtype=torch.float64) -> tuple[Tensor, Tensor]:
+    """(motion, static clip of T frames), clip by clip from the definition."""
+    (h, w), (length, height, width) = size, frames.shape[1:4]
+    mean, std = torch.tensor(MEAN, dtype=dtype), torch.tensor(STD, dtype=dtype)
+    motion = []
+    for i, clip in enumerate(frames.cpu()):
+        y = 0 if top is None else min(max(int(top[i]), 0), height - h)
+        x = 0 if left is None else min(max(int(left[i]), 0), width - w)
+        crop = clip[:, y : y + h, x : x + w]
+        if flip is not None and bool(flip[i]):
+            crop = crop.flip(2)
+        motion.append(((crop.to(dtype) / 255 - mean) / std).permute(3, 0, 1, 2))
+    chosen = [0 if t_idx is None else min(max(int(t_idx[i]), 0), length - 1) for i in range(len(motion))]
+    static = [m[:, t : t + 1].expand_as(m) for m, t in zip(motion, chosen, strict=True)]
+    return torch.stack(motion), torch.stack(static)
+
+
+def clip_inputs(shape: tuple[int, ...], size: tuple[int, int], device: str, seed: int = 0):
+    """Random frames and, per clip, the crop's offsets, flip and frame number; the last clip has the largest of each."""
+    draw = torch.Generator().manual_seed(seed)
+    batch, length, height, width = shape
+    frames = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8, generator=draw)
+    top = torch.randint(0, height - size[0] + 1, (batch,), generator=draw)
+    left = torch.randint(0, width - size[1] + 1, (batch,), generator=draw)
+    flip = torch.arange(batch) % 2 == 0
+    t_idx = torch.randint(0, length, (batch,), generator=draw)
+    top[-1], left[-1], t_idx[-1] = height - size[0], width - size[1], length - 1
+    return [x.to(device) for x in (frames, top, left, flip, t_idx)]
+
+
+def check_clips(op: Callable, device, shape, size, dtype, channels_last, static, joint=False, index=True, seed=0):
+    """``op`` has the signature of ``clip_prep_op``."""
+    frames, *indices = clip_inputs(shape, size, device, seed)
+    if not index:
+        indices = [None] * 4
+    out, still = op(frames, *indices, list(size), MEAN, STD, dtype, channels_last, static, joint)
+    batch, length = shape[:2]
+    order = torch.channels_last_3d if channels_last else torch.contiguous_format
+    expected, expected_static = clip_reference(frames, *indices, size)
+    torch_error = (clip_reference(frames, *indices, size, torch.float32)[0].double() - expected).abs().max()
+
+    def close(got: Tensor, want: Tensor) -> None:
+        error = (got.cpu().double() - want).abs()
+        # float32 is allowed twice torch's own error, which is not zero; a shorter type one rounding more
+        assert (error <= 2 * torch_error + 2**-22 + rounding(dtype) * want.abs() * 1.001).all(), error.max()
+
+    assert out.dtype == dtype and out.is_contiguous(memory_format=order)
+    motion = out[:batch]
+    assert motion.shape == (batch, 3, length, *size)
+    close(motion, expected)
+    if static == "none":
+        assert out.shape[0] == batch and still.numel() == 0
+        return
+    if joint:
+        assert out.shape[0] == 2 * batch and still.numel() == 0
+        still = out[batch:]
+    else:
+        assert still.is_contiguous(memory_format=order)
+    assert still.shape == (batch, 3, 1 if static == "frame" else length, *size)
+    close(still, expected_static[:, :, : still.shape[2]])
+    chosen = [0] * batch if indices[3] is None else indices[3].tolist()
+    for i, t in enumerate(chosen):
+        assert torch.equal(still[i], motion[i, :, t : t + 1].expand_as(still[i]))
+
+
+# ------------------------------------------------------------------------------------------------- losses
+
+
+def loss_reference(z: Tensor, target: Tensor, n_motion: int, smoothing: float, ignore: int) -> tuple[Tensor, Tensor]:
+    """Differentiable (ce, negent) of finite logits in their own precision, by torch's cross-entropy."""
+    target = torch.cat((target[:n_motion], target[: len(z) - n_motion]))
+    if target.is_floating_point():
+        target = target.to(z.dtype)
+    ce = F.cross_entropy(z, target, reduction="none", label_smoothing=smoothing, ignore_index=ignore)
+    log_p = F.log_softmax(z, 1)
+    return ce, (log_p.exp() * log_p).sum(1)
+
+
+def loss_inputs(rows, classes, n_motion, dtype, soft, device, seed=0, scale=3.0):
+    draw = torch.Generator().manual_seed(seed)
+    logits = (scale * torch.randn(rows, classes, generator=draw)).to(dtype)
+    batch = max(n_motion, rows - n_motion)
+    if soft:
+        target = torch.rand(batch, classes, generator=draw)
+        target = torch.where(torch.rand(batch, classes, generator=draw) < 0.3, 0.0, target) + 1e-3
+        target /= target.sum(1, keepdim=True)
+    else:
+        target = torch.randint(0, classes, (batch,), generator=draw)
+        target[0], target[-1] = classes - 1, 0
+    weights = torch.randn(2, rows, generator=draw)
+    return [x.to(device) for x in (logits, target, *weights)]
+
+
+def check_losses(
+    forward: Callable,
+    backward: Callable,
+    device: str,
+    rows: int = 5,
+    classes: int = 11,
+    n_motion: int = 3,
+    dtype: torch.dtype = torch.float32,
+    soft: bool = False,
+    smoothing: float = 0.0,
+    ignore: int = -100,
+    scale: float = 3.0,
+):
+    """``forward`` and ``backward`` have the signatures of ``static_losses_op`` and ``static_losses_backward_op``."""
+    logits, target, g_ce, g_negent = loss_inputs(rows, classes, n_motion, dtype, soft, device, scale=scale)
+    if not soft and len(target) > 1:
+        target[1] = ignore
+    ce, negent, lse, stats = forward(logits, target, n_motion, smoothing, ignore)
+    gradient = backward(g_ce, g_negent, logits, target, negent, stats, n_motion, smoothing, ignore)
+    assert ce.dtype == negent.dtype == lse.dtype == torch.float32
+    assert gradient.dtype == dtype and gradient.shape == logits.shape
+
+    def reference(precision):
+        z = logits.detach().cpu().to(precision).requires_grad_()
+        values = loss_reference(z, target.cpu(), n_motion, smoothing, ignore)
+        total = sum((v * g.cpu().to(precision)).sum() for v, g in zip(values, (g_ce, g_negent), strict=True))
+        return [v.detach().double() for v in (*values, z.logsumexp(1), torch.autograd.grad(total, z)[0])]
+
+    exact, torch_result = reference(torch.float64), reference(torch.float32)
+    names = ("ce", "negent", "lse", "gradient")
+    for name, got, want, theirs in zip(names, (ce, negent, lse, gradient), exact, torch_result, strict=True):
+        error = (got.cpu().double() - want).abs()
+        # four times torch's own worst error: sums are added in another order, and exp on a GPU is an approximation;
+        # the floor is one float32 rounding of the largest value, for when torch happens to be exact
+        allowed = 4 * (theirs - want).abs().max() + 2**-23 * want.abs().max()
+        allowed = allowed + (rounding(dtype) * want.abs() * 1.01 + 1e-7 if name == "gradient" else 0)
+        assert (error <= allowed).all(), (name, error.max(), allowed.max())
+
+
+def check_loss_policy(forward: Callable, backward: Callable, device: str, classes: int = 70, soft: bool = False):
+    """Rows that are not ordinary numbers: what each gives, and that no other row notices."""
+    ordinary, poisoned = [0, 1, 2], {"nan": 3, "+inf": 4, "all -inf": 5, "last nan": 6}
+    logits, target, _, _ = loss_inputs(7, classes, 7, torch.float32, soft, device)
+    clean = logits.clone()
+    logits[poisoned["nan"], 1], logits[poisoned["last nan"], -1] = NAN, NAN
+    logits[poisoned["+inf"], 2], logits[poisoned["all -inf"]] = INF, -INF
+    if soft:
+        target[1, 4] = 0
+    else:
+        target[1] = 2
+    logits[1, 4] = clean[1, 4] = -INF  # an impossible class which is not the target
+    ones = torch.ones(7, device=device)
+    options = (7, 0.0, -100)
+
+    def run(z, y, g_ce=ones, g_negent=ones):
+        ce, negent, lse, stats = forward(z, y, *options)
+        return ce, negent, lse, backward(g_ce, g_negent, z, y, negent, stats, *options)
+
+    ce, negent, _, gradient = run(logits, target)
+    untouched = run(clean, target)
+    for got, want in zip((ce, negent, gradient), (untouched[0], untouched[1], untouched[3]), strict=True):
+        assert torch.equal(got[ordinary], want[ordinary]) and got[ordinary].isfinite().all()
+        assert got[list(poisoned.values())].isnan().all()
+    z = clean[1].double().cpu()
+    log_p = z[z > -INF].log_softmax(0)
+    assert abs(negent[1].item() - (log_p.exp() * log_p).sum().item()) < 1e-5
+    assert gradient[1, 4] == 0
+
+    # a gradient of zero switches its term off, NaN included; the other term is as it was alone
+    zeros = torch.zeros_like(ones)
+    assert (run(logits, target, zeros, zeros)[3] == 0).all()
+    both = run(clean, target)[3]
+    alone = run(clean, target, ones, zeros)[3] + run(clean, target, zeros, ones)[3]
+    torch.testing.assert_close(both, alone, rtol=1e-5, atol=1e-6)
+    if soft:
+        return
+    labels = target.clone()
+    labels[0], labels[1], labels[2] = -100, classes, -1
+    ce, negent, _, gradient = run(clean, labels)
+    assert ce[0] == 0 and ce[1:3].isnan().all() and ce[3:].isfinite().all() and negent.isfinite().all()
+    assert gradient[1:3].isnan().all() and gradient[[0, *range(3, 7)]].isfinite().all()
+    assert torch.equal(gradient[0], run(clean, target, zeros, ones)[3][0])  # its entropy still counts
+    assert run(clean, labels, zeros, ones)[3].isfinite().all()
+    # the target itself impossible: an infinite loss, not NaN
+    labels[3] = 0
+    clean[3, 0] = -INF
+    ce, negent, _, gradient = run(clean, labels)
+    assert ce[3] == INF and negent[3].isfinite() and gradient[3].isfinite().all()
+    # uniform: as uncertain as can be
+    labels[:] = 0
+    ce, negent, lse, _ = run(torch.full_like(clean, 2.0), labels)
+    log_c = torch.log(torch.tensor(float(classes)))
+    torch.testing.assert_close(ce.cpu(), log_c.expand(7), rtol=1e-6, atol=0)
+    torch.testing.assert_close(negent.cpu(), -log_c.expand(7), rtol=1e-6, atol=0)
+    torch.testing.assert_close(lse.cpu(), 2 + log_c.expand(7), rtol=1e-6, atol=0)
+
+
+# ------------------------------------------------------------------------------------------------- both
+
+
+def check_boundary(
+    op: Callable, clips: Callable, losses: Callable, backward: Callable, weighted: Callable, device: str,
+    classes=21, rows=4, n_motion=2, dtype=torch.float32, soft=False, smoothing=0.0,
+    channels_last=False, static="frame", joint=False,
+):  # fmt: skip
+    """``op`` (the signature of ``step_boundary_op``) equals the separate functions to the bit."""
+    logits, target, ce_weight, negent_weight = loss_inputs(rows, classes, n_motion, dtype, soft, device)
+    negent_weight[:n_motion] = 0
+    ce_weight[-1] = 0
+    logits[0, 0] = -INF
+    logits[1, 1] = NAN
+    frames, *index = clip_inputs((2, 3, 20, 24), (12, 16), device)
+    loss_options = (n_motion, smoothing, -100)
+    clip_options = ([12, 16], MEAN, STD, dtype, channels_last, static, joint)
+    row_losses, ce, negent, lse, gradient, motion, still = op(
+        logits, target, n_motion, ce_weight, negent_weight, smoothing, -100, frames, *index, *clip_options
+    )
+    expected_ce, expected_negent, expected_lse, stats = losses(logits, target, *loss_options)
+    expected_gradient = backward(ce_weight, negent_weight, logits, target, expected_negent, stats, *loss_options)
+    expected_motion, expected_still = clips(frames, *index, *clip_options)
+    assert same_bits(ce, expected_ce) and same_bits(negent, expected_negent) and same_bits(lse, expected_lse)
+    assert same_bits(row_losses, weighted(expected_ce, expected_negent, ce_weight, negent_weight))
+    assert same_bits(gradient, expected_gradient)
+    assert torch.equal(motion, expected_motion) and motion.stride() == expected_motion.stride()
+    assert torch.equal(still, expected_still) and still.stride() == expected_still.stride()
+    assert row_losses[2:].isfinite().all() and row_losses[1].isnan() and gradient[2:].isfinite().all()
