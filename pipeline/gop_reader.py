@@ -5,6 +5,7 @@ fragments are checked against the CRC-32 that the converter wrote. ``preadv`` an
 lock, so threads read while the training loop runs.
 """
 
+import errno
 import os
 import resource
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .errors import InputError
 from .fragments import touched_fragments
 from .index import SampleIndex
 
@@ -105,6 +107,12 @@ class GopReader:
                     break
                 got += more
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise InputError(
+                    f"too many open files for {len(self.index.shard_names)} shards: raise `ulimit -n`"
+                ) from error
+            if error.errno == errno.ENOMEM:
+                raise
             raise BadClip(f"its shard cannot be read: {error}") from error
         if got < len(view):
             raise BadClip(f"its shard ends at byte {offset + got}, within the clip: the shard is truncated")

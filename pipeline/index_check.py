@@ -8,6 +8,10 @@ import numpy as np
 from .errors import InputError
 from .index import SampleIndex
 
+_COLUMNS = (
+    "shard mp4_offset mp4_bytes init_bytes init_crc frames fps_milli label gop width height codec key_end".split()
+)
+
 
 def check_index(index: SampleIndex, root: str | Path) -> None:
     """Refuse an index that would send a reader to the wrong place.
@@ -20,7 +24,14 @@ def check_index(index: SampleIndex, root: str | Path) -> None:
     frames, gop = np.asarray(index.frames, np.int64), np.asarray(index.gop, np.int64)
     consistent = (
         len(index) > 0
+        and {getattr(index, name).shape for name in _COLUMNS} == {(len(index),)}
+        and row.shape == (len(index) + 1,)
+        and index.fragment_crc.shape == ends.shape == (len(ends),)
+        and (np.diff(np.asarray(index.key_end), prepend=0) > 0).all()
+        and index.key_end[-1] == len(index.key_text)
         and (frames > 0).all()
+        and (np.asarray(index.width) > 0).all()
+        and (np.asarray(index.height) > 0).all()
         and (gop > 0).all()
         and row[0] == 0
         and row[-1] == len(ends)

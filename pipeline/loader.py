@@ -10,10 +10,12 @@ One background thread runs the whole chain, so the training loop only takes fini
 replaced by another one, the same on every machine, because whether it is damaged is a fact of the data.
 """
 
+import atexit
 import os
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +34,15 @@ from .index import SampleIndex
 from .index_check import check_index, check_shards
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
 from .shard_cache import ShardCache, remote_address
+
+_running: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """A thread that is still inside DALI when the interpreter goes down can crash it."""
+    for loader in list(_running):
+        loader.close()
 
 
 class ClipLoader:
@@ -125,6 +136,7 @@ class ClipLoader:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="clip-loader", daemon=True)
             self._thread.start()
+            _running.add(self)
         return self
 
     def __next__(self) -> Clips:
@@ -154,6 +166,7 @@ class ClipLoader:
                     self._ready.get_nowait()
                 except queue.Empty:
                     self._thread.join(timeout=0.01)
+        _running.discard(self)
         self._reader.close()
         self._in_use.clear()
         self._last_clips = None
@@ -189,7 +202,7 @@ class ClipLoader:
                 self.bad,
                 device=self.device,
                 batch_size=self._batch // self._world,
-                decode_threads=config.decode_threads or (16 if gpu else min(4, os.cpu_count() or 1)),
+                decode_threads=config.decode_threads or (16 if gpu else min(4, len(os.sched_getaffinity(0)))),
                 pipelines=config.pipelines,
                 depth=config.depth,
                 read_threads=config.read_threads or (4 if gpu else 1),
