@@ -23,7 +23,7 @@ class CollapseWatch:
             record: may hold ``static_entropy``, ``static_ce`` (nats), ``static_flip``, ``top1`` (shares), ``epoch``.
         """
         entropy, flip = record.get("static_entropy"), record.get("static_flip", 0)
-        static_ce, top1 = record.get("static_ce"), record.get("top1", 1)
+        static_ce, top1 = record.get("static_ce", 0.0), record.get("top1", 1.0)
         symptoms = {}
         if entropy is not None:
             symptoms["flipping"] = (
@@ -37,7 +37,7 @@ class CollapseWatch:
                 "still frame; raise --method.w-ent",
             )
             symptoms["unbounded"] = (
-                static_ce is not None and static_ce > 5 * self._most,
+                static_ce > 5 * self._most,
                 f"static cross entropy has run to {static_ce:.1f} nats (no idea is {self._most:.1f}): the loss falls "
                 "without bound; lower --method.w-adv",
             )

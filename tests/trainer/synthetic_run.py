@@ -1,0 +1,143 @@
+"""Small runs without video files: an index, a loader whose clips are a function of the position, two tiny networks."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from unstill.pipeline.index import INDEX_NAME, SampleIndex
+from unstill.pipeline.loader import Clips
+from unstill.pipeline.sampler import AugmentConfig, ClipConfig, step_positions
+from unstill.trainer.checkpoint_config import CheckpointConfig
+from unstill.trainer.config import TrainConfig
+from unstill.trainer.methods import Albar
+from unstill.trainer.metrics import LogConfig
+from unstill.trainer.models import ModelConfig
+from unstill.trainer.optim import OptimiserConfig
+from unstill.trainer.step import StepConfig
+
+SAMPLES, CLASSES, FRAMES, SIZE = 24, 4, 4, 12
+
+
+def make_dataset(folder: Path) -> Path:
+    """An index of 24 samples in 4 classes; there are no videos behind it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    types = {"u1": ("codec", "key_text"), "u2": ("gop", "width", "height"), "i8": ("mp4_offset", "key_end")}
+    types |= {"i4": ("shard", "frames", "fps_milli"), "u4": ("mp4_bytes", "init_bytes", "init_crc")}
+    columns = {name: np.ones(SAMPLES, kind) for kind, names in types.items() for name in names}
+    columns |= {"fragment_end": np.ones(0, "u4"), "fragment_crc": np.ones(0, "u4")}
+    columns |= {"fragment_row": np.zeros(SAMPLES + 1, "i8"), "label": (np.arange(SAMPLES) % CLASSES).astype("i4")}
+    names = tuple(f"class {i}" for i in range(CLASSES))
+    SampleIndex(**columns, shard_names=("00000.tar",), classes=names).save(folder / INDEX_NAME)
+    return folder
+
+
+def clips_at(positions) -> Clips:
+    """The clips at some positions, each a function of its position alone."""
+    rows = []
+    for position in positions:
+        g = torch.Generator().manual_seed(int(position))
+        rows.append(
+            (
+                torch.randint(0, 256, (FRAMES, SIZE, SIZE, 3), dtype=torch.uint8, generator=g),
+                torch.randint(0, FRAMES, (), generator=g),
+                torch.rand(8, generator=g),
+            )
+        )
+    frames, static_index, draws = (torch.stack(column) for column in zip(*rows, strict=True))
+    position = torch.as_tensor(np.asarray(positions))
+    sample = position % SAMPLES
+    return Clips(
+        frames=frames,
+        label=sample % CLASSES,
+        sample=sample,
+        position=position,
+        start_frame=torch.zeros_like(position),
+        static_index=static_index,
+        flip=position % 2 == 0,
+        draws=draws,
+    )
+
+
+def loader_of(seen=None, change=None):
+    """A ``make_loader`` for ``train``.
+
+    Args:
+        seen: a list that gets (step, positions) of every batch.
+        change: called with (step, clips) before a batch is delivered.
+    """
+
+    @contextlib.contextmanager
+    def make_loader(config, ranks, start_step, steps):
+        def batches():
+            for step in range(start_step, start_step + steps):
+                positions = step_positions(step, config.batch_size, ranks.rank, ranks.world_size)
+                clips = clips_at(positions)
+                if change is not None:
+                    change(step, clips)
+                if seen is not None:
+                    seen.append((step, positions.tolist()))
+                yield clips
+
+        yield batches()
+
+    return make_loader
+
+
+def run_config(folder: Path, **changes) -> TrainConfig:
+    """10 steps of ALBAR with a penalty every second one, dropout, an average, a checkpoint every 3."""
+    settings = {
+        "data": folder / "data",
+        "out": folder / "run",
+        "model": ModelConfig(name="synthetic_run:dropout_net"),
+        "method": Albar(w_adv=0.3, w_gp=0.05, gp_every=2),
+        "clip": ClipConfig(frames=FRAMES, stride=1, size=SIZE),
+        "augment": AugmentConfig(crop="none", static_frame="random"),
+        "torus_roll": True,
+        "optimiser": OptimiserConfig(lr=1e-2),
+        "step": StepConfig(precision="fp32", compile="off", ema=0.9),
+        "epochs": 40 / SAMPLES,
+        "batch_size": 4,
+        "device": "cpu",
+        "checkpoint": CheckpointConfig(every=3),
+        "log": LogConfig(every=2),
+    }
+    return TrainConfig(**settings | changes)
+
+
+class Net(nn.Module):
+    """conv - norm - ReLU - conv - layer norm - pool - linear."""
+
+    def __init__(
+        self, classes: int, norm: nn.Module, dropout: float = 0.0, width: int = 4, act: nn.Module | None = None
+    ):
+        super().__init__()
+        self.conv1 = nn.Conv3d(3, width, 3, padding=1)
+        self.norm = norm
+        self.act = act or nn.ReLU()
+        self.conv2 = nn.Conv3d(width, width, 3, stride=2)
+        self.layer_norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        x = self.act(self.norm(self.conv1(x)))
+        x = self.layer_norm(self.conv2(x).movedim(1, -1))
+        return self.head(self.dropout(self.act(x).mean((1, 2, 3))))
+
+
+def dropout_net(classes: int) -> nn.Module:
+    """Batch norm and dropout: running statistics and random draws must both resume."""
+    return Net(classes, nn.BatchNorm3d(4), dropout=0.3)
+
+
+def batch_norm_net(classes: int) -> nn.Module:
+    """Batch norm, no dropout."""
+    return Net(classes, nn.BatchNorm3d(4))
+
+
+def layer_norm_net(classes: int) -> nn.Module:
+    """No batch statistics."""
+    return Net(classes, nn.GroupNorm(1, 4))

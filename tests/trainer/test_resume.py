@@ -1,0 +1,250 @@
+"""A run that was stopped, killed or could not save ends with the same bits as one that was not."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import synthetic_run
+import torch
+from fault_scenarios import digest
+from synthetic_run import loader_of, make_dataset, run_config
+
+from unstill.pipeline.errors import InputError
+from unstill.trainer import checkpoint_files
+from unstill.trainer.checkpoint import load_model
+from unstill.trainer.checkpoint_config import CheckpointConfig
+from unstill.trainer.checkpoint_files import pointed, steps_on_disk, verify_checkpoint
+from unstill.trainer.loop import train
+from unstill.trainer.preemption import Preempted
+from unstill.trainer.step import StepConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_dataset(tmp_path / "data")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Digest of an uninterrupted run, and its final checkpoint's folder."""
+    folder = tmp_path_factory.mktemp("whole")
+    make_dataset(folder / "data")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    result = train(run_config(folder), make_loader=loader_of())
+    torch.set_num_threads(threads)
+    return digest(folder / "run"), result
+
+
+def test_twenty_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path):
+    script = Path(__file__).with_name("fault_scenarios.py")
+    seeds = [str(seed) for seed in range(20)]
+    done = subprocess.run([sys.executable, script, tmp_path, *seeds], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.split("\n")[:-1]
+    assert len(lines) == 21 and len(set(lines)) == 1
+
+
+@pytest.mark.parametrize("stops", [(1, 2, 3), (3, 6, 9), (9,), (5, 6)])
+def test_repeated_stops_and_resumes(folder, whole, stops):
+    seen = []
+    for stop in stops:
+        with pytest.raises(Preempted) as caught:
+            train(run_config(folder, stop_after=stop), make_loader=loader_of(seen))
+        assert caught.value.step == stop and caught.value.code == 75
+    train(run_config(folder), make_loader=loader_of(seen))
+    assert digest(folder / "run") == whole[0]
+    assert seen == [(step, list(range(4 * step, 4 * step + 4))) for step in range(10)]  # each clip exactly once
+
+
+def test_a_finished_run_is_left_alone(folder):
+    train(run_config(folder), make_loader=loader_of())
+    before = digest(folder / "run")
+    seen = []
+    result = train(run_config(folder), make_loader=loader_of(seen))
+    assert seen == [] and digest(folder / "run") == before and result.checkpoint.name == "step-00000010"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_saves_once_and_exits_75(folder, whole, number):
+    def change(step, clips):
+        if step == 4:
+            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), number)  # an impatient scheduler
+
+    handler = signal.getsignal(number)
+    with pytest.raises(Preempted) as caught:
+        train(run_config(folder), make_loader=loader_of(change=change))
+    assert caught.value.code == 75 and caught.value.step == 5
+    assert signal.getsignal(number) is handler
+    assert pointed(folder / "run" / "checkpoints").name == "step-00000005"
+    train(run_config(folder), make_loader=loader_of())
+    assert digest(folder / "run") == whole[0]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL inside a save: nothing catches it, and the clean-up it triggers is undone below."""
+
+
+@pytest.mark.parametrize("moment", ["first file", "manifest", "before rename", "before latest"])
+def test_a_kill_inside_a_save_leaves_the_previous_checkpoint(folder, whole, moment, monkeypatch):
+    with pytest.raises(Preempted):
+        train(run_config(folder, stop_after=3), make_loader=loader_of())
+
+    real_fsync, real_rename = checkpoint_files._fsync, os.rename
+    monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: None)  # a killed process cleans nothing
+
+    def fsync(path):
+        if (moment, path.name) in (("first file", "model.safetensors"), ("manifest", "manifest.json")):
+            raise Killed
+        real_fsync(path)
+
+    def rename(source, target):
+        if moment == "before rename":
+            raise Killed
+        real_rename(source, target)
+
+    def point(*_):
+        raise Killed
+
+    monkeypatch.setattr(checkpoint_files, "_fsync", fsync)
+    monkeypatch.setattr(os, "rename", rename)
+    if moment == "before latest":
+        monkeypatch.setattr(checkpoint_files, "point", point)
+    with pytest.raises(Killed):
+        train(run_config(folder, stop_after=6), make_loader=loader_of())
+    monkeypatch.undo()
+
+    checkpoints = folder / "run" / "checkpoints"
+    assert pointed(checkpoints).name == "step-00000003"
+    for path in steps_on_disk(checkpoints):
+        verify_checkpoint(path)  # whatever looks like a checkpoint is one
+    train(run_config(folder), make_loader=loader_of())
+    assert digest(folder / "run") == whole[0]
+    assert not [path for path in checkpoints.iterdir() if path.name.startswith(".")]  # swept
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_full_disk_costs_a_warning_and_then_the_run(folder, whole, monkeypatch, caplog, background):
+    real_write, fail = checkpoint_files._fsync, {"at": ()}
+
+    def fsync(path):
+        step = int(path.parent.name.split("-")[1].split(".")[0]) if "step-" in path.parent.name else -1
+        if step in fail["at"]:
+            raise OSError(28, "No space left on device")
+        real_write(path)
+
+    monkeypatch.setattr(checkpoint_files, "_fsync", fsync)
+    fail["at"] = (6,)
+    settings = CheckpointConfig(every=3, max_failed=2, background=background)
+    train(run_config(folder, checkpoint=settings), make_loader=loader_of())
+    assert digest(folder / "run") == whole[0]
+    assert "No space left" in caplog.text and "training goes on" in caplog.text
+
+    shutil.rmtree(folder / "run")
+    fail["at"] = (6, 9)
+    with pytest.raises(InputError, match="free some space"):
+        train(run_config(folder, checkpoint=settings), make_loader=loader_of())
+    assert pointed(folder / "run" / "checkpoints").name == "step-00000003"
+    fail["at"] = ()
+    train(run_config(folder, checkpoint=settings), make_loader=loader_of())
+    assert digest(folder / "run") == whole[0]
+
+
+def test_an_unwritable_folder_is_refused_before_the_first_step(folder):
+    (folder / "run").write_text("a file")
+    with pytest.raises(InputError, match=r"run: cannot write .* --out"):
+        train(run_config(folder), make_loader=loader_of())
+
+
+def damage(path: Path, how: str) -> None:
+    file = path / {"weights": "model.safetensors", "config": "config.json"}.get(how, "state.pt")
+    data = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+    elif how == "truncated":
+        file.write_bytes(data[:-7])
+    elif how == "schema":
+        manifest = json.loads((path / "manifest.json").read_text())
+        (path / "manifest.json").write_text(json.dumps(manifest | {"schema": 99}))
+    elif how == "manifest":
+        (path / "manifest.json").write_text("{")
+    else:
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["weights", "state", "config", "truncated", "missing", "schema", "manifest"])
+def test_a_damaged_checkpoint_is_refused_by_name_and_auto_falls_back(folder, whole, how, caplog):
+    with pytest.raises(Preempted):
+        train(run_config(folder, stop_after=6), make_loader=loader_of())
+    checkpoints = folder / "run" / "checkpoints"
+    damage(checkpoints / "step-00000006", how)
+    with pytest.raises(InputError, match="step-00000006"):
+        train(run_config(folder), make_loader=loader_of())
+    with pytest.raises(InputError, match="step-00000006"):
+        load_model(folder / "run")
+    auto = CheckpointConfig(every=3, resume="auto")
+    train(run_config(folder, checkpoint=auto), make_loader=loader_of())
+    assert "falling back" in caplog.text and digest(folder / "run") == whole[0]
+
+
+def test_other_settings_or_data_are_refused(folder):
+    config = run_config(folder, stop_after=3)
+    with pytest.raises(Preempted):
+        train(config, make_loader=loader_of())
+    with pytest.raises(InputError, match=r"optimiser\.lr was 0\.01, now 0\.02"):
+        changed = dataclasses.replace(config.optimiser, lr=0.02)
+        train(run_config(folder, optimiser=changed), make_loader=loader_of())
+    with pytest.raises(InputError, match="holds a run already"):
+        train(run_config(folder, checkpoint=CheckpointConfig(resume="never")), make_loader=loader_of())
+    (folder / "data" / "dataset.json").write_text('{"another": "dataset"}')
+    with pytest.raises(InputError, match="not the dataset"):
+        train(run_config(folder), make_loader=loader_of())
+
+
+def test_old_checkpoints_are_pruned_but_not_the_best(folder):
+    scores = {2: 0.1, 4: 0.9, 6: 0.5, 8: 0.3, 10: 0.2}
+    settings = CheckpointConfig(every=2, keep=2)
+    train(run_config(folder, checkpoint=settings), make_loader=loader_of(), validate=lambda model, step: scores[step])
+    checkpoints = folder / "run" / "checkpoints"
+    assert [path.name[-2:] for path in steps_on_disk(checkpoints)] == ["10", "08", "04"]
+    assert pointed(checkpoints, "best").name == "step-00000004"
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["validation"] for line in lines if "validation" in line] == list(scores.values())
+
+
+def test_a_trained_model_loads_with_its_average(folder, whole):
+    _, result = whole
+    model, config, classes = load_model(result.checkpoint)
+    assert classes == [f"class {i}" for i in range(4)] and not model.training
+    assert config.method == run_config(folder).method and config.clip.frames == synthetic_run.FRAMES
+    by_run, _, _ = load_model(result.checkpoint.parent.parent)
+    for a, b in zip(model.state_dict().values(), by_run.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    from safetensors.torch import load_file
+
+    average, last = load_file(result.checkpoint / "ema.safetensors"), load_file(result.checkpoint / "model.safetensors")
+    assert torch.equal(model.head.weight, average["head.weight"])
+    assert not torch.equal(average["head.weight"], last["head.weight"])
+    with pytest.raises(InputError, match="no checkpoint"):
+        load_model(folder)
+
+
+def test_memory_format_and_accumulation_survive_a_resume(folder):
+    step = StepConfig(precision="fp32", compile="off", channels_last=True, accumulate=2, clip_grad=0.5)
+    train(run_config(folder, step=step, out=folder / "a"), make_loader=loader_of())
+    with pytest.raises(Preempted):
+        train(run_config(folder, step=step, out=folder / "b", stop_after=5), make_loader=loader_of())
+    train(run_config(folder, step=step, out=folder / "b"), make_loader=loader_of())
+    a, b = load_model(folder / "a")[0], load_model(folder / "b")[0]
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
