@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from .atomic_files import make_folder, sweep_partials
 from .errors import InputError
@@ -33,7 +34,9 @@ from .quarantine import Failure
 from .recipe import MAX_RATE, Codec, Recipe
 from .sandbox import Limits, Pool
 from .shard_writer import ShardWriter, read_manifest, shard_done
-from .sources import Listing, list_class_folders
+from .source_lists import list_with_labels
+from .source_shards import list_shards
+from .sources import Listing, keep_only, list_class_folders
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,18 @@ class ConvertConfig:
     """Convert videos into training shards."""
 
     source: str | Path
-    """Folder with one folder of videos a class."""
+    """Folder with the videos: one folder a class, or anywhere below when --labels lists them, or WebDataset tars."""
     out: str | Path
     """Folder of the new dataset. The same command again continues a run that was stopped."""
+    layout: Literal["auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "list"] = "auto"
+    """What kind of source it is; auto looks at the folder and the list."""
+    labels: Path | None = None
+    """List of videos with their classes: Kinetics' CSV, UCF101's trainlistNN.txt, HMDB51's folder of splits, Diving48's
+    JSON, or a CSV path,label[,start,end] with times in seconds."""
+    split: str | None = None
+    """Part of the list to take: train, validate, test for Kinetics; train1 to test3 for HMDB51."""
+    only: Path | None = None
+    """Text file of video ids, one a line, to take no others; Mini-Kinetics-200 is such a list."""
     codec: Codec = "h264"
     """h264 or hevc for training on a GPU, vp9 where DALI decodes on the CPU; copy keeps videos that already fit."""
     short_side: int = 256
@@ -175,10 +187,9 @@ def list_source(config: ConvertConfig) -> Listing:
     """List the source and check that no class is empty.
 
     Raises:
-        InputError: see ``list_class_folders``; or classes are empty and ``allow_missing`` is off.
+        InputError: the source or its list cannot be used; or classes are empty and ``allow_missing`` is off.
     """
-    classes = read_classes(config.classes) if config.classes is not None else None
-    listing = list_class_folders(Path(config.source), classes)
+    listing = find_videos(config)
     empty = listing.empty_classes()
     if empty and not config.allow_missing:
         names = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
@@ -187,6 +198,26 @@ def list_source(config: ConvertConfig) -> Listing:
             "add the videos or pass --allow-missing"
         )
     return listing
+
+
+def find_videos(config: ConvertConfig) -> Listing:
+    """List the source by its layout.
+
+    Raises:
+        InputError: the source or its list cannot be used.
+    """
+    classes = read_classes(config.classes) if config.classes is not None else None
+    root, layout = Path(config.source), config.layout
+    if (config.labels is None) != (layout in ("auto", "folders", "webdataset")) and layout != "auto":
+        need = "needs --labels" if config.labels is None else "takes no --labels"
+        raise InputError(f"layout {layout} {need}")
+    if config.labels is not None:
+        listing = list_with_labels(root, Path(config.labels), layout, config.split, classes)
+    elif layout == "webdataset" or (layout == "auto" and any(root.glob("*.tar"))):
+        listing = list_shards(root, classes)
+    else:
+        listing = list_class_folders(root, classes)
+    return listing if config.only is None else keep_only(listing, config.only)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -245,8 +276,8 @@ def convert_shards(plan: Plan, root: Path, folder: Path, shards: Iterator[int], 
                     continue
                 if writer is None:
                     writer = ShardWriter(folder, shard, plan.header.id)
-                if video.bytes < 0:
-                    header = {"bad": "missing", "detail": "not there, or not readable, when the plan was made"}
+                if video.fault is not None:
+                    header = dict(zip(("bad", "detail"), video.fault, strict=True))
                 if "bad" in header:
                     writer.failures.append(Failure(video.path, video.key, header["bad"], header["detail"]))
                     reasons[header["bad"]] += 1
@@ -259,11 +290,14 @@ def convert_shards(plan: Plan, root: Path, folder: Path, shards: Iterator[int], 
 
 
 def _task(video: PlannedVideo, root: Path, recipe: dict) -> dict | None:
-    if video.bytes < 0:
+    if video.fault is not None:
         return None
-    path = os.path.join(root, video.path)
-    limits = {"bytes": video.bytes, "sha256": video.sha256, "start": video.start, "end": video.end}
-    return {"path": path, **limits, "recipe": recipe}
+    fields = ("offset", "bytes", "sha256", "start", "end", "maybe_cut")
+    return {
+        "path": os.path.join(root, video.path),
+        **{name: getattr(video, name) for name in fields},
+        "recipe": recipe,
+    }
 
 
 def _note(reasons: Counter) -> str:
@@ -288,8 +322,8 @@ def _settled_plan(out: Path, listing: Listing, settings: dict) -> str:
     if header.classes != listing.classes:
         raise InputError(f"{out}: was begun with {len(header.classes)} other classes; choose a new --out")
     if header.listing != listing_digest(listing):
-        planned = {(v.path, v.label, v.start, v.end) for v in read_plan(path).videos}
-        added = [v for v in listing.videos if (v.path, v.label, v.start, v.end) not in planned]
+        planned = {(v.path, v.offset, v.label, v.start, v.end) for v in read_plan(path).videos if v.fault is None}
+        added = [v for v in listing.videos if (v.path, v.offset, v.label, v.start, v.end) not in planned]
         if added:
             raise InputError(
                 f"{out}: {len(added)} videos were added to the source since the plan was made "

@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 
 from .atomic_files import AtomicFile
+from .content_hash import content_sha256
 from .errors import InputError
 from .progress import Progress
 from .recipe import Recipe
@@ -31,19 +32,23 @@ class PlannedVideo:
     """One video of the plan.
 
     Attributes:
-        path, label, start, end: see ``SourceVideo``.
+        path, label, start, end, maybe_cut, offset: see ``SourceVideo``.
         key: its name in the shard, unique in the plan.
-        bytes: size of the file when the plan was made; -1 when it was not there.
-        sha256: hash of its content; empty when it was not there.
+        bytes: size when the plan was made.
+        sha256: hash of its content.
+        fault: reason and detail when it goes to the quarantine list without being tried (missing, duplicate).
     """
 
     path: str
     label: int
     start: float | None
     end: float | None
+    maybe_cut: bool
+    offset: int
     key: str
     bytes: int
     sha256: str
+    fault: tuple[str, str] | None
 
 
 @dataclass(frozen=True)
@@ -115,12 +120,19 @@ def make_plan(listing: Listing, settings: dict) -> Plan:
     The order is a global shuffle by sha256(seed, key): the same on every machine, for every version of every library.
     """
     videos = [*listing.videos, *listing.missing]
-    keys = assign_keys(videos)
-    facts = _hash_files(listing.root, sorted({video.path for video in listing.videos}))
+    keys = [*assign_keys(videos), *(_duplicate_key(number) for number in range(len(listing.duplicates)))]
+    facts = _hash_files(listing.root, sorted({(v.path, v.offset, v.length) for v in listing.videos}, key=str))
     planned = []
-    for video, key in zip(videos, keys, strict=True):
-        size, digest = facts.get(video.path, (-1, ""))
-        planned.append(PlannedVideo(video.path, video.label, video.start, video.end, key, size, digest))
+    for position, (video, key) in enumerate(zip([*videos, *listing.duplicates], keys, strict=True)):
+        size, digest, fault = 0, "", None
+        if position >= len(videos):
+            fault = ("duplicate", f"listed again, as class {listing.classes[video.label]!r}")
+        elif fact := facts.get((video.path, video.offset, video.length)):
+            size, digest = fact
+        else:
+            fault = ("missing", "not there, or not readable, when the plan was made")
+        part = (video.start, video.end, video.maybe_cut, video.offset)
+        planned.append(PlannedVideo(video.path, video.label, *part, key, size, digest, fault))
     planned.sort(key=lambda v: hashlib.sha256(f"{settings['seed']}\0{v.key}".encode()).digest())
     per_shard = settings["samples_per_shard"]
     fields = {
@@ -160,7 +172,7 @@ def read_plan(path: Path) -> Plan:
     try:
         with open(path, "rb") as file:
             header = _header(file.readline(), path)
-            videos = [PlannedVideo(**json.loads(line)) for line in file]
+            videos = [_planned(json.loads(line)) for line in file]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no plan found; run `unstill convert` with --source and --out first") from error
     except (ValueError, TypeError) as error:
@@ -180,12 +192,17 @@ def _header(line: bytes, path: Path) -> PlanHeader:
     return PlanHeader(**{**vars(header), "classes": tuple(header.classes)})
 
 
+def _planned(fields: dict) -> PlannedVideo:
+    fault = fields.pop("fault")
+    return PlannedVideo(**fields, fault=tuple(fault) if fault else None)
+
+
 def listing_digest(listing: Listing) -> str:
     """Digest of what is to be converted, without looking into any file."""
     digest = hashlib.sha256(canonical_json(listing.classes))
-    for group in (listing.videos, listing.missing):
+    for group in (listing.videos, listing.missing, listing.duplicates):
         for video in group:
-            digest.update(canonical_json([video.path, video.label, video.start, video.end]))
+            digest.update(canonical_json(vars(video)))
         digest.update(b"|")
     return digest.hexdigest()
 
@@ -214,37 +231,44 @@ def assign_keys(videos: list[SourceVideo]) -> list[str]:
 
 
 def _plain_key(video: SourceVideo) -> str:
-    stem = os.path.splitext(video.path)[0]
+    stem = os.path.splitext(video.name or video.path)[0]
     if video.start is not None or video.end is not None:
         stem += f"_{video.start or 0:g}_{'end' if video.end is None else format(video.end, 'g')}"
     return re.sub(r"[^A-Za-z0-9_-]", "_", stem.replace("/", "_"))
 
 
 def _hashed(key: str, video: SourceVideo) -> str:
-    identity = f"{video.path}\0{video.start}\0{video.end}".encode(errors="surrogateescape")
+    identity = canonical_json(video.identity())
     return f"{key[: MAX_KEY - 9]}_{hashlib.sha256(identity).hexdigest()[:8]}"
 
 
-def _hash_files(root: Path, paths: list[str]) -> dict[str, tuple[int, str]]:
-    """(bytes, sha256) of each file; a file that cannot be read is left out."""
+def _duplicate_key(number: int) -> str:
+    return f"duplicate_{number}"  # never in a shard; a dot-free name that only has to be unique in the plan
 
-    def one(path: str) -> tuple[int, str] | None:
+
+_Place = tuple[str, int, int | None]  # path, offset, length
+
+
+def _hash_files(root: Path, places: list[_Place]) -> dict[_Place, tuple[int, str]]:
+    """(bytes, sha256) of each piece of a file; one that cannot be read is left out."""
+
+    def one(place: _Place) -> tuple[int, str] | None:
+        path, offset, length = place
         try:
             if not stat.S_ISREG(os.stat(root / path).st_mode):
                 return None  # opening a pipe would wait for ever
             with open(root / path, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-                return file.tell(), digest
+                return content_sha256(file, offset, length)
         except OSError:
             return None
 
     found = {}
     with (
         ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as threads,
-        Progress("reading", len(paths), "videos") as progress,
+        Progress("reading", len(places), "videos") as progress,
     ):
-        for path, fact in zip(paths, threads.map(one, paths), strict=True):
+        for place, fact in zip(places, threads.map(one, places), strict=True):
             progress.advance()
             if fact is not None:
-                found[path] = fact
+                found[place] = fact
     return found

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "missing",  # listed, but no such file
+    "duplicate",  # listed more than once
     "changed",  # not the bytes that were planned
     "empty",  # zero bytes
     "unreadable",  # no demuxer makes sense of it

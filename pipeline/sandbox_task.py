@@ -1,8 +1,11 @@
 """What the sandboxed child does for one request: check the source, transcode it, describe the result."""
 
-import hashlib
+import io
 import os
+import stat
+from typing import BinaryIO
 
+from .content_hash import content_sha256
 from .contract import check_video
 from .quarantine import BadVideo
 from .recipe import Recipe
@@ -13,9 +16,9 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     """Run one request.
 
     Args:
-        task: to convert: ``path``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end`` (seconds or None),
-            ``recipe``. To check a video inside a shard: ``path`` of the shard, ``offset``, ``bytes``, and ``expect``
-            with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``.
+        task: to convert: ``path``, ``offset``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end``
+            (seconds or None), ``maybe_cut``, ``recipe``. To check a video in a shard: ``path``, ``offset``,
+            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -27,10 +30,8 @@ def run_task(task: dict) -> tuple[dict, bytes]:
         with open(task["path"], "rb") as file:
             if "expect" in task:
                 return _check_stored(file, task), b""
-            _check_source(file, task)
-            done = transcode(file, Recipe(**task["recipe"]), task["start"], task["end"])
-            if os.fstat(file.fileno()).st_size != task["bytes"]:
-                raise BadVideo("changed", "the file changed while it was read")
+            source = _check_source(file, task)
+            done = transcode(source, Recipe(**task["recipe"]), task["start"], task["end"], task["maybe_cut"])
     except FileNotFoundError:
         return {"bad": "missing", "detail": "the file has gone since the plan was made"}, b""
     except BadVideo as bad:
@@ -57,15 +58,52 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     return header, done.mp4
 
 
-def _check_source(file, task: dict) -> None:
-    size = os.fstat(file.fileno()).st_size
+def _check_source(file: BinaryIO, task: dict) -> BinaryIO:
+    """The planned bytes as a file of their own; raises BadVideo when they are no longer those of the plan."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise BadVideo("changed", "no longer a plain file")
+    whole = os.fstat(file.fileno()).st_size
+    if not task["offset"] and whole != task["bytes"]:
+        raise BadVideo("changed", f"{whole} bytes, {task['bytes']} when the plan was made")
+    length = task["bytes"] if task["offset"] else None
+    size, digest = content_sha256(file, task["offset"], length)
     if size != task["bytes"]:
         raise BadVideo("changed", f"{size} bytes, {task['bytes']} when the plan was made")
+    if digest != task["sha256"]:
+        raise BadVideo("changed", "other content than when the plan was made")
     if size == 0:
         raise BadVideo("empty", "zero bytes")
-    if hashlib.file_digest(file, "sha256").hexdigest() != task["sha256"]:
-        raise BadVideo("changed", "other content than when the plan was made")
     file.seek(0)
+    return Window(file, task["offset"], task["bytes"]) if task["offset"] else file
+
+
+class Window(io.RawIOBase):
+    """``length`` bytes of an open file from ``offset``, as a file."""
+
+    def __init__(self, file: BinaryIO, offset: int, length: int):
+        self._file, self._offset, self._length, self._position = file, offset, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self._length - self._position))
+        self._file.seek(self._offset + self._position)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
 
 def _check_stored(file, task: dict) -> dict:

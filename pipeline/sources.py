@@ -1,7 +1,12 @@
-"""Which videos a source holds, and what class each one is."""
+"""Which videos a source holds, and what class each one is: the listing, and the layout with one folder a class.
+
+``source_lists.py`` reads the layouts with a list (Kinetics, UCF101, HMDB51, Diving48, CSV), ``source_shards.py``
+existing WebDataset tars; ``list_source`` in ``convert.py`` chooses.
+"""
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InputError
@@ -20,12 +25,24 @@ class SourceVideo:
         path: below the source's root, with "/"; what the reports name.
         label: position in ``Listing.classes``.
         start, end: the part to keep, seconds; None is the whole video.
+        maybe_cut: the file may hold nothing but that part already (Kinetics downloads come both ways); it is taken
+            whole when it is no longer than the part.
+        offset, length: where the video lies in the file ``path``; length None is the whole file.
+        name: what the key is made of, when that is not the path (a video inside a tar).
     """
 
     path: str
     label: int
     start: float | None = None
     end: float | None = None
+    maybe_cut: bool = False
+    offset: int = 0
+    length: int | None = None
+    name: str | None = None
+
+    def identity(self) -> tuple:
+        """What makes it another video: file, place in it, part."""
+        return (self.path, self.offset, self.start, self.end)
 
 
 @dataclass(frozen=True)
@@ -35,14 +52,18 @@ class Listing:
     Attributes:
         root: the folder that the paths are relative to.
         classes: class names in label order.
-        videos: videos found, ordered by path, start, end.
+        videos: videos found, ordered by path and part.
         missing: videos that a list names but that are not there.
+        duplicates: videos that a list names again, with the same or another class; only the first counts.
+        unlisted: number of video files that the list does not name.
     """
 
     root: Path
     classes: tuple[str, ...]
     videos: tuple[SourceVideo, ...]
     missing: tuple[SourceVideo, ...] = ()
+    duplicates: tuple[SourceVideo, ...] = ()
+    unlisted: int = 0
 
     def empty_classes(self) -> list[str]:
         """Names of the classes without a single video."""
@@ -60,30 +81,82 @@ def list_class_folders(root: Path, classes: tuple[str, ...] | None = None) -> Li
     Raises:
         InputError: no such folder, no class folders, no videos, or a folder that ``classes`` does not name.
     """
-    if not root.is_dir():
-        raise InputError(
-            f"{root}: {'not a folder' if root.exists() else 'no such folder'}; expected one folder a class"
-        )
+    require_folder(root)
     found = {entry.name: entry.path for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
     if not found:
-        hint = "videos lie directly in it; " if any(_is_video(e.name) for e in os.scandir(root)) else ""
+        hint = "videos lie directly in it; " if any(is_video(e.name) for e in os.scandir(root)) else ""
         raise InputError(f"{root}: has no class folders; {hint}expected {root.name}/<class>/<video>.mp4")
     names = classes if classes is not None else tuple(sorted(found))
-    if unknown := sorted(set(found) - set(names)):
+    labels = class_numbers(names)
+    if unknown := sorted(name for name in found if class_key(name) not in labels):
         raise InputError(f"{root / unknown[0]}: class {unknown[0]!r} is not in the given list of {len(names)} classes")
     videos = []
-    for label, name in enumerate(names):
-        if name in found:
-            videos += [SourceVideo(f"{name}/{path}", label) for path in _videos_below(found[name])]
+    for name, folder in found.items():
+        videos += [SourceVideo(f"{name}/{path}", labels[class_key(name)]) for path in videos_below(folder)]
     if not videos:
-        raise InputError(
-            f"{root}: no videos in its {len(found)} class folders; looked for {', '.join(sorted(VIDEO_SUFFIXES))}"
-        )
+        suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise InputError(f"{root}: no videos in its {len(found)} class folders; looked for {suffixes}")
     return Listing(root, names, tuple(sorted(videos, key=lambda v: v.path)))
 
 
-def _videos_below(folder: str) -> list[str]:
-    """Paths of videos relative to ``folder``; hidden files and links that lead to folders are left out."""
+def class_key(name: str) -> str:
+    """The spelling by which class names are compared: "Air drumming", "air_drumming" and "air-drumming" are one."""
+    return re.sub(r"[\W_]+", "_", name.casefold()).strip("_") or name
+
+
+def class_numbers(names: tuple[str, ...]) -> dict[str, int]:
+    """``class_key`` -> label.
+
+    Raises:
+        InputError: two names differ only in case, spaces or punctuation.
+    """
+    numbers: dict[str, int] = {}
+    for label, name in enumerate(names):
+        if (other := numbers.setdefault(class_key(name), label)) != label:
+            raise InputError(f"classes {names[other]!r} and {name!r} differ in punctuation alone; rename one")
+    return numbers
+
+
+def keep_only(listing: Listing, ids: Path) -> Listing:
+    """The videos whose file name, or its first 11 characters (a YouTube id), is a line of the text file ``ids``.
+
+    Classes that lose all their videos leave the label set: Mini-Kinetics-200 is such a list over Kinetics-400.
+
+    Raises:
+        InputError: no such file, or nothing is left.
+    """
+    try:
+        wanted = {line.strip() for line in Path(ids).read_text(encoding="utf-8").splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{ids}: cannot be read as a list of video ids ({type(error).__name__})") from error
+
+    def kept(videos: tuple[SourceVideo, ...]) -> list[SourceVideo]:
+        stems = [os.path.splitext(os.path.basename(video.name or video.path))[0] for video in videos]
+        return [v for v, stem in zip(videos, stems, strict=True) if stem in wanted or stem[:11] in wanted]
+
+    videos, missing = kept(listing.videos), kept(listing.missing)
+    if not videos:
+        raise InputError(f"{ids}: names none of the {len(listing.videos)} videos of {listing.root}; one id a line")
+    labels = sorted({video.label for video in (*videos, *missing)})
+    renumbered = {old: new for new, old in enumerate(labels)}
+    return replace(
+        listing,
+        classes=tuple(listing.classes[label] for label in labels),
+        videos=tuple(replace(video, label=renumbered[video.label]) for video in videos),
+        missing=tuple(replace(video, label=renumbered[video.label]) for video in missing),
+        duplicates=(),
+    )
+
+
+def require_folder(root: Path) -> None:
+    """Raises InputError unless ``root`` is a folder."""
+    if not root.is_dir():
+        problem = "not a folder" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {problem}; expected the folder that holds the videos")
+
+
+def videos_below(folder: str | os.PathLike) -> list[str]:
+    """Sorted paths of videos relative to ``folder``; hidden files and links that lead to folders are left out."""
     found, pending = [], [""]
     while pending:
         below = pending.pop()
@@ -93,10 +166,11 @@ def _videos_below(folder: str) -> list[str]:
             path = f"{below}/{entry.name}" if below else entry.name
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path)
-            elif _is_video(entry.name) and not entry.is_dir():
+            elif is_video(entry.name) and not entry.is_dir():
                 found.append(path)
-    return found
+    return sorted(found)
 
 
-def _is_video(name: str) -> bool:
+def is_video(name: str) -> bool:
+    """Whether the file's suffix is one of a video."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

@@ -52,19 +52,24 @@ class Transcoded:
     source_fps: float
 
 
-def transcode(file: BinaryIO, recipe: Recipe, start: float | None = None, end: float | None = None) -> Transcoded:
+def transcode(
+    file: BinaryIO, recipe: Recipe, start: float | None = None, end: float | None = None, maybe_cut: bool = False
+) -> Transcoded:
     """Convert one open, seekable file.
 
     Args:
         file: the source. Only this object is read: no name in the file is ever opened.
         recipe: the output.
         start, end: the part to keep, seconds from the first frame; None is the whole video.
+        maybe_cut: take the whole file when it is no longer than the part: it was cut out before.
 
     Raises:
         BadVideo: with the reason for the quarantine list.
     """
     source = _open(file)
     try:
+        if maybe_cut and start is not None and end is not None and _is_cut(source, end - start):
+            start = end = None
         return _convert(source, recipe, start, end)
     except av.error.MemoryError as error:
         raise MemoryError from error
@@ -164,6 +169,14 @@ def _decode(source, stream, complete: bool) -> Iterator[av.VideoFrame]:
         raise BadVideo("truncated", f"the file ends inside a packet near {damaged:.2f} s")
     if complete and announced is not None and end is not None and end < SHORT_OF_DURATION * announced - Fraction(1, 20):
         raise BadVideo("truncated", f"{float(end):.2f} s of the announced {float(announced):.2f} s are there")
+
+
+def _is_cut(source: av.container.InputContainer, seconds: float) -> bool:
+    """Whether the file holds no more than ``seconds``; a second of tolerance, for cuts fall on key frames."""
+    announced = _announced_seconds(source, _video_stream(source))
+    if announced is None and source.duration:
+        announced = Fraction(source.duration, av.time_base)
+    return announced is not None and announced <= seconds + 1
 
 
 def _announced_seconds(source, stream) -> Fraction | None:

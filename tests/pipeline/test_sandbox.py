@@ -15,13 +15,14 @@ RECIPE = {
     "codec": "vp9", "short_side": 32, "fps": None, "gop": 4, "quality": None, "max_seconds": None,
     "max_megapixels": 10.0,
 }  # fmt: skip
+WHOLE = {"offset": 0, "start": None, "end": None, "maybe_cut": False}
 ROOMY = Limits(seconds=60.0, memory_bytes=320 << 20)
 
 
 def task(path: Path) -> dict:
     data = path.read_bytes()
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    return {"path": str(path), **facts, "start": None, "end": None, "recipe": RECIPE}
+    return {"path": str(path), **facts, **WHOLE, "recipe": RECIPE}
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def good(tmp_path, video) -> Path:
 def hanging(tmp_path) -> dict:
     """A task that waits for ever: a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "pipe.mp4")
-    return {**RECIPE, "path": str(tmp_path / "pipe.mp4"), "bytes": 1, "sha256": "", "start": None, "end": None}
+    return {**RECIPE, "path": str(tmp_path / "pipe.mp4"), "bytes": 1, "sha256": "", **WHOLE}
 
 
 def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good, hanging):
