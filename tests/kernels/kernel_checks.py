@@ -96,6 +96,16 @@ def check_clips(op: Callable, device, shape, size, dtype, channels_last, static,
         assert torch.equal(still[i], motion[i, :, t : t + 1].expand_as(still[i]))
 
 
+def check_clamping(op: Callable, device: str):
+    """Crops and frame numbers outside the clip count as the nearest inside."""
+    frames, _, _, flip, _ = clip_inputs((2, 3, 10, 12), (6, 8), device)
+    top, left, t_idx = (torch.tensor(v, device=device) for v in ([99, -3], [2**31 - 1, -(2**31)], [3, -1]))
+    motion, still = op(frames, top, left, flip, t_idx, [6, 8], MEAN, STD, torch.float32, False, "frame", False)
+    expected, expected_static = clip_reference(frames, top, left, flip, t_idx, (6, 8))
+    torch.testing.assert_close(motion.cpu().double(), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(still.cpu().double(), expected_static[:, :, :1], rtol=0, atol=1e-6)
+
+
 # ------------------------------------------------------------------------------------------------- losses
 
 
@@ -116,7 +126,7 @@ def loss_inputs(rows, classes, n_motion, dtype, soft, device, seed=0, scale=3.0)
     if soft:
         target = torch.rand(batch, classes, generator=draw)
         target = torch.where(torch.rand(batch, classes, generator=draw) < 0.3, 0.0, target) + 1e-3
-        target /= target.sum(1, keepdim=True)
+        target *= 0.9 / target.sum(1, keepdim=True)  # not quite a distribution: the mass must not be taken for one
     else:
         target = torch.randint(0, classes, (batch,), generator=draw)
         target[0], target[-1] = classes - 1, 0
@@ -221,20 +231,43 @@ def check_loss_policy(forward: Callable, backward: Callable, device: str, classe
     torch.testing.assert_close(lse.cpu(), 2 + log_c.expand(7), rtol=1e-6, atol=0)
 
 
+def check_strided_losses(forward: Callable, backward: Callable, device: str):
+    """Logits, targets and incoming gradients that are not contiguous."""
+    logits, target, g_ce, g_negent = loss_inputs(4, 9, 2, torch.float32, False, device)
+    wide = torch.zeros(4, 18, device=device)
+    wide[:, ::2] = logits
+    padded = torch.zeros(4, 11, device=device)[:, :9].copy_(logits)
+    options = (2, 0.1, -100)
+    want = forward(logits, target, *options)
+    for view in (wide[:, ::2], padded, logits.T.contiguous().T):
+        assert not view.is_contiguous()
+        assert all(torch.equal(a, b) for a, b in zip(forward(view, target, *options), want, strict=True))
+        gradients = [backward(g_ce, g_negent, z, target, want[1], want[3], *options) for z in (view, logits)]
+        assert torch.equal(*gradients) and gradients[0].is_contiguous()
+    # the gradient of a sum arrives with stride 0; so may a target
+    one, ones = torch.ones(1, device=device).expand(4), torch.ones(4, device=device)
+    for y in (target, target[:1].expand(2)):
+        gradients = [backward(one, one, logits, y, want[1], want[3], *options)]
+        gradients += [backward(ones, ones, logits, y.clone(), want[1], want[3], *options)]
+        assert torch.equal(*gradients)
+
+
 # ------------------------------------------------------------------------------------------------- both
 
 
 def check_boundary(
     op: Callable, clips: Callable, losses: Callable, backward: Callable, weighted: Callable, device: str,
-    classes=21, rows=4, n_motion=2, dtype=torch.float32, soft=False, smoothing=0.0,
-    channels_last=False, static="frame", joint=False,
+    classes=21, dtype=torch.float32, soft=False, smoothing=0.0, channels_last=False, static="frame", joint=False,
 ):  # fmt: skip
     """``op`` (the signature of ``step_boundary_op``) equals the separate functions to the bit."""
+    rows, n_motion = 4, 2
     logits, target, ce_weight, negent_weight = loss_inputs(rows, classes, n_motion, dtype, soft, device)
     negent_weight[:n_motion] = 0
     ce_weight[-1] = 0
     logits[0, 0] = -INF
-    logits[1, 1] = NAN
+    logits[n_motion - 1, 1] = NAN
+    if not soft:
+        target[n_motion - 1] = classes  # a wrong label, in the last row without weight
     frames, *index = clip_inputs((2, 3, 20, 24), (12, 16), device)
     loss_options = (n_motion, smoothing, -100)
     clip_options = ([12, 16], MEAN, STD, dtype, channels_last, static, joint)
@@ -249,4 +282,5 @@ def check_boundary(
     assert same_bits(gradient, expected_gradient)
     assert torch.equal(motion, expected_motion) and motion.stride() == expected_motion.stride()
     assert torch.equal(still, expected_still) and still.stride() == expected_still.stride()
-    assert row_losses[2:].isfinite().all() and row_losses[1].isnan() and gradient[2:].isfinite().all()
+    poisoned = torch.arange(rows, device=device) == n_motion - 1
+    assert torch.equal(row_losses.isnan(), poisoned) and torch.equal(gradient.isnan().all(1), poisoned)

@@ -3,7 +3,7 @@ import importlib
 import pytest
 import torch
 import torch._dynamo
-from kernel_checks import check_loss_policy, check_losses, loss_inputs, same_bits
+from kernel_checks import check_loss_policy, check_losses, check_strided_losses, loss_inputs, same_bits
 from torch.autograd import forward_ad
 
 from unstill.kernels import static_losses, weighted_loss
@@ -52,42 +52,20 @@ def test_policy_for_nan_infinity_and_wrong_labels(form, classes, soft):
 
 
 def test_strided_arguments(form):
-    logits, target, g_ce, g_negent = loss_inputs(4, 9, 2, torch.float32, False, form.device)
-    wide = torch.zeros(4, 18, device=form.device)
-    wide[:, ::2] = logits
-    expanded = torch.zeros(4, 11, device=form.device)[:, :9].copy_(logits)
-    options = (2, 0.1, -100)
-    want = form.static_losses(logits, target, *options)
-    for view in (wide[:, ::2], expanded, logits.T.contiguous().T):
-        assert not view.is_contiguous()
-        got = form.static_losses(view, target, *options)
-        assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
-        gradients = [
-            form.static_losses_backward(g_ce, g_negent, z, target, want[1], want[3], *options) for z in (view, logits)
-        ]
-        assert torch.equal(*gradients) and gradients[0].is_contiguous()
-    # the gradient of a sum arrives with stride 0; so may a target
-    one = torch.ones((), device=form.device)
-    label = target[:1].expand(2)
-    for y in (target, label):
-        gradients = [
-            form.static_losses_backward(g, g, logits, y.clone() if dense else y, want[1], want[3], *options)
-            for dense, g in ((False, one.expand(4)), (True, torch.ones(4, device=form.device)))
-        ]
-        assert torch.equal(*gradients)
+    check_strided_losses(form.static_losses, form.static_losses_backward, form.device)
 
 
 def test_offsets_beyond_two_gib(device):
-    """Rows 2**31 elements apart; the memory between them is never touched, so on a CPU it is never committed."""
+    """The last row more than 2**31 elements from the first, at a stride that fits 32 bits."""
     module = importlib.import_module("unstill.kernels.static_losses")
-    logits, target, g_ce, g_negent = loss_inputs(2, 7, 1, torch.bfloat16, False, device)
-    apart = 2**31 + 64
-    far = torch.empty(apart + 7, dtype=torch.bfloat16, device=device).as_strided((2, 7), (apart, 1))
-    far.copy_(logits)
+    logits, target, g_ce, g_negent = loss_inputs(3, 7, 3, torch.bfloat16, False, device)
+    apart = 2**30 + 64
+    # the memory between the rows is never touched, so on a CPU it is never committed
+    far = torch.empty(2 * apart + 7, dtype=torch.bfloat16, device=device).as_strided((3, 7), (apart, 1)).copy_(logits)
     results = []
     for z in (far, logits):
-        out = module.static_losses_triton(z, target, 1, 0.0, -100)
-        gradient = module.static_losses_backward_triton(g_ce, g_negent, z, target, out[1], out[3], 1, 0.0, -100)
+        out = module.static_losses_triton(z, target, 3, 0.0, -100)
+        gradient = module.static_losses_backward_triton(g_ce, g_negent, z, target, out[1], out[3], 3, 0.0, -100)
         results.append((*out, gradient))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 

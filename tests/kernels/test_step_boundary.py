@@ -17,7 +17,7 @@ OP = torch.ops.unstill.step_boundary.default
         dict(soft=True, smoothing=0.1, static="full"),
         dict(dtype=torch.bfloat16, channels_last=True, static="full", joint=True),
         dict(dtype=torch.float16, smoothing=0.1, channels_last=True, static="none"),
-        dict(classes=1500, rows=3, n_motion=1),
+        dict(classes=1500),
     ],
     ids=lambda options: "-".join(map(str, options)) or "default",
 )

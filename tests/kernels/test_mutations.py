@@ -1,0 +1,162 @@
+"""The checks must be able to fail: every one of these broken kernels has to be caught by one of them.
+
+A mutant is the kernel's file with one substitution, loaded as a module of its own. Interpreted only: on a GPU a mutant
+that reads outside its tensors would end the process. None of them writes outside.
+"""
+
+import importlib
+import importlib.util
+import itertools
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from kernel_checks import (
+    check_boundary,
+    check_clamping,
+    check_clips,
+    check_loss_policy,
+    check_losses,
+    check_strided_losses,
+)
+
+import unstill.kernels.launch_configs
+from unstill.kernels.static_losses import row_loss
+
+FOLDER = Path(unstill.kernels.launch_configs.__file__).parent
+NUMBER = itertools.count()
+
+CLIP_PREP = {
+    "never mirrored": ("tl.where(mirrored, WIDTH - 1 - x, x)", "x"),
+    "mirrored about the wrong column": ("WIDTH - 1 - x", "WIDTH - 2 - x"),
+    "blue for green": ("tl.load(source + 1,", "tl.load(source + 2,"),
+    "bias of another channel, planar": ("normalise(green, scale1, bias1", "normalise(green, scale1, bias0"),
+    "bias of another channel, channels-last": ("tl.where(channel == 1, bias1, bias2)", "bias1"),
+    "top ignored": ("(first_row + y) * frames_y", "y * frames_y"),
+    "clamped one row too low": ("(tl.load(top + clip), 0), last_top)", "(tl.load(top + clip), 0), last_top + 1)"),
+    "left never zero": ("tl.maximum(tl.load(left + clip), 0)", "tl.maximum(tl.load(left + clip), 1)"),
+    "groups of frames after the first lost": ("t = t0 + lane // BLOCK", "t = lane // BLOCK"),
+    "static clip from frame 0": ("source + chosen * frames_t", "source + 0 * frames_t"),
+    "static frame at the start of a group lost": ("(chosen >= t0)", "(chosen > t0)"),
+    "rounded twice": (
+        "(pixel.to(tl.float32) * scale + bias)",
+        "((pixel.to(tl.float32) * scale).to(dtype).to(tl.float32) + bias)",
+    ),
+    "wrong half of the joint buffer": (
+        "return buffer[:batch], buffer[batch:]",
+        "return buffer[batch:], buffer[:batch]",
+    ),
+}
+STATIC_LOSSES = {
+    "entropy not rescaled between tiles": ("decay * (weighted + gap * total) + e", "decay * weighted + e"),
+    "total not rescaled between tiles": ("total = decay * total + e", "total = total + e"),
+    "entropy not rescaled between lanes": ("tl.sum(decay * (weighted + gap * total)", "tl.sum(decay * (weighted)"),
+    "target's sum not rescaled": ("row_against = tl.sum(against + gap * mass", "row_against = tl.sum(against"),
+    "sign of log total": ("row_weighted / row_total - log_total", "row_weighted / row_total + log_total"),
+    "target taken for a distribution": ("ce = row_mass * log_total", "ce = log_total"),
+    "smoothing over too many classes": ("smoothing / C", "smoothing / (C + 1)"),
+    "first static row takes another target": ("row >= n_motion", "row > n_motion"),
+    "ignored label counts": ("tl.where(ignored, 0.0, ce))", "ce)"),
+    "wrong label passes": ('ce = tl.where(wrong, float("nan"), ', "ce = tl.where(wrong, 0.0, "),
+    "impossible class poisons the entropy": ("below = tl.where(dead, 0.0, z - higher)", "below = z - higher"),
+    "one column too many": ("valid = columns < C\n        z", "valid = columns < C + 1\n        z"),
+    "lse without its maximum": ("tl.store(lses + row, top + log_total)", "tl.store(lses + row, log_total)"),
+    "gradient of ce without the mass": ("(p * mass - q)", "(p - q)"),
+    "gradient of negent": ("(log_p - negent)", "(log_p + negent)"),
+    "zero gradient does not switch off": (
+        "tl.where(ce_weight == 0.0, 0.0, tl.where(ignored, 0.0, from_ce))",
+        "tl.where(ignored, 0.0, from_ce)",
+    ),
+    "gradient of an impossible class": ("tl.where(p == 0.0, 0.0, negent_weight * p", "tl.where(p < 0.0, 0.0, p"),
+    "incoming gradient taken for contiguous": ("g_ce.contiguous(), g_negent.contiguous()", "g_ce, g_negent"),
+    "logits taken for contiguous": ("logits if logits.stride(1) == 1 else logits.contiguous()", "logits"),
+}
+STEP_BOUNDARY = {
+    "weight of the other term": ("ce_weight = tl.load(ce_weights", "ce_weight = tl.load(negent_weights"),
+    "weights exchanged by the host": (
+        "(ce_weight.contiguous(), negent_weight.contiguous())",
+        "(negent_weight.contiguous(), ce_weight.contiguous())",
+    ),
+    "sign of the entropy": ("from_ce + tl.where(negent_weight", "from_ce - tl.where(negent_weight"),
+    "zero weight does not switch off": ("tl.where(ce_weight == 0.0, 0.0, ce_weight * ce)", "ce_weight * ce"),
+    "gradient of the first tile only": ("range(0, C, BLOCK_C)", "range(0, BLOCK_C, BLOCK_C)"),
+    "smoothing forgotten": (
+        "row_launch(logits, target, n_motion, label_smoothing,",
+        "row_launch(logits, target, n_motion, 0.0,",
+    ),
+    "offsets exchanged": ("top, left, flip, t_idx, last_top", "left, top, flip, t_idx, last_top"),
+    "static clip from frame 0": (
+        "clip_launch(frames, top, left, flip, t_idx,",
+        "clip_launch(frames, top, left, flip, None,",
+    ),
+    "not mirrored": ("clip_launch(frames, top, left, flip,", "clip_launch(frames, top, left, None,"),
+}
+
+
+def run_clip_checks(module: ModuleType) -> None:
+    op = module.clip_prep_triton
+    check_clips(op, "cpu", (2, 5, 11, 13), (6, 8), torch.float16, False, "frame")
+    check_clips(op, "cpu", (2, 3, 11, 13), (6, 8), torch.float16, True, "full", joint=True)
+    check_clamping(op, "cpu")
+
+
+def run_loss_checks(module: ModuleType) -> None:
+    both = (module.static_losses_triton, module.static_losses_backward_triton, "cpu")
+    check_losses(*both, rows=4, n_motion=2, smoothing=0.1)
+    check_losses(*both, rows=2, n_motion=1, classes=1500, soft=True)
+    check_strided_losses(*both)
+    check_loss_policy(*both)
+
+
+def run_boundary_checks(module: ModuleType) -> None:
+    clips = importlib.import_module("unstill.kernels.clip_prep").clip_prep_triton
+    losses = importlib.import_module("unstill.kernels.static_losses")
+    apart = (clips, losses.static_losses_triton, losses.static_losses_backward_triton, row_loss)
+    check_boundary(module.step_boundary_triton, *apart, "cpu", smoothing=0.1)
+    check_boundary(module.step_boundary_triton, *apart, "cpu", classes=1500)
+
+
+KERNELS = {
+    "clip_prep": (CLIP_PREP, run_clip_checks),
+    "static_losses": (STATIC_LOSSES, run_loss_checks),
+    "step_boundary": (STEP_BOUNDARY, run_boundary_checks),
+}
+
+
+@pytest.fixture(autouse=True)
+def nan_in_new_memory():
+    """What a mutant does not write must not hold the right answer of the kernel before it."""
+    torch.use_deterministic_algorithms(True)  # fills new tensors with NaN
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def load(kernel: str, folder: Path, old: str = "", new: str = "") -> ModuleType:
+    """The kernel's module, with ``old`` replaced by ``new``, and with operators of its own."""
+    source = (FOLDER / f"{kernel}.py").read_text()
+    assert old in source, f"{kernel} no longer holds {old!r}"
+    name = f"mutant_{next(NUMBER)}"
+    path = folder / f"{name}.py"
+    path.write_text(source.replace(old, new).replace('"unstill::', f'"{name}::'))
+    spec = importlib.util.spec_from_file_location(f"unstill.kernels.{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_the_kernel_itself_passes(kernel, tmp_path, device):
+    if device != "cpu":
+        pytest.skip("mutants are interpreted")
+    KERNELS[kernel][1](load(kernel, tmp_path))
+
+
+@pytest.mark.parametrize("kernel, mutant", [(k, m) for k, (mutants, _) in KERNELS.items() for m in mutants])
+def test_mutant_is_caught(kernel, mutant, tmp_path, device):
+    if device != "cpu":
+        pytest.skip("mutants are interpreted")
+    mutants, run_checks = KERNELS[kernel]
+    module = load(kernel, tmp_path, *mutants[mutant])
+    with pytest.raises(AssertionError):
+        run_checks(module)
