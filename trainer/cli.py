@@ -62,6 +62,8 @@ COMMANDS = {
         "trainer.commands:evaluate",
         "trainer.commands:EvaluateCommand",
     ),
+    # named here, never imported by the trainer: bench -> trainer is the only direction
+    "bench": Command("Measure this machine: every part beside its peers and its limit.", "bench.command:main"),
 }
 
 
