@@ -6,14 +6,12 @@ Every step is deterministic and every file appears whole, so a run that was kill
 same command and ends in the same bytes; two runs on one output folder do no harm.
 """
 
-import json
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from .atomic_files import make_folder, sweep_partials
 from .errors import InputError
@@ -34,28 +32,16 @@ from .quarantine import Failure
 from .recipe import MAX_RATE, Codec, Recipe
 from .sandbox import Limits, Pool
 from .shard_writer import ShardWriter, read_manifest, shard_done
-from .source_lists import list_with_labels
-from .source_shards import list_shards
-from .sources import Listing, keep_only, list_class_folders
+from .source_layouts import SourceConfig, list_source
+from .sources import Listing
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConvertConfig:
+class ConvertConfig(SourceConfig):
     """Convert videos into training shards."""
 
-    source: str | Path
-    """Folder with the videos: one folder a class, or anywhere below when --labels lists them, or WebDataset tars."""
     out: str | Path
     """Folder of the new dataset. The same command again continues a run that was stopped."""
-    layout: Literal["auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "list"] = "auto"
-    """What kind of source it is; auto looks at the folder and the list."""
-    labels: Path | None = None
-    """List of videos with their classes: Kinetics' CSV, UCF101's trainlistNN.txt, HMDB51's folder of splits, Diving48's
-    JSON, or a CSV path,label[,start,end] with times in seconds."""
-    split: str | None = None
-    """Part of the list to take: train, validate, test for Kinetics; train1 to test3 for HMDB51."""
-    only: Path | None = None
-    """Text file of video ids, one a line, to take no others; Mini-Kinetics-200 is such a list."""
     codec: Codec = "h264"
     """h264 or hevc for training on a GPU, vp9 where DALI decodes on the CPU; copy keeps videos that already fit."""
     short_side: int = 256
@@ -74,10 +60,6 @@ class ConvertConfig:
     """Processes that transcode, one codec thread each; 0 is one for every core."""
     seed: int = 0
     """Seed of the global shuffle that spreads the videos over the shards."""
-    classes: Path | None = None
-    """Text file with one class a line, or the dataset.json of another dataset: fixes the label set and its order."""
-    allow_missing: bool = False
-    """Go on when classes are left without a single video."""
     shards: str | None = None
     """Only shards A to B-1, written A:B, for one of many jobs; the job that finishes last merges."""
     timeout: float = 300.0
@@ -181,65 +163,6 @@ def convert(config: ConvertConfig) -> ConversionReport:
         bytes=sum(shard["bytes"] for shard in dataset["shards"]),
         seconds=time.monotonic() - start,
     )
-
-
-def list_source(config: ConvertConfig) -> Listing:
-    """List the source and check that no class is empty.
-
-    Raises:
-        InputError: the source or its list cannot be used; or classes are empty and ``allow_missing`` is off.
-    """
-    listing = find_videos(config)
-    empty = listing.empty_classes()
-    if empty and not config.allow_missing:
-        names = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
-        raise InputError(
-            f"{config.source}: {len(empty)} of {len(listing.classes)} classes have no video ({names}); "
-            "add the videos or pass --allow-missing"
-        )
-    return listing
-
-
-def find_videos(config: ConvertConfig) -> Listing:
-    """List the source by its layout.
-
-    Raises:
-        InputError: the source or its list cannot be used.
-    """
-    classes = read_classes(config.classes) if config.classes is not None else None
-    root, layout = Path(config.source), config.layout
-    if (config.labels is None) != (layout in ("auto", "folders", "webdataset")) and layout != "auto":
-        need = "needs --labels" if config.labels is None else "takes no --labels"
-        raise InputError(f"layout {layout} {need}")
-    if config.labels is not None:
-        listing = list_with_labels(root, Path(config.labels), layout, config.split, classes)
-    elif layout == "webdataset" or (layout == "auto" and any(root.glob("*.tar"))):
-        listing = list_shards(root, classes)
-    else:
-        listing = list_class_folders(root, classes)
-    return listing if config.only is None else keep_only(listing, config.only)
-
-
-def read_classes(path: Path) -> tuple[str, ...]:
-    """Class names from a text file (one a line) or from another dataset's ``dataset.json``.
-
-    Raises:
-        InputError: no such file, no names, or a name twice.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of classes ({error.__class__.__name__})") from error
-    if Path(path).suffix == ".json":
-        try:
-            names = json.loads(text)["classes"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: has no list named classes; expected a dataset.json") from error
-    else:
-        names = [line.strip() for line in text.splitlines() if line.strip()]
-    if not names or len(set(names)) != len(names):
-        raise InputError(f"{path}: {'a class is named twice' if names else 'names no class'}; expected one name a line")
-    return tuple(map(str, names))
 
 
 def convert_shards(plan: Plan, root: Path, folder: Path, shards: Iterator[int], limits: Limits, workers: int) -> None:

@@ -9,7 +9,7 @@ from .content_hash import content_sha256
 from .contract import check_video
 from .quarantine import BadVideo
 from .recipe import Recipe
-from .transcode import transcode
+from .transcode import probe, transcode
 
 
 def run_task(task: dict) -> tuple[dict, bytes]:
@@ -18,7 +18,8 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     Args:
         task: to convert: ``path``, ``offset``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end``
             (seconds or None), ``maybe_cut``, ``recipe``. To check a video in a shard: ``path``, ``offset``,
-            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``.
+            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``. To look
+            at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe`` true.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -30,6 +31,8 @@ def run_task(task: dict) -> tuple[dict, bytes]:
         with open(task["path"], "rb") as file:
             if "expect" in task:
                 return _check_stored(file, task), b""
+            if task.get("probe"):
+                return _probe(file, task), b""
             source = _check_source(file, task)
             done = transcode(source, Recipe(**task["recipe"]), task["start"], task["end"], task["maybe_cut"])
     except FileNotFoundError:
@@ -115,3 +118,12 @@ def _check_stored(file, task: dict) -> dict:
         if value != expect[name]:
             raise BadVideo("output", f"{name} is {value}, the sample's tables say {expect[name]}")
     return {}
+
+
+def _probe(file: BinaryIO, task: dict) -> dict:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise BadVideo("unreadable", "not a plain file")
+    size = task["bytes"] if task["bytes"] is not None else os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise BadVideo("empty", "zero bytes")
+    return {"bytes": size, **probe(Window(file, task["offset"], size) if task["offset"] else file)}

@@ -12,14 +12,13 @@ from .shard_reader import Malformed, Member, members, read_member
 from .sources import Listing, SourceVideo, class_key, class_numbers, is_video, require_folder
 
 MAX_TEXT = 1 << 20  # bytes of a label component
-_LABELS = ("cls", "json")
 
 
 def list_shards(root: Path, classes: tuple[str, ...] | None = None) -> Listing:
     """List the videos in ``root/**/*.tar``.
 
-    A sample is a run of members with one key. Its class is the number or name in KEY.cls, or ``label``, ``class`` or
-    ``cls`` in KEY.json.
+    A sample is a run of members with one key. Its class is the name in KEY.json (``class``, ``label`` or ``cls``), else
+    the content of KEY.cls, else a number in KEY.json.
 
     Raises:
         InputError: a tar cannot be read to its end, a sample has no class, or there are no tars or no videos.
@@ -43,7 +42,9 @@ def list_shards(root: Path, classes: tuple[str, ...] | None = None) -> Listing:
         number = int(label) if numbered else numbers.get(class_key(label), -1)
         if not 0 <= number < len(classes):
             raise InputError(f"{root / tar}: class {printable(label)!r} is not among the {len(classes)} classes")
-        videos.append(SourceVideo(tar, number, offset=member.offset, length=member.size, name=member.name.removeprefix("./")))
+        videos.append(
+            SourceVideo(tar, number, offset=member.offset, length=member.size, name=member.name.removeprefix("./"))
+        )
     return Listing(root, classes, tuple(videos))
 
 
@@ -74,12 +75,14 @@ def _sample(file, tar: str, group: list[Member]) -> list[tuple[str, Member, str]
     if not videos:
         return []
     by_extension = {_split(member.name)[1]: member for member in group}
-    for extension in _LABELS:
+    texts = {}
+    for extension in ("json", "cls"):
         member = by_extension.get(extension)
         if member is not None and member.size <= MAX_TEXT:
-            label = _label(read_member(file, member), extension)
-            if label:
-                return [(tar, videos[0], label)]
+            texts[extension] = read_member(file, member).decode("utf-8", "replace").strip()
+    label = _label(texts.get("json", ""), texts.get("cls", ""))
+    if label:
+        return [(tar, videos[0], label)]
     key = printable(_split(group[0].name)[0])
     raise InputError(f"{tar}: sample {key!r} has no class; expected KEY.cls, or a label in KEY.json")
 
@@ -91,15 +94,13 @@ def _split(name: str) -> tuple[str, str]:
     return folder + slash + stem, extension
 
 
-def _label(data: bytes, extension: str) -> str:
-    text = data.decode("utf-8", "replace").strip()
-    if extension == "cls":
-        return text
+def _label(about_text: str, cls: str) -> str:
+    """The class's name from the JSON, else KEY.cls, else a number from the JSON; empty when none says it."""
     try:
-        about = json.loads(text)
+        about = json.loads(about_text)
     except (ValueError, RecursionError):
-        return ""
-    for name in ("label", "class", "cls"):
-        if isinstance(about, dict) and isinstance(about.get(name), (str, int)):
-            return str(about[name])
-    return ""
+        about = None
+    said = [about.get(name) for name in ("class", "label", "cls")] if isinstance(about, dict) else []
+    names = [value for value in said if isinstance(value, str) and value]
+    numbers = [str(value) for value in said if type(value) is int]
+    return next(iter([*names, *([cls] if cls else []), *numbers]), "")

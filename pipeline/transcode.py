@@ -79,6 +79,30 @@ def transcode(
         source.close()
 
 
+def probe(file: BinaryIO) -> dict:
+    """What the header of an open file says: ``codec``, ``width``, ``height``, ``fps``, ``seconds`` (None if unsaid).
+
+    Raises:
+        BadVideo: as ``transcode``, as far as the header shows.
+    """
+    source = _open(file)
+    try:
+        stream = _video_stream(source)
+        context, rate = stream.codec_context, stream.average_rate or stream.guessed_rate
+        seconds = _announced_seconds(source, stream)
+        if seconds is None and source.duration:
+            seconds = Fraction(source.duration, av.time_base)
+        return {
+            "codec": context.codec.canonical_name,
+            "width": context.width,
+            "height": context.height,
+            "fps": float(rate) if rate else None,
+            "seconds": None if seconds is None else float(seconds),
+        }
+    finally:
+        source.close()
+
+
 def _open(file: BinaryIO) -> av.container.InputContainer:
     options = {"protocol_whitelist": "", "codec_whitelist": ",".join(_decoder_names())}
     try:

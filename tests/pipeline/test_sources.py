@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from unstill.pipeline.convert import ConvertConfig, convert, find_videos, list_source
+from unstill.pipeline.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.index import SampleIndex
+from unstill.pipeline.source_layouts import find_videos, list_source
 
 
 def tree(root: Path, *paths: str) -> Path:
