@@ -35,11 +35,12 @@ class FeatureMap:
     channels_last: bool
 
 
-def last_map(model: nn.Module, clips: Tensor) -> FeatureMap:
-    """The last layer whose output still has more than one place in space.
+def last_map(model: nn.Module, clips: Tensor, side: int = 2) -> FeatureMap:
+    """The last layer whose output still has places in space.
 
     Args:
         clips: a batch (B,3,T,H,W) to run the model on, one clip is enough.
+        side: least number of places along height and along width; more of them give a finer map of an earlier layer.
 
     Raises:
         InputError: the model has no such layer.
@@ -51,7 +52,7 @@ def last_map(model: nn.Module, clips: Tensor) -> FeatureMap:
             if isinstance(output, Tensor) and output.ndim == 5:
                 last = isinstance(layer, nn.LayerNorm)
                 height, width = output.shape[2:4] if last else output.shape[3:5]
-                if height * width > 1:
+                if min(height, width) >= side:
                     found.append(FeatureMap(name, layer, last))
 
         return hook
@@ -65,7 +66,10 @@ def last_map(model: nn.Module, clips: Tensor) -> FeatureMap:
         for hook in hooks:
             hook.remove()
     if not found:
-        raise InputError(f"{type(model).__name__}: no layer gives a map (B,K,t,h,w) or (B,t,h,w,K); Grad-CAM needs one")
+        raise InputError(
+            f"{type(model).__name__}: no layer gives a map (B,K,t,h,w) or (B,t,h,w,K) with {side} x {side} places; "
+            "Grad-CAM needs it"
+        )
     return found[-1]
 
 

@@ -82,6 +82,9 @@ def test_even_heat_gives_the_area_and_size_is_restored():
     model = nn.Sequential(nn.Conv3d(3, 4, 3, (2, 4, 4), 1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten())
     clips = torch.rand(3, 3, 8, 16, 16)
     assert grad_cam(model, clips, torch.tensor([0, 1, 2]), last_map(model, clips)).shape == (3, 8, 16, 16)
+    deeper = nn.Sequential(nn.Conv3d(3, 4, 3, (1, 2, 2), 1), nn.ReLU(), *model)
+    deeper[2] = nn.Conv3d(4, 4, 3, (2, 4, 4), 1)
+    assert last_map(deeper, clips).name == "3" and last_map(deeper, clips, side=8).name == "1"
 
 
 def test_a_model_without_a_map_is_refused():
