@@ -1,6 +1,7 @@
 """The cost of opening a dataset must not grow with it: the index is mapped, the shuffle is computed, not stored."""
 
 import numpy as np
+
 from unstill.bench.growth import synthetic_index
 from unstill.pipeline.index import SampleIndex
 from unstill.pipeline.sampler import AugmentConfig, ClipConfig, TrainSampler

@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can tell, in one command of less than nine minutes, on a machine without internet:
+#
+#     OUT=results bash bench/gpu_suite.sh
+#
+# GPU tests, kernels, loader, step, and the demonstration trained on the GPU. Each part has a time limit and may fail
+# without stopping the next. Results go to $OUT (by default bench/results): one JSON per benchmark, logs, facts.txt; a
+# short table comes last. Needs Python >= 3.11 with torch, triton, rich, tyro and pytest; without DALI or without NVIDIA's
+# video-decode library the parts that decode say so. The checkout is used in place, nothing is installed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+OUT=$(mkdir -p "${OUT:-bench/results}" && cd "${OUT:-bench/results}" && pwd)
+export OUT PYTHONUNBUFFERED=1
+PYTHON=${PYTHON:-python3}
+
+# `import unstill` without an installation: a folder with links to the four subpackages
+site=$(mktemp -d)
+trap 'rm -rf "$site"' EXIT
+mkdir "$site/unstill"
+cp src/unstill/* "$site/unstill/"
+for part in bench kernels pipeline trainer; do ln -s "$PWD/$part" "$site/unstill/$part"; done
+export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
+unstill() { "$PYTHON" -P -c 'import sys; sys.argv[0] = "unstill"; from unstill.trainer.cli import main; main()' "$@"; }
+export -f unstill
+export PYTHON
+
+summary=()
+part() { # part NAME SECONDS COMMAND...: run one part within its time, remember how it ended
+    local name=$1 limit=$2 start=$SECONDS code=0
+    shift 2
+    printf '\n=== %s (at most %s s)\n' "$name" "$limit"
+    timeout --kill-after=10 "$limit" bash -c "$*" > "$OUT/$name.log" 2>&1 || code=$?
+    tail -n 25 "$OUT/$name.log"
+    case $code in 0) word=passed ;; 124 | 137) word="stopped at its limit of $limit s" ;; *) word="failed ($code)" ;; esac
+    summary+=("$(printf '%-12s %4d s  %s' "$name" $((SECONDS - start)) "$word")")
+}
+
+{
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+    echo "video-decode library (libnvcuvid):"
+    ldconfig -p | grep -i nvcuvid || find / -xdev -name 'libnvcuvid.so*' 2> /dev/null || true
+    "$PYTHON" -c 'import torch, triton; print("torch", torch.__version__, "triton", triton.__version__)'
+    "$PYTHON" -c 'import nvidia.dali as d; print("dali", d.__version__)' 2>&1 | tail -n 1
+} 2>&1 | tee "$OUT/facts.txt"
+
+part gpu_tests 150 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -x -m gpu -p no:cacheprovider tests'
+part kernels 100 'unstill bench kernels'
+part loader 110 'unstill bench loader'
+part step 150 'unstill bench step'
+work=$(mktemp -d)
+part demo 120 "unstill demo --device cuda --out '$work/demo' && cp '$work/demo/results.json' \"\$OUT/demo-gpu.json\""
+rm -rf "$work"
+
+printf '\n%s\n' "results in $OUT:"
+printf '  %s\n' "${summary[@]}" | tee "$OUT/summary.txt"
