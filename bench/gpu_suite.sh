@@ -4,7 +4,7 @@
 #     OUT=results bash bench/gpu_suite.sh
 #
 # GPU tests, kernels, loader, step, and the demonstration trained on the GPU. Each part has a time limit and may fail
-# without stopping the next. Results go to $OUT (by default bench/results): one JSON per benchmark, logs, facts.txt; a
+# without stopping the next. Results go to $OUT (by default bench/results): one JSON per benchmark and gpu_suite.log; a
 # short table comes last. Needs Python >= 3.11 with torch, triton, rich, tyro and pytest; without DALI or without NVIDIA's
 # video-decode library the parts that decode say so. The checkout is used in place, nothing is installed.
 set -uo pipefail
@@ -29,8 +29,9 @@ part() { # part NAME SECONDS COMMAND...: run one part within its time, remember 
     local name=$1 limit=$2 start=$SECONDS code=0
     shift 2
     printf '\n=== %s (at most %s s)\n' "$name" "$limit"
-    timeout --kill-after=10 "$limit" bash -c "$*" > "$OUT/$name.log" 2>&1 || code=$?
-    tail -n 25 "$OUT/$name.log"
+    timeout --kill-after=10 "$limit" bash -c "$*" 2>&1 | tee "$site/$name.log" | tail -n 25
+    code=${PIPESTATUS[0]}
+    { printf '\n=== %s\n' "$name"; cat "$site/$name.log"; } >> "$OUT/gpu_suite.log"
     case $code in 0) word=passed ;; 124 | 137) word="stopped at its limit of $limit s" ;; *) word="failed ($code)" ;; esac
     summary+=("$(printf '%-12s %4d s  %s' "$name" $((SECONDS - start)) "$word")")
 }
@@ -41,7 +42,7 @@ part() { # part NAME SECONDS COMMAND...: run one part within its time, remember 
     ldconfig -p | grep -i nvcuvid || find / -xdev -name 'libnvcuvid.so*' 2> /dev/null || true
     "$PYTHON" -c 'import torch, triton; print("torch", torch.__version__, "triton", triton.__version__)'
     "$PYTHON" -c 'import nvidia.dali as d; print("dali", d.__version__)' 2>&1 | tail -n 1
-} 2>&1 | tee "$OUT/facts.txt"
+} 2>&1 | tee "$OUT/gpu_suite.log"
 
 part gpu_tests 150 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -x -m gpu -p no:cacheprovider tests'
 part kernels 100 'unstill bench kernels'
@@ -52,4 +53,4 @@ part demo 120 "unstill demo --device cuda --out '$work/demo' && cp '$work/demo/r
 rm -rf "$work"
 
 printf '\n%s\n' "results in $OUT:"
-printf '  %s\n' "${summary[@]}" | tee "$OUT/summary.txt"
+printf '  %s\n' "${summary[@]}" | tee -a "$OUT/gpu_suite.log"
