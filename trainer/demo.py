@@ -178,7 +178,7 @@ def _conversion(config: DemoConfig, split: str) -> ConvertConfig:
     return ConvertConfig(
         source=config.out / "videos" / split,
         out=config.out / "shards" / split,
-        codec="vp9",  # the one that DALI decodes on a CPU
+        codec="vp9" if config.device == "cpu" else "h264",  # VP9 is what DALI decodes on a CPU
         short_side=MotionsConfig().size,
         samples_per_shard=256,
         workers=config.workers,
