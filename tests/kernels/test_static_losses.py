@@ -186,7 +186,7 @@ def test_wrong_arguments_are_refused_in_one_line(change, message):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("soft, smoothing", TARGETS)
-@pytest.mark.parametrize("rows, classes", [(64, 400), (512, 100_000)])
+@pytest.mark.parametrize("rows, classes", [(64, 400), (64, 100_000)])
 def test_training_size(rows, classes, soft, smoothing):
     options = dict(rows=rows, n_motion=rows // 2, classes=classes, soft=soft, smoothing=smoothing, dtype=torch.bfloat16)
     check_losses(OP, BACKWARD, "cuda", **options)

@@ -1,0 +1,79 @@
+"""Every committed launch configuration compiles for sm_90 on a machine without a GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from unstill.kernels.launch_configs import CLIP_TILES, MAX_BLOCK_C, clip_tile_for, row_block_for
+
+COMMITTED = Path(__file__).parents[2] / "bench" / "results" / "kernels_sm90.json"
+MEASURED = {"registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes", "widest_store_bytes"}
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    # in a process of its own: this one may have replaced Triton's compiler by its interpreter
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-m", "unstill.kernels.aot"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout)
+
+
+def test_nothing_spills_and_occupancy_is_kept(rows):
+    for row in rows:
+        assert row["spill_store_bytes"] == row["spill_load_bytes"] == 0, row
+        assert row["registers"] <= 64, row  # four programs of 256 threads per multiprocessor, half of its threads
+    assert {row["kernel"] for row in rows} == {
+        "clip_prep", "static_losses", "static_losses_backward", "step_boundary"
+    }  # fmt: skip
+
+
+def test_clip_prep_stores_what_its_table_says_and_converts_no_layout(rows):
+    for row in rows:
+        if row["kernel"] == "clip_prep":
+            itemsize = 4 if row["dtype"] == "float32" else 2
+            assert row["widest_store_bytes"] == row["vec"] * itemsize, row
+            assert row["shared_bytes"] == 0, row  # loads and stores share one layout of threads
+
+
+def test_losses_cost_the_clips_no_occupancy(rows):
+    for row in rows:
+        if row["kernel"] == "step_boundary" and row["classes"] == 400:
+            alone = [
+                other["registers"]
+                for other in rows
+                if other["kernel"] == "clip_prep"
+                and all(other[key] == row[key] for key in ("crop", "dtype", "layout", "static"))
+            ]
+            assert row["registers"] <= max(alone) + 16, (row, alone)
+
+
+def test_every_tile_of_the_table_is_compiled(rows):
+    compiled = {(row["block"], row["block_t"], row["vec"]) for row in rows if row["kernel"] == "clip_prep"}
+    assert {tuple(tile) for table in CLIP_TILES.values() for _, tile in table} <= compiled
+    assert {row["block_c"] for row in rows if "block_c" in row} >= {512, MAX_BLOCK_C}
+
+
+def test_committed_report_is_of_the_current_table(rows):
+    described = lambda rows: [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]  # noqa: E731
+    report = json.loads(COMMITTED.read_text())
+    assert described(report["rows"]) == described(rows), "run `unstill bench kernels` and commit the result"
+    assert report["versions"]["triton"] and report["commit"]
+
+
+def test_tiles_fit_their_clips():
+    for (channels_last, itemsize), table in CLIP_TILES.items():
+        assert [least for least, _ in table] == sorted((least for least, _ in table), reverse=True) and table[-1][
+            0
+        ] == 0
+        for elements in (1, 7, 1024, 50176, 3 * 50176, 73 * 73):
+            for length in (1, 3, 32):
+                tile = clip_tile_for(elements, length, itemsize, channels_last)
+                assert elements % tile.vec == 0 and tile.frames < 2 * length
+    assert [row_block_for(c) for c in (2, 64, 65, 400, 1001, 100_000)] == [64, 64, 128, 512, 1024, 1024]
