@@ -4,6 +4,7 @@ Used on each video right after it was encoded, on candidates for ``codec="copy"`
 """
 
 import io
+import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -91,6 +92,28 @@ def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: in
         raise BadVideo("output", f"{len(offsets) - 1} fragments for {len(decoded)} frames in GOPs of {gop}")
     width, height, _ = decoded[0][2]
     return VideoFacts(codec, len(decoded), fps, width, height, gop, init_bytes, offsets)
+
+
+def check_gops_alone(mp4: bytes, facts: VideoFacts) -> None:
+    """Check that each GOP, cut out behind the header, decodes to the very frames it gives in the whole file.
+
+    Raises:
+        BadVideo: reason ``output``: a GOP refers to frames before it.
+    """
+    whole = _frame_hashes(mp4)
+    for k in range(len(facts.offsets) - 1):
+        alone = _frame_hashes(mp4[: facts.init_bytes] + mp4[facts.offsets[k] : facts.offsets[k + 1]])
+        if alone != whole[k * facts.gop : (k + 1) * facts.gop]:
+            raise BadVideo("output", f"GOP {k} is not closed: alone it decodes to other frames")
+
+
+def _frame_hashes(mp4: bytes) -> list[int]:
+    try:
+        with av.open(io.BytesIO(mp4), format="mp4") as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            return [zlib.crc32(frame.to_ndarray()) for frame in container.decode(video=0)]
+    except av.FFmpegError as error:
+        raise BadVideo("output", f"does not decode: {error}") from error
 
 
 def _check_streams(container: av.container.InputContainer) -> None:

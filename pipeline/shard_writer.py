@@ -12,6 +12,7 @@ import numpy as np
 
 from .atomic_files import AtomicFile, folder_lock, write_atomic
 from .quarantine import Failure
+from .shard_reader import EXTENSIONS
 
 MAX_KEY = 90  # KEY.json must fit the 100 bytes of a ustar name
 MANIFEST_VERSION = 1
@@ -38,6 +39,7 @@ class ShardWriter:
         self.failures: list[Failure] = []
         self._manifest = folder / manifest_name(shard)
         self._file = AtomicFile(folder / shard_name(shard))
+        self._dali_index: list[str] = []
         self._sha256 = hashlib.sha256()
         self._position = 0
 
@@ -65,10 +67,12 @@ class ShardWriter:
             "crc32": zlib.crc32(mp4),
             "original": video["source"],
         }
-        offset = self._member(f"{key}.mp4", mp4)
-        self._member(f"{key}.gops", np.array(table, dtype="<i4").tobytes())
-        self._member(f"{key}.cls", b"%d" % label)
-        self._member(f"{key}.json", canonical_json(about))
+        contents = (mp4, np.array(table, dtype="<i4").tobytes(), b"%d" % label, canonical_json(about))
+        offsets_in_tar = [
+            self._member(f"{key}.{extension}", content) for extension, content in zip(EXTENSIONS, contents, strict=True)
+        ]
+        self._dali_index.append(dali_index_line(key, offsets_in_tar, [len(content) for content in contents]))
+        offset = offsets_in_tar[0]
         self.samples.append(describe_sample(key, source, offset, mp4, table, about))
 
     def publish(self) -> None:
@@ -94,6 +98,7 @@ class ShardWriter:
             if not shard_done(folder, self.shard, self.plan_id):
                 if self.samples:
                     self._file.commit()
+                    write_atomic(folder / dali_index_name(self.shard), dali_index(self._dali_index))
                 write_atomic(self._manifest, canonical_json(manifest))
         self._file.discard()
 
@@ -148,6 +153,22 @@ def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[
 def shard_name(shard: int) -> str:
     """File name of a shard's tar."""
     return f"{shard:05d}.tar"
+
+
+def dali_index_name(shard: int) -> str:
+    """File name of a shard's index for DALI's ``fn.readers.webdataset``."""
+    return f"{shard:05d}.idx"
+
+
+def dali_index_line(key: str, offsets: list[int], sizes: list[int]) -> str:
+    """One sample in the format of DALI's ``wds2idx``: component, offset, bytes, member name; four times."""
+    components = zip(EXTENSIONS, offsets, sizes, strict=True)
+    return " ".join(f"{extension} {offset} {size} {key}.{extension}" for extension, offset, size in components)
+
+
+def dali_index(lines: list[str]) -> bytes:
+    """The index file of a shard, version 1.2."""
+    return "\n".join([f"v1.2 {len(lines)}", *lines, ""]).encode()
 
 
 def manifest_name(shard: int) -> str:

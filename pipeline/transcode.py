@@ -19,8 +19,10 @@ from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from .contract import VideoFacts, check_video
+from .mp4_file import open_fragmented
 from .quarantine import BadVideo
 from .recipe import Recipe, output_rate, output_size
+from .remux import remux
 
 # Demuxers and decoders that may touch a stranger's file. Left out on purpose: everything that opens other files or
 # addresses named inside a file (hls, dash, concat, image sequences) and everything that is not a camera's format.
@@ -126,7 +128,14 @@ def _convert(source: av.container.InputContainer, recipe: Recipe, start: float |
     codec = context.codec.canonical_name
     _check_pixels(context.width, context.height, recipe)
     context.thread_count = 1
-    fps = output_rate(recipe.fps, stream.average_rate or stream.guessed_rate)
+    rate = stream.average_rate or stream.guessed_rate
+    about = (codec, context.width, context.height, float(rate) if rate else 0.0)
+    if recipe.codec == "copy":
+        if start is not None or end is not None or recipe.max_seconds is not None:
+            raise BadVideo("contract", "a part cannot be cut out without encoding it")
+        mp4, fps = remux(source, stream, recipe.gop)
+        return Transcoded(mp4, check_video(mp4, gop=recipe.gop, fps=fps), *about)
+    fps = output_rate(recipe.fps, rate)
     limit = None if end is None else end - (start or 0)
     if recipe.max_seconds is not None:
         limit = recipe.max_seconds if limit is None else min(limit, recipe.max_seconds)
@@ -139,8 +148,7 @@ def _convert(source: av.container.InputContainer, recipe: Recipe, start: float |
         encoder.add(k, frame)
     mp4 = encoder.finish()
     facts = check_video(mp4, gop=recipe.gop, fps=fps, frames=encoder.count)
-    rate = stream.average_rate or stream.guessed_rate
-    return Transcoded(mp4, facts, codec, context.width, context.height, float(rate) if rate else 0.0)
+    return Transcoded(mp4, facts, *about)
 
 
 def _video_stream(source: av.container.InputContainer) -> av.video.stream.VideoStream:
@@ -294,15 +302,7 @@ class _Encoder:
         shown = (round(frame.width * self.pixel_aspect), frame.height)
         size = output_size(*(shown[::-1] if self._turns % 2 else shown), recipe.short_side)
         self._coded = size[::-1] if self._turns % 2 else size  # before the turn
-        self._container = av.open(
-            self._buffer,
-            "w",
-            format="mp4",
-            container_options={
-                "movflags": "frag_keyframe+empty_moov+default_base_moof+skip_trailer",
-                "fflags": "bitexact",  # no version string of the muxer in the file
-            },
-        )
+        self._container = open_fragmented(self._buffer)
         quality = QUALITY[recipe.codec] if recipe.quality is None else recipe.quality
         self._stream = self._container.add_stream(
             ENCODERS[recipe.codec], rate=self.fps, options=encoder_options(recipe.codec, recipe.gop, quality)

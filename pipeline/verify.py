@@ -24,10 +24,11 @@ from .progress import Progress
 from .quarantine import printable
 from .sandbox import Limits, Pool
 from .shard_reader import EXTENSIONS, KEY, Malformed, Member, members, read_member
-from .shard_writer import describe_sample, read_manifest
+from .shard_writer import dali_index, dali_index_line, describe_sample, read_manifest
 
 MAX_JSON = 1 << 20
 MAX_TABLE = 1 << 20
+MAX_INDEX = 1 << 28
 LIMITS = Limits(seconds=120.0, memory_bytes=512 << 20)
 
 
@@ -60,6 +61,7 @@ class _ShardScan:
     size: int = 0
     sha256: str = ""
     samples: list[dict] = field(default_factory=list)
+    dali_index: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
 
     def fault(self, offset: int, key: str, problem: str) -> None:
@@ -208,6 +210,7 @@ def _check_sample(file, group: list[Member], scan: _ShardScan) -> None:
         if about[name] != value:
             scan.fault(json_member.header, key, f"{name} is {about[name]!r} in the JSON, {value!r} elsewhere")
     scan.samples.append(sample)
+    scan.dali_index.append(dali_index_line(key, [m.offset for m in group], [m.size for m in group]))
 
 
 def _read_table(data: bytes) -> list[int]:
@@ -315,7 +318,16 @@ def _check_manifests(root: Path, scans: list[_ShardScan]) -> list[Fault]:
             faults.append(Fault(scan.name, 0, "", "has no manifest beside it"))
         elif manifest.get("samples") != scan.samples and not scan.faults:
             faults.append(Fault(scan.name, 0, "", "its samples are not those of the manifest beside it"))
+        if not scan.faults and _content(root / scan.name.replace(".tar", ".idx")) != dali_index(scan.dali_index):
+            faults.append(Fault(scan.name, 0, "", "its index for DALI is missing or not that of the shard"))
     return faults
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes() if stat.S_ISREG(path.stat().st_mode) and path.stat().st_size < MAX_INDEX else None
+    except OSError:
+        return None
 
 
 def _check_index(root: Path, dataset: dict, scans: list[_ShardScan]) -> list[Fault]:

@@ -130,3 +130,69 @@ def test_output_rate():
     assert output_rate(None, None) == 25
     assert output_rate(29.97, None) == Fraction(30000, 1001)
     assert output_rate(8, Fraction(30)) == 8
+
+
+def test_copy_keeps_the_packets_of_a_video_that_fits():
+    options = {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": "0", "crf": "20"}
+    source = encode(levels(12), options=options)
+    done = transcode(io.BytesIO(source), recipe(codec="copy"))
+    assert done.facts.frames == 12 and len(done.facts.offsets) == 4
+    np.testing.assert_array_equal(decoded(done.mp4), decoded(source))
+    again = transcode(io.BytesIO(done.mp4), recipe(codec="copy"))
+    assert again.mp4 == done.mp4
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"options": {"g": "4", "bf": "0"}}, "GOPs of exactly 5"),
+        ({"options": {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": "2"}}, "in order"),
+        ({"times": [0, 1, 2, 5, 6, 7, 8, 9, 10, 11], "options": {"g": "5", "bf": "0"}}, "constant"),
+        ({"codec": "mpeg4", "options": {"g": "5"}}, "codec mpeg4"),
+        ({"pix_fmt": "yuv444p", "options": {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": "0"}}, "yuv420p"),
+    ],
+)
+def test_copy_refuses_what_must_be_encoded(changes, problem):
+    source = encode(levels(10), **changes)
+    with pytest.raises(BadVideo, match="contract") as caught:
+        transcode(io.BytesIO(source), recipe(codec="copy"))
+    assert problem in caught.value.detail
+
+
+def test_rotation_is_baked_in():
+    pictures = levels(3)
+    pictures[:, :, :48, 0] = 250  # the left half is red
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=30, options={"crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.set_display_rotation(90)  # shown a quarter turn anticlockwise: left becomes bottom
+        for picture in pictures:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    red = decoded(transcode(io.BytesIO(file.getvalue()), recipe()).mp4)[0, ..., 0]
+    assert red.shape == (96, 64)
+    assert red[60:].mean() > 150 > red[:36].mean()
+
+
+@pytest.mark.parametrize(("matrix", "full_range"), [(None, False), (1, False), (5, True), (1, True)])
+def test_colours_survive_any_colour_space(matrix, full_range):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32], picture[32:] = (200, 60, 30), (30, 180, 90)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=30, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.color_range = 2 if full_range else 1
+        if matrix:
+            stream.codec_context.colorspace = matrix
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        tags = {"dst_colorspace": matrix or 5, "dst_color_range": 2 if full_range else 1}
+        out.mux(stream.encode(frame.reformat(format="yuv420p", **tags)))
+        out.mux(stream.encode())
+    mp4 = transcode(io.BytesIO(file.getvalue()), recipe(quality=4)).mp4
+    with av.open(io.BytesIO(mp4)) as container:
+        # as BT.601 whatever the tag says: that is what DALI's CPU decoder does
+        frame = next(container.decode(video=0)).reformat(format="rgb24", src_colorspace=5, dst_colorspace=5)
+    error = np.abs(frame.to_ndarray().astype(int) - picture)
+    assert error[8:24].max() <= 8 and error[40:56].max() <= 8
