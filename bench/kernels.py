@@ -56,14 +56,14 @@ def run(config: KernelsBench) -> Path:
     """Measure (or, without a GPU, predict), print the tables, and return the result file."""
     if config.aot:
         rows = aot_rows()
-        record.show("compiled ahead of time for sm_90: not a measurement of speed", [summary(row) for row in rows])
+        record.show("compiled ahead of time for sm_90: not a measurement of speed", summary(rows))
         print(f"written: {write_aot(rows, config.out)}")
     rows = predicted(config)
     record.show("bytes moved per call, predicted", rows)
     notes = [
-        "kind=predicted: bytes counted from the shapes. kind=measured: triton.testing.do_bench, L2 flushed between calls,"
-        " or with cudagraph=true do_bench_cudagraph, L2 not flushed. gb_s counts the bytes the result needs, not those"
-        " the provider moves; of_copy is gb_s over that of a device copy of 1 GiB in the same run."
+        "kind=predicted: bytes counted from the shapes. kind=measured: triton.testing.do_bench, L2 flushed between "
+        "calls; with cudagraph=true do_bench_cudagraph, not flushed. gb_s counts the bytes that the result needs, not those "
+        "the provider moves; of_copy is gb_s over that of a device copy of 1 GiB in the same run."
     ]
     if torch.cuda.is_available():
         measured = measure(config, torch.device("cuda"))
@@ -88,11 +88,17 @@ def aot_rows() -> list[dict]:
     return json.loads(done.stdout)
 
 
-def summary(row: dict) -> dict:
-    """One row of the report with its configuration in words."""
-    used = ("registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes", "widest_store_bytes")
-    words = " ".join(f"{k}={v}" for k, v in row.items() if k not in (*used, "kernel", "num_warps") and v is not False)
-    return dict(kernel=row["kernel"], configuration=words) | {key: row[key] for key in used}
+def summary(rows: list[dict]) -> list[dict]:
+    """One row per kernel; the result file has every configuration."""
+    found = []
+    for kernel in dict.fromkeys(row["kernel"] for row in rows):
+        own = [row for row in rows if row["kernel"] == kernel]
+        registers = [row["registers"] for row in own]
+        spilled = max(row["spill_store_bytes"] + row["spill_load_bytes"] for row in own)
+        shared = max(row["shared_bytes"] for row in own)
+        described = dict(kernel=kernel, configurations=len(own), registers=f"{min(registers)}..{max(registers)}")
+        found.append(described | dict(spilled_bytes=spilled, shared_bytes=shared))
+    return found
 
 
 def write_aot(rows: list[dict], out: Path | None) -> Path:
