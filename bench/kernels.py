@@ -62,8 +62,8 @@ def run(config: KernelsBench) -> Path:
     record.show("bytes moved per call, predicted", rows)
     notes = [
         "kind=predicted: bytes counted from the shapes. kind=measured: triton.testing.do_bench, L2 flushed between "
-        "calls; with cudagraph=true do_bench_cudagraph, not flushed. gb_s counts the bytes that the result needs, not those "
-        "the provider moves; of_copy is gb_s over that of a device copy of 1 GiB in the same run."
+        "calls; with cudagraph=true do_bench_cudagraph, not flushed. gb_s counts the bytes that the result needs, not "
+        "those the provider moves; of_copy is gb_s over that of a device copy of 1 GiB in the same run."
     ]
     if torch.cuda.is_available():
         measured = measure(config, torch.device("cuda"))
