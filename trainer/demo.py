@@ -198,7 +198,7 @@ def _convert(conversions: dict[str, ConvertConfig]) -> None:
 
 def _verify(conversions: dict[str, ConvertConfig]) -> None:
     for conversion in conversions.values():
-        faults = verify(conversion.out)
+        faults = verify(conversion.out, workers=conversion.workers)
         if faults:
             raise InputError(
                 f"{conversion.out}: {len(faults)} faults, first {faults[0]}; give --fresh to make it again"

@@ -220,7 +220,7 @@ def predict(
                     np.add.at(sums[subject.name, name], rows, scores.cpu().numpy())
             np.add.at(seen, rows, 1)
             if progress is not None:
-                progress.advance(len(rows) * len(transforms) / views)
+                progress.advance(len(rows) * len(transforms) // views)
     whole = np.flatnonzero(
         seen == views
     )  # a video that the loader was allowed to drop is missing here, and joins say so
