@@ -109,7 +109,7 @@ def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, notes: list
             for _ in range(rounds):
                 before = _cpu_seconds(worker.pid)
                 header, mp4 = worker.run(_task(source, codec))
-                ours.append(_cpu_seconds(worker.pid) - before)
+                ours.append(max(_cpu_seconds(worker.pid) - before, TICK_S))
                 size = len(mp4)
                 if ffmpeg is not None:
                     theirs.append(_ffmpeg_cpu_seconds(ffmpeg, codec, source, folder / "ffmpeg.mp4"))
@@ -140,9 +140,12 @@ def _tiny(folder: Path) -> Path:
     return path
 
 
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")  # the clock's resolution: a tiny video would take no time
+
+
 def _cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
 def _ffmpeg_cpu_seconds(ffmpeg: str, codec: str, source: Path, out: Path) -> float:
