@@ -1,4 +1,4 @@
-"""The package list in pyproject.toml must name every folder that holds code: one left out is silently missing from the wheel."""
+"""The package list in pyproject.toml must name every folder with code: one left out is silently missing in the wheel."""
 
 import tomllib
 from pathlib import Path

@@ -5,8 +5,7 @@ does not wait for them.
 """
 
 import inspect
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +18,8 @@ from ..pipeline.convert import ConvertConfig
 from ..pipeline.errors import InputError
 from .demo import DemoConfig
 from .evaluate import EvaluateOptions, TestSets
+from .predictions import Predictions
+from .scorecard import Scorecard
 
 
 def demo(options: DemoConfig) -> int:
@@ -103,59 +104,80 @@ def train(arguments: list[str]) -> int:
 class EvaluateCommand:
     """Accuracy and static bias of one or more trained models, on the sets that you name.
 
-    SCUFO, its shaken form, reversed and shuffled clips are made from the SCUBA and IID sets while decoding.
+    SCUFO, its shaken form, reversed and shuffled clips are made from the SCUBA and IID sets while decoding. Runs that
+    are called NAME_seed0, NAME_seed1, ... are also summarised as mean and standard deviation.
     """
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Run folders or checkpoints; each model is called as its folder is."""
-    sets: Annotated[TestSets, tyro.conf.OmitArgPrefixes] = field(default_factory=TestSets)
+    logits: Path | None = None
+    """Instead of models: a folder with saved logits of any framework, files MODEL.SET.npz or .csv, where SET is iid,
+    scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key."""
+    sets: Annotated[TestSets, tyro.conf.arg(name="")] = field(default_factory=TestSets)
     """What to test on."""
-    options: Annotated[EvaluateOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=EvaluateOptions)
+    run: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
     """How to run the models."""
     out: Path | None = None
-    """Folder for evaluation.json and the predictions; by default nothing is written."""
+    """Folder for evaluation.json, .csv, .tex, .html and the predictions; by default nothing is written."""
 
 
 def evaluate(command: EvaluateCommand) -> int:
     """``unstill evaluate``."""
     from .evaluate import evaluate, load_subject
-    from .scorecard import MEASURES
+    from .evaluation_files import read_logits, write_evaluation
 
-    if not command.runs:
-        raise InputError("no model given; expected one or more run folders")
-    results = evaluate([load_subject(run) for run in command.runs], command.sets, command.options)
-    views, clip_rule = command.options.views, "as each run was trained"
-    table = Table(title="Accuracy in percent, 95 % interval", title_justify="left")
-    table.add_column("measure")
-    for name in results:
-        table.add_column(name, justify="right")
-    for measure in next(iter(results.values())).card.shares:
-        known = MEASURES.get(measure.partition(".")[0])
-        arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
-        title = (known.title + measure[len(measure.partition(".")[0]) :] if known else measure) + arrow
-        shares = [result.card.shares[measure] for result in results.values()]
-        table.add_row(title, *(f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares))
-    Console().print(table)
-    print(f"views: {views}; short videos: {clip_rule}")
+    if (command.logits is None) == (not command.runs):
+        raise InputError("give either run folders, or --logits with a folder of saved predictions")
+    if command.logits is not None:
+        predictions = read_logits(command.logits)
+        cards = {name: _score(command.sets, found) for name, found in predictions.items()}
+        facts = {"logits": str(command.logits)}
+    else:
+        subjects = [load_subject(run) for run in command.runs]
+        results = evaluate(subjects, command.sets, command.run)
+        cards = {name: result.card for name, result in results.items()}
+        predictions = {name: result.predictions for name, result in results.items()}
+        views = command.run.views
+        facts = {
+            "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
+            "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
+            "seed": str(command.run.seed),
+        }
+    _print_scores(cards, facts)
     if command.out is not None:
-        _write_evaluation(command.out, results)
-        print(f"written: {command.out / 'evaluation.json'} and the predictions beside it")
+        write_evaluation(command.out, cards, predictions, facts)
+        print(f"written: {command.out / 'evaluation.html'}, .json, .csv, .tex and the predictions")
     return 0
 
 
-def _write_evaluation(out: Path, results: dict) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    for name, result in results.items():
-        for test, predictions in result.predictions.items():
-            predictions.save(out / f"{name}.{test}.npz")
-    plain = {
-        name: {
-            "shares": {measure: asdict(share) for measure, share in result.card.shares.items()},
-            "per_class": result.card.per_class,
-        }
-        for name, result in results.items()
-    }
-    (out / "evaluation.json").write_text(json.dumps(plain, indent=1) + "\n")
+def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
+    from .evaluate import static_labels
+    from .scorecard import scorecard
+
+    classes = next(iter(predictions.values())).classes
+    static = static_labels(sets.conflfg_truth, classes) if sets.conflfg_truth else None
+    return scorecard(predictions, static_label=static, mirror=sets.mirror or None)
+
+
+def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
+    from .scorecard import MEASURES
+
+    table = Table(title="Percent, with the 95 % interval", title_justify="left")
+    table.add_column("measure")
+    for name in cards:
+        table.add_column(name, justify="right")
+    for measure in dict.fromkeys(measure for card in cards.values() for measure in card.shares):
+        name, dot, background = measure.partition(".")
+        known = MEASURES.get(name)
+        title = f"{known.title}{dot and ' '}{background}" if known else measure
+        arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
+        shares = [card.shares.get(measure) for card in cards.values()]
+        cells = ["" if s is None else f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares]
+        table.add_row(title + arrow, *cells)
+    console = Console(soft_wrap=False)
+    console.print(table)
+    for fact, value in facts.items():
+        console.print(f"{fact}: {value}", highlight=False, markup=False)
 
 
 def _print_recipes() -> None:

@@ -1,6 +1,7 @@
 """The command line: every command explains itself, and a mistake is one line and an exit code."""
 
 import pytest
+
 from unstill.trainer import cli
 
 
