@@ -88,17 +88,17 @@ def configurations() -> Iterator[tuple[str, dict, object, tuple, dict]]:
         logits, arguments, constants, losses = loss_arguments(classes, dtype, soft, smoothing)
         described = dict(classes=classes, dtype=str(dtype)[6:], soft=soft, smoothing=smoothing)
         yield "static_losses", described, static_losses_kernel, (*arguments, *losses), constants
-        backward = (meta(64), meta(64), *arguments, losses[1], losses[3], torch.empty_like(logits))
+        backward = (meta(64), meta(64), *arguments, losses[1], losses[3], torch.empty_like(logits), classes)
         yield "static_losses_backward", described, static_losses_backward_kernel, backward, constants
 
-    boundaries = [(400, False, 0.0), (400, True, 0.1), (100_000, False, 0.0)]
+    boundaries = [(224, 400, False, 0.0), (224, 400, True, 0.1), (224, 100_000, False, 0.0), (32, 1001, False, 0.1)]
     for channels_last in (False, True):
-        for classes, soft, smoothing in boundaries:
+        for side, classes, soft, smoothing in boundaries:
             logits, rows, row_constants, losses = loss_arguments(classes, half, soft, smoothing)
-            weights = (meta(64), meta(64), meta(64), torch.empty_like(logits), 64)
-            arguments, constants = clip_arguments(224, half, channels_last, "full")
+            weights = (meta(64), meta(64), meta(64), torch.empty_like(logits), classes, 64)
+            arguments, constants = clip_arguments(side, half, channels_last, "full")
             layout = "channels_last_3d" if channels_last else "ncdhw"
-            described = dict(crop=224, dtype="bfloat16", layout=layout, static="full")
+            described = dict(crop=side, dtype="bfloat16", layout=layout, static="full")
             described |= dict(classes=classes, soft=soft, smoothing=smoothing)
             both = (*rows, *losses, *weights, *arguments)
             yield "step_boundary", described, step_boundary_kernel, both, row_constants | constants
@@ -147,6 +147,13 @@ def widest_store(ptx: str) -> int:
     return max(widths)
 
 
+def sum_layouts(ttgir: str) -> str:
+    """How the tiles that are summed lie in the threads: it decides the order of a sum, so its bits."""
+    layouts = dict(re.findall(r"^(#\w+) = #ttg\.blocked<\{(.*)\}>", ttgir, re.MULTILINE))
+    summed = set(re.findall(r"\) : \(tensor<([^)]*f32, [^)]*)>\)", ttgir))
+    return "; ".join(sorted(re.sub(r"#\w+\b(?!\.)", lambda name: layouts.get(name[0], name[0]), s) for s in summed))
+
+
 def report() -> list[dict]:
     """One row per configuration, for compute capability 9.0."""
     if knobs.runtime.interpret:
@@ -159,6 +166,7 @@ def report() -> list[dict]:
         tile = {key.lower(): constants[key] for key in ("BLOCK", "BLOCK_T", "VEC", "BLOCK_C") if key in constants}
         ptx = compiled.asm["ptx"]
         used = assembled(ptx) | dict(shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx))
+        used["sum_layouts"] = sum_layouts(compiled.asm["ttgir"])
         rows.append(dict(kernel=name, **described, **tile, num_warps=NUM_WARPS, **used))
         print(f"{len(rows)}: {name} {described} {used}", file=sys.stderr)
     return rows

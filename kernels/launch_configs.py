@@ -25,7 +25,7 @@ NUM_WARPS = 8
 FP_FUSION = False
 
 MAX_BLOCK_C = 1024
-MIN_BLOCK_C = 64
+MIN_BLOCK_C = 32 * NUM_WARPS
 
 
 class ClipTile(NamedTuple):

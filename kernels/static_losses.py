@@ -216,6 +216,24 @@ def static_losses_backward_torch(
 #
 # max() loses NaN on a GPU and keeps it in the interpreter, so nothing may depend on it: a NaN logit travels through the
 # sum of exponentials, from there into its logarithm, and through that into every result of its row.
+#
+# Sums must be added in the same order in every kernel. The order follows from how Triton lays a tile out over threads,
+# which follows from the alignment it can prove and from other tiles of the same shape in the kernel. So tiles of a row
+# have two dimensions (tiles of clips have one), and no stride is specialised: nothing is ever known of the alignment.
+
+LANES = tl.constexpr(32 * NUM_WARPS)
+UNSPECIALISED_ROWS = ("logits_row", "target_row", "n_motion", "ignore_index")
+
+
+@triton.jit
+def tile_columns(start, BLOCK_C: tl.constexpr):
+    """(BLOCK_C / LANES, LANES) column numbers from ``start``: neighbours in neighbouring threads."""
+    return start + tl.arange(0, BLOCK_C // LANES)[:, None] * LANES + tl.arange(0, LANES)[None, :]
+
+
+@triton.jit
+def total_of(tile):
+    return tl.sum(tl.sum(tile, axis=0), axis=0)
 
 
 @triton.jit
@@ -258,13 +276,13 @@ def row_losses(
     logits.
     """
     ninf: tl.constexpr = float("-inf")
-    top = tl.full((BLOCK_C,), ninf, tl.float32)
-    total = tl.zeros((BLOCK_C,), tl.float32)
-    weighted = tl.zeros((BLOCK_C,), tl.float32)
-    mass = tl.zeros((BLOCK_C,), tl.float32)
-    against = tl.zeros((BLOCK_C,), tl.float32)
+    top = tl.full((BLOCK_C // LANES, LANES), ninf, tl.float32)
+    total = tl.zeros((BLOCK_C // LANES, LANES), tl.float32)
+    weighted = tl.zeros((BLOCK_C // LANES, LANES), tl.float32)
+    mass = tl.zeros((BLOCK_C // LANES, LANES), tl.float32)
+    against = tl.zeros((BLOCK_C // LANES, LANES), tl.float32)
     for start in range(0, C, BLOCK_C):
-        columns = start + tl.arange(0, BLOCK_C)
+        columns = tile_columns(start, BLOCK_C)
         valid = columns < C
         z = tl.load(logits + columns, mask=valid, other=ninf).to(tl.float32)
         q = target_mass(distribution, columns, valid, label, smoothing, C, SOFT, SMOOTH)
@@ -279,13 +297,13 @@ def row_losses(
         against += gap * mass + tl.where(q == 0.0, 0.0, q * tl.where(dead, ninf, below))
         mass += q
         top = higher
-    row_top = tl.max(top, axis=0)
+    row_top = tl.max(tl.max(top, axis=0), axis=0)
     gap = tl.where(top == ninf, 0.0, top - row_top)
     decay = tl.exp(gap)
-    row_total = tl.sum(decay * total, axis=0)
-    row_weighted = tl.sum(decay * (weighted + gap * total), axis=0)
-    row_against = tl.sum(against + gap * mass, axis=0)
-    row_mass = tl.sum(mass, axis=0)
+    row_total = total_of(decay * total)
+    row_weighted = total_of(decay * (weighted + gap * total))
+    row_against = total_of(against + gap * mass)
+    row_mass = total_of(mass)
     log_total = tl.log(row_total)
     negent = row_weighted / row_total - log_total
     ce = row_mass * log_total - row_against
@@ -300,7 +318,7 @@ def row_gradient(
     C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """Store ce_weight * dce/dz + negent_weight * dnegent/dz of ``BLOCK_C`` columns from ``start``."""
-    columns = start + tl.arange(0, BLOCK_C)
+    columns = tile_columns(start, BLOCK_C)
     valid = columns < C
     z = tl.load(logits + columns, mask=valid, other=float("-inf")).to(tl.float32)
     q = target_mass(distribution, columns, valid, label, smoothing, C, SOFT, SMOOTH)
@@ -323,7 +341,7 @@ def store_losses(row, ce, negent, top, log_total, mass, ces, negents, lses, stat
     tl.store(stats + row * 3 + 2, mass)
 
 
-@triton.jit(do_not_specialize=("n_motion", "ignore_index"))
+@triton.jit(do_not_specialize=UNSPECIALISED_ROWS)
 def static_losses_kernel(
     logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, ces, negents, lses, stats,
     C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -337,16 +355,16 @@ def static_losses_kernel(
     store_losses(row, ce, negent, top, log_total, mass, ces, negents, lses, stats)
 
 
-@triton.jit(do_not_specialize=("n_motion", "ignore_index"))
+@triton.jit(do_not_specialize=(*UNSPECIALISED_ROWS, "gradient_row"))
 def static_losses_backward_kernel(
-    g_ce, g_negent, logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, negents, stats, gradient,
-    C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
+    g_ce, g_negent, logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, negents, stats,
+    gradient, gradient_row, C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0)
     row64 = row.to(tl.int64)
     distribution, label, ignored, wrong = row_label(target, target_row, row, n_motion, ignore_index, C, SOFT)
     row_gradient(
-        tl.program_id(1) * BLOCK_C, logits + row64 * logits_row, gradient + row64 * C,
+        tl.program_id(1) * BLOCK_C, logits + row64 * logits_row, gradient + row64 * gradient_row,
         distribution, label, ignored, wrong, tl.load(g_ce + row), tl.load(g_negent + row),
         tl.load(stats + row * 3), tl.load(stats + row * 3 + 1), tl.load(stats + row * 3 + 2), tl.load(negents + row),
         smoothing, C, SOFT, SMOOTH, BLOCK_C,
@@ -391,7 +409,7 @@ def static_losses_backward_triton(
     g_ce, g_negent = g_ce.contiguous(), g_negent.contiguous()
     with on_device_of(logits):
         static_losses_backward_kernel[grid](
-            *(g_ce, g_negent, *arguments, negent, stats, gradient),
+            *(g_ce, g_negent, *arguments, negent, stats, gradient, gradient.stride(0)),
             **meta,
             num_warps=NUM_WARPS,
             enable_fp_fusion=FP_FUSION,

@@ -29,6 +29,7 @@ from .clip_prep import (
 from .forward_mode import refuse_forward_mode
 from .launch_configs import FP_FUSION, NUM_WARPS, on_device_of
 from .static_losses import (
+    UNSPECIALISED_ROWS,
     accumulator,
     allocate_losses,
     check_labels,
@@ -154,11 +155,11 @@ def step_boundary_torch(
     return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, gradient, *clips
 
 
-@triton.jit(do_not_specialize=(*UNSPECIALISED, "n_motion", "ignore_index", "n_rows"))
+@triton.jit(do_not_specialize=(*UNSPECIALISED, *UNSPECIALISED_ROWS, "gradient_row", "n_rows"))
 def step_boundary_kernel(
     # losses of this step
     logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, ces, negents, lses, stats,
-    ce_weights, negent_weights, weighted, gradient, n_rows,
+    ce_weights, negent_weights, weighted, gradient, gradient_row, n_rows,
     # clips of the next step
     frames, frames_b, frames_t, frames_y, motion, motion_b, still, still_b, top, left, flip, t_idx,
     last_top, last_left, scale0, scale1, scale2, bias0, bias1, bias2,
@@ -181,8 +182,8 @@ def step_boundary_kernel(
         tl.store(weighted + program, from_ce + tl.where(negent_weight == 0.0, 0.0, negent_weight * negent))
         for start in range(0, C, BLOCK_C):
             row_gradient(
-                start, own, gradient + row64 * C, distribution, label, ignored, wrong, ce_weight, negent_weight,
-                row_top, log_total, mass, negent, smoothing, C, SOFT, SMOOTH, BLOCK_C,
+                start, own, gradient + row64 * gradient_row, distribution, label, ignored, wrong,
+                ce_weight, negent_weight, row_top, log_total, mass, negent, smoothing, C, SOFT, SMOOTH, BLOCK_C,
             )  # fmt: skip
     else:
         clip_tile(
@@ -214,7 +215,7 @@ def step_boundary_triton(
     weights = (ce_weight.contiguous(), negent_weight.contiguous())
     with on_device_of(logits):
         step_boundary_kernel[(rows + programs,)](
-            *(*row_arguments, *losses, *weights, weighted, gradient, rows, *clip_arguments),
+            *(*row_arguments, *losses, *weights, weighted, gradient, gradient.stride(0), rows, *clip_arguments),
             **row_meta,
             **clip_meta,
             num_warps=NUM_WARPS,

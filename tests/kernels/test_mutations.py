@@ -51,8 +51,8 @@ CLIP_PREP = {
 STATIC_LOSSES = {
     "entropy not rescaled between tiles": ("decay * (weighted + gap * total) + e", "decay * weighted + e"),
     "total not rescaled between tiles": ("total = decay * total + e", "total = total + e"),
-    "entropy not rescaled between lanes": ("tl.sum(decay * (weighted + gap * total)", "tl.sum(decay * (weighted)"),
-    "target's sum not rescaled": ("row_against = tl.sum(against + gap * mass", "row_against = tl.sum(against"),
+    "entropy not rescaled between lanes": ("total_of(decay * (weighted + gap * total))", "total_of(decay * weighted)"),
+    "target's sum not rescaled": ("total_of(against + gap * mass)", "total_of(against)"),
     "sign of log total": ("row_weighted / row_total - log_total", "row_weighted / row_total + log_total"),
     "target taken for a distribution": ("ce = row_mass * log_total", "ce = log_total"),
     "smoothing over too many classes": ("smoothing / C", "smoothing / (C + 1)"),
