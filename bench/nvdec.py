@@ -1,17 +1,15 @@
 """The GPU's video decoders: is their library there, how busy are they, and how fast can they be at best?"""
 
 import ctypes
+import itertools
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import nvidia.dali as dali
 import torch
 from nvidia.dali import fn, types
-
-from ..pipeline.index import SampleIndex
 
 LIBRARY = "libnvcuvid.so.1"
 
@@ -60,26 +58,22 @@ class DecoderUse:
         self.percent = float(np.mean(values)) if values else None
 
 
-def sequential_rate(root: Path, threads: int, seconds: float) -> tuple[float, float | None]:
+def sequential_rate(videos: list[np.ndarray], threads: int, seconds: float) -> tuple[float, float | None]:
     """Frames per second when whole videos are decoded from first to last frame, nothing skipped: the physical limit.
+
+    Args:
+        videos: the files' bytes, uint8.
+        threads: DALI threads, which is the number of decoder sessions in use at a time.
+        seconds: how long to measure.
 
     Returns:
         ``(frames/s, NVDEC use in percent or None)``.
     """
-    index = SampleIndex.load(root)
-    files = [np.memmap(root / name, np.uint8, mode="r") for name in index.shard_names]
-    batch, turn = 2 * threads, 0
-
-    def videos() -> list[np.ndarray]:
-        nonlocal turn
-        rows = [(turn + n) % len(index) for n in range(batch)]
-        turn += batch
-        spans = [(int(index.shard[r]), int(index.mp4_offset[r]), int(index.mp4_bytes[r])) for r in rows]
-        return [np.asarray(files[shard][offset : offset + size]) for shard, offset, size in spans]
+    batch, endless = 2 * threads, itertools.cycle(videos)
 
     pipeline = dali.Pipeline(batch_size=batch, num_threads=threads, device_id=0, prefetch_queue_depth=2)
     with pipeline:
-        encoded = fn.external_source(source=videos, batch=True, dtype=types.UINT8, ndim=1)
+        encoded = fn.external_source(source=lambda: list(itertools.islice(endless, batch)), dtype=types.UINT8, ndim=1)
         pipeline.set_outputs(fn.decoders.video(encoded, device="mixed", affine=False))
     pipeline.build()
     for _ in range(2):
