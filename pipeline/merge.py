@@ -13,6 +13,7 @@ from .index import CODECS, INDEX_NAME, SampleIndex
 from .plan import PlanHeader
 from .quarantine import Failure, quarantine_csv
 from .shard_writer import read_manifest
+from .stats import write_stats
 
 DATASET_NAME = "dataset.json"
 QUARANTINE_NAME = "quarantine.csv"
@@ -70,6 +71,7 @@ def merge(out: Path, header: PlanHeader) -> dict:
         ],
         "index_sha256": hashlib.sha256((out / INDEX_NAME).read_bytes()).hexdigest(),
     }
+    write_stats(out, dataset, index, failures)
     text = json.dumps(dataset, indent=1, sort_keys=True).encode() + b"\n"
     write_atomic(out / DATASET_NAME, text)
     return dataset
