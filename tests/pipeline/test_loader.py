@@ -79,6 +79,21 @@ def test_world_sizes_share_one_global_order(small_dataset):
             assert torch.equal(getattr(whole, name), parts), name
 
 
+def test_a_run_that_changes_its_world_size_sees_the_same_stream(small_dataset):
+    """1 -> 2 -> 1 processes, each leg a restart."""
+    alone = collect(small_dataset, steps=6, batch_size=8)
+    legs = []
+    for first, world in ((0, 1), (2, 2), (4, 1)):
+        ranks = [
+            collect(small_dataset, start_step=first, steps=2, batch_size=8, rank=rank, world_size=world)
+            for rank in range(world)
+        ]
+        legs += zip(*ranks, strict=True)
+    for whole, parts in zip(alone, legs, strict=True):
+        for name in ("frames", "sample", "position", "draws", "static_index"):
+            assert torch.equal(getattr(whole, name), torch.cat([getattr(part, name) for part in parts])), name
+
+
 @pytest.mark.parametrize(
     ("world", "views"), [(1, ViewConfig()), (1, ViewConfig(temporal=2, spatial=3)), (3, ViewConfig())]
 )
