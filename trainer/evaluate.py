@@ -27,6 +27,7 @@ from ..pipeline.motions_files import read_truth
 from ..pipeline.progress import Progress
 from ..pipeline.sampler import ClipConfig, ViewConfig
 from .checkpoint import load_model
+from .cpu_threads import leave_a_core_for_decoding
 from .derived_clips import ClipTransform, as_filmed, backwards, shaken, shuffled, still
 from .predictions import Predictions
 from .scorecard import Scorecard, scorecard
@@ -143,7 +144,7 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
     passes = sets.passes(options.seed)
     total = sum(len(SampleIndex.load(path)) * len(transforms) for path, transforms in passes)
     found: dict[str, dict[str, Predictions]] = {name: {} for name in names}
-    with Progress("evaluating", total, "clips") as progress:
+    with Progress("evaluating", total, "clips") as progress, leave_a_core_for_decoding(options.device):
         for path, transforms in passes:
             for (subject, transform), predictions in predict(
                 subjects, path, transforms, options, progress=progress

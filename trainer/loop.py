@@ -22,6 +22,7 @@ from ..pipeline.loader import ClipLoader, Clips
 from .checkpoint import CONFIG, Checkpointer, run_record
 from .collapse import CollapseWatch
 from .config import TrainConfig, to_dict
+from .cpu_threads import leave_a_core_for_decoding
 from .dashboard import Dashboard
 from .dataset_facts import DatasetFacts
 from .distributed import Ranks, process_group, wrap
@@ -76,7 +77,7 @@ def train(
         InputError: something the user can mend. Preempted: SIGTERM or SIGUSR1 came; the run is saved (exit code 75).
     """
     start = time.monotonic()
-    with process_group(config.device) as ranks, StopRequest() as stop:
+    with process_group(config.device) as ranks, StopRequest() as stop, leave_a_core_for_decoding(config.device):
         data = DatasetFacts.read(config.data)
         steps = count_steps(config, data, ranks)
         state, update = build(config, data, ranks, steps)
