@@ -156,7 +156,7 @@ def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) 
         rank=ranks.rank,
         world_size=ranks.world_size,
         config=config.loader,
-        bad_clips=config.out / "bad_clips.csv" if ranks.first else None,
+        bad_clips=config.out / "bad_clips.csv",
         prepare=Prepare(config),
     )
 
