@@ -24,7 +24,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
 from .clip_prep import allocate_clips, clip_launch, clip_prep_kernel, split_clips
-from .launch_configs import CLIP_TILES, FP_FUSION, NUM_WARPS
+from .launch_configs import CLIP_TILES, FP_FUSION, LAUNCH, NUM_WARPS
 from .static_losses import allocate_losses, row_launch, static_losses_backward_kernel, static_losses_kernel
 from .step_boundary import step_boundary_kernel
 
@@ -160,9 +160,8 @@ def report() -> list[dict]:
         raise RuntimeError("ahead-of-time compilation needs Triton's compiler: unset TRITON_INTERPRET")
     rows = []
     for name, described, kernel, arguments, constants in configurations():
-        options = dict(num_warps=NUM_WARPS, enable_fp_fusion=FP_FUSION)
         source = source_of(kernel, arguments, constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
+        compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=LAUNCH)
         tile = {key.lower(): constants[key] for key in ("BLOCK", "BLOCK_T", "VEC", "BLOCK_C") if key in constants}
         ptx = compiled.asm["ptx"]
         used = assembled(ptx) | dict(shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx))

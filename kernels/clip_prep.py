@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .launch_configs import FP_FUSION, NUM_WARPS, ClipTile, clip_tile_for, on_device_of
+from .launch_configs import LAUNCH, ClipTile, clip_tile_for, on_device_of
 
 Layout = Literal["ncdhw", "channels_last_3d"]
 Static = Literal["none", "frame", "full"]
@@ -379,7 +379,7 @@ def clip_prep_triton(
     motion, stills = split_clips(buffer, still, frames.shape[0], static, joint)
     programs, arguments, meta = clip_launch(frames, top, left, flip, t_idx, size, mean, std, motion, stills, tile)
     with on_device_of(frames):
-        clip_prep_kernel[(programs,)](*arguments, **meta, num_warps=NUM_WARPS, enable_fp_fusion=FP_FUSION)
+        clip_prep_kernel[(programs,)](*arguments, **meta, **LAUNCH)
     return buffer, still
 
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 NUM_WARPS = 8
 FP_FUSION = False
+LAUNCH = dict(num_warps=NUM_WARPS, enable_fp_fusion=FP_FUSION)
 
 MAX_BLOCK_C = 1024
 MIN_BLOCK_C = 32 * NUM_WARPS

@@ -23,7 +23,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .forward_mode import refuse_forward_mode
-from .launch_configs import FP_FUSION, NUM_WARPS, on_device_of, row_block_for
+from .launch_configs import LAUNCH, NUM_WARPS, on_device_of, row_block_for
 
 
 def static_losses(
@@ -72,9 +72,8 @@ def weighted_loss(ce: Tensor, negent: Tensor, ce_weight: Tensor, negent_weight: 
 
 def row_loss(ce: Tensor, negent: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
     """The terms of ``weighted_loss``, (R,)."""
-    zero = ce.new_zeros(())
-    from_ce = torch.where(ce_weight == 0, zero, ce_weight * ce)
-    return from_ce + torch.where(negent_weight == 0, zero, negent_weight * negent)
+    from_ce = torch.where(ce_weight == 0, 0.0, ce_weight * ce)
+    return from_ce + torch.where(negent_weight == 0, 0.0, negent_weight * negent)
 
 
 def check_loss_arguments(logits: Tensor, target: Tensor, n_motion: int, label_smoothing: float) -> None:
@@ -133,9 +132,7 @@ def allocate_losses(logits: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def per_row(target: Tensor, rows: int, n_motion: int) -> Tensor:
     """Repeat a per-clip tensor (B, ...) for the motion rows and the static rows."""
-    if n_motion in (0, rows):
-        return target
-    return torch.cat((target[:n_motion], target[: rows - n_motion]))
+    return target if n_motion in (0, rows) else torch.cat((target[:n_motion], target[: rows - n_motion]))
 
 
 def label_rows(
@@ -389,9 +386,7 @@ def static_losses_triton(logits, target, n_motion, label_smoothing, ignore_index
     losses = allocate_losses(logits)
     arguments, meta = row_launch(logits, target, n_motion, label_smoothing, ignore_index)
     with on_device_of(logits):
-        static_losses_kernel[(logits.shape[0],)](
-            *arguments, *losses, **meta, num_warps=NUM_WARPS, enable_fp_fusion=FP_FUSION
-        )
+        static_losses_kernel[(logits.shape[0],)](*arguments, *losses, **meta, **LAUNCH)
     return losses
 
 
@@ -409,10 +404,7 @@ def static_losses_backward_triton(
     g_ce, g_negent = g_ce.contiguous(), g_negent.contiguous()
     with on_device_of(logits):
         static_losses_backward_kernel[grid](
-            *(g_ce, g_negent, *arguments, negent, stats, gradient, gradient.stride(0)),
-            **meta,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=FP_FUSION,
+            g_ce, g_negent, *arguments, negent, stats, gradient, gradient.stride(0), **meta, **LAUNCH
         )
     return gradient
 

@@ -27,7 +27,7 @@ from .clip_prep import (
     split_clips,
 )
 from .forward_mode import refuse_forward_mode
-from .launch_configs import FP_FUSION, NUM_WARPS, on_device_of
+from .launch_configs import LAUNCH, on_device_of
 from .static_losses import (
     UNSPECIALISED_ROWS,
     accumulator,
@@ -216,10 +216,7 @@ def step_boundary_triton(
     with on_device_of(logits):
         step_boundary_kernel[(rows + programs,)](
             *(*row_arguments, *losses, *weights, weighted, gradient, gradient.stride(0), rows, *clip_arguments),
-            **row_meta,
-            **clip_meta,
-            num_warps=NUM_WARPS,
-            enable_fp_fusion=FP_FUSION,
+            **(row_meta | clip_meta | LAUNCH),
         )
     return weighted, *losses[:3], gradient, buffer, still
 

@@ -88,7 +88,7 @@ def test_offsets_beyond_two_gib(device):
     motion = out.as_strided((3, 3, 2, 6, 7), (apart, *torch.empty(1, 3, 2, 6, 7).stride()[1:]))
     programs, arguments, meta = module.clip_launch(far, *index, size, MEAN, STD, motion, None)
     with module.on_device_of(frames):
-        module.clip_prep_kernel[(programs,)](*arguments, **meta, num_warps=8)
+        module.clip_prep_kernel[(programs,)](*arguments, **meta, **module.LAUNCH)
     near, _ = module.clip_prep_triton(frames, *index, size, MEAN, STD, torch.bfloat16, False, "none", False)
     assert torch.equal(motion, near)
 
