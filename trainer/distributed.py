@@ -1,6 +1,7 @@
 """One process or many: ranks, the process group, and agreement between them."""
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,7 +68,11 @@ def process_group(device: str) -> Iterator[Ranks]:
     if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ and not dist.is_initialized():
         # gloo beside nccl: hosts agree on stopping without touching the devices
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
+        # torchrun keeps one store over restarts, and a restarted process may find the dead one's address in it
+        # (pytorch issue 135712; here 3 of 4 restarts failed to connect), so each attempt has keys of its own
+        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
         joined = True
     try:
         yield Ranks(rank, world_size, own)
@@ -84,14 +89,15 @@ def wrap(loss_module: nn.Module, ranks: Ranks) -> nn.Module:
     """
     if not dist.is_initialized():
         return loss_module
-    return DistributedDataParallel(
-        loss_module,
-        device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
-        # two forwards a step would each broadcast, and overwrite what the graph of the first still needs;
-        # `average_buffers` aligns them at each save instead
-        broadcast_buffers=False,
-        gradient_as_bucket_view=True,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames broadcast_buffers; 2.11 knows no other name
+        return DistributedDataParallel(
+            loss_module,
+            device_ids=[ranks.device] if ranks.device.type == "cuda" else None,
+            # every step would begin with a broadcast; `average_buffers` aligns the ranks at each save instead
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
 
 @torch.no_grad()

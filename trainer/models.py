@@ -59,8 +59,7 @@ def build_model(
         name: one of ``MODELS``, or ``module:function``.
         classes: number of classes.
         weights: "none", "kinetics400" or a file, see ``ModelConfig``.
-        frames, size: T and h = w; only MViT needs them, since its positions are learned for one clip shape.
-            None: the shape that its published weights have (16, 224).
+        frames, size: T and h = w of the clips that it will see; checked where the network has but one clip shape.
 
     Raises:
         InputError: an unknown name, or weights that are missing, unreadable or of another network.
@@ -85,10 +84,12 @@ def head_name(name: str) -> str:
 
 
 def _torchvision_model(name: str, classes: int, frames: int | None, size: int | None) -> nn.Module:
-    options = {"num_classes": classes}
-    if name.startswith("mvit"):
-        options |= {"temporal_size": frames or 16, "spatial_size": (size or 224, size or 224)}
-    model = getattr(zoo, name)(**options)
+    if name.startswith("mvit") and (frames or 16, size or 224) != (16, 224):
+        # its positions are learned for one shape, which torchvision's builders fix
+        raise InputError(
+            f"model {name} takes clips of 16 frames of 224; got {frames} of {size}: set clip.frames and clip.size"
+        )
+    model = getattr(zoo, name)(num_classes=classes)
     if name == "s3d":
         # torchvision averages (2,7,7) windows, which needs clips of at least 16x224; equal at that shape
         model.avgpool = nn.AdaptiveAvgPool3d(1)

@@ -85,7 +85,8 @@ class LossModule(nn.Module):
         # fused attention kernels have no double backward; the math kernel is composed of operations that do
         attention = sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext()
         # around the forward only: the inner gradient replays each operation in the dtype it ran in
-        with attention, torch.autocast(clips.device.type, self.autocast, enabled=self.autocast is not None):
+        lower = nullcontext() if self.autocast is None else torch.autocast(clips.device.type, self.autocast)
+        with attention, lower:
             z = self.model(clips)
         return z if z.dtype == torch.float64 else z.float()
 

@@ -1,0 +1,97 @@
+"""Two processes train as one: gradients, order, skipped steps, and what happens when one of them dies."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from synthetic_run import loader_of, make_dataset, run_config
+
+from unstill.trainer.checkpoint_files import pointed
+from unstill.trainer.loop import train
+from unstill.trainer.models import ModelConfig
+from unstill.trainer.preemption import Preempted
+from unstill.trainer.step import StepConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def torchrun(*arguments, restarts: int = 0) -> subprocess.CompletedProcess:
+    """Start two processes; the time limit is a safety net, no assertion depends on it."""
+    script = Path(__file__).with_name("distributed_scenarios.py")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    return subprocess.run(
+        [*launch, "--max-restarts", str(restarts), script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Final weights of a run."""
+    return load_file(pointed(run / "checkpoints") / "model.safetensors")
+
+
+def one_process(folder: Path, name: str, **changes):
+    """The run of ``distributed_scenarios.run`` in this process."""
+    config = run_config(
+        folder,
+        out=folder / name,
+        model=ModelConfig(name="synthetic_run:layer_norm_net"),
+        step=StepConfig(precision="fp64", compile="off"),
+        **changes,
+    )
+    return train(config, make_loader=loader_of())
+
+
+def test_averaged_gradients_and_skipped_steps_are_those_of_one_process(tmp_path):
+    make_dataset(tmp_path / "data")
+    done = torchrun("exact", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "exact.json").read_text())
+    assert len(report) == 10
+    assert {case: error for case, error in report.items() if error > 1e-8} == {}
+    records = [json.loads(line) for line in (tmp_path / "nan" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["skipped"] for record in records] == [0, 0, 1, 1, 1]  # rank 0 skips what only rank 1 found bad
+    assert all(value.isfinite().all() for value in weights(tmp_path / "nan").values())
+
+
+def test_one_then_two_then_one_process_is_the_same_run(tmp_path):
+    make_dataset(tmp_path / "data")
+    one_process(tmp_path, "whole")
+    with pytest.raises(Preempted):
+        one_process(tmp_path, "elastic", stop_after=2)
+    # "two" goes on to the end; a copy of its checkpoint after step 6 is where one process takes over
+    done = torchrun("train", tmp_path, "elastic")
+    assert done.returncode == 0, done.stderr[-3000:]
+    orders = [json.loads((tmp_path / f"elastic.{rank}.json").read_text()) for rank in (0, 1)]
+    assert [step for step, _ in orders[0]] == list(range(2, 10))
+    assert [a + b for (_, a), (_, b) in zip(*orders, strict=True)] == [
+        list(range(4 * s, 4 * s + 4)) for s in range(2, 10)
+    ]
+    (tmp_path / "elastic" / "checkpoints" / "latest").write_text("step-00000006\n")
+    one_process(tmp_path, "elastic")
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "elastic")[name], value, rtol=1e-10, atol=1e-12)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("whole", "elastic")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-10)
+
+
+def test_a_dead_rank_ends_the_other_and_a_restart_resumes(tmp_path):
+    make_dataset(tmp_path / "data")
+    done = torchrun("train", tmp_path, "died", "die", restarts=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [step for step, _ in json.loads((tmp_path / "died.0.json").read_text())] == list(range(3, 10))
+    one_process(tmp_path, "whole")
+    for name, value in weights(tmp_path / "whole").items():
+        torch.testing.assert_close(weights(tmp_path / "died")[name], value, rtol=1e-10, atol=1e-12)
