@@ -23,6 +23,7 @@ BENCHES = {
         "The Triton kernels beside torch and the memory's limit.",
     ),
     "step": ("step", "StepBench", "The compiled ALBAR step beside eager, the official arithmetic and cross entropy."),
+    "demo": ("demo", "DemoBench", "The demonstration for three seeds, held against its bars."),
     "growth": ("growth", "GrowthBench", "Start-up time and memory against the number of samples, to ten million."),
 }
 

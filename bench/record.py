@@ -87,6 +87,7 @@ def record(
     out: Path | None = None,
     command: str | None = None,
     notes: Sequence[str] = (),
+    file_name: str | None = None,
 ) -> Path:
     """Write ``rows`` to ``<out>/<name>-<device>.json`` and return the path.
 
@@ -96,10 +97,11 @@ def record(
         out: folder; ``bench/results`` by default, ``$OUT`` when that is set.
         command: how to repeat it; the running command line by default.
         notes: sentences a reader needs: what was skipped and why, how to read a number.
+        file_name: another name for the file, where results do not depend on the device.
     """
     out = Path(out or os.environ.get("OUT") or RESULTS)
     out.mkdir(parents=True, exist_ok=True)
-    path = out / f"{name}-{device_name()}.json"
+    path = out / (file_name or f"{name}-{device_name()}.json")
     content = {
         "name": name,
         "command": command or this_command(),
