@@ -20,6 +20,7 @@ from .progress import Progress
 from .quarantine import Failure, printable
 from .sandbox import Limits, Pool
 from .source_layouts import SourceConfig, find_videos, shrunken_label_set
+from .source_tree import place_of
 from .sources import Listing, SourceVideo
 
 LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
@@ -74,8 +75,8 @@ def audit(config: AuditConfig) -> AuditReport:
 def _read_headers(listing: Listing, workers: int) -> tuple[list[dict], list[Failure]]:
     def tasks() -> Iterator[tuple[SourceVideo, dict]]:
         for video in listing.videos:
-            path = os.path.join(listing.root, video.path)
-            yield video, {"path": path, "offset": video.offset, "bytes": video.length, "probe": True}
+            place = place_of(listing.root, video.path)
+            yield video, {**place, "offset": video.offset, "bytes": video.length, "probe": True}
 
     headers, unreadable = [], []
     with Pool(workers, LIMITS) as pool, Progress("reading headers", len(listing.videos), "videos") as progress:
@@ -90,6 +91,8 @@ def _read_headers(listing: Listing, workers: int) -> tuple[list[dict], list[Fail
 
 def _same_content(listing: Listing) -> tuple[tuple[str, ...], ...]:
     """Files with equal bytes; only files of equal length are read."""
+    if not isinstance(listing.root, Path):
+        return ()  # would fetch everything twice
     by_size: defaultdict[int, set[str]] = defaultdict(set)
     for video in listing.videos:
         if video.length is None:

@@ -9,17 +9,16 @@ same command and ends in the same bytes; two runs on one output folder do no har
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from .atomic_files import make_folder, sweep_partials
 from .errors import InputError
-from .merge import SHARD_FOLDER, merge, read_dataset
+from .merge import merge, read_dataset
+from .output import LocalOutput, open_output
 from .plan import (
     PLAN_NAME,
     Plan,
-    PlannedVideo,
     listing_digest,
     make_plan,
     plan_settings,
@@ -28,10 +27,10 @@ from .plan import (
     tool_versions,
 )
 from .progress import Progress
-from .quarantine import Failure
 from .recipe import MAX_RATE, Codec, Recipe
-from .sandbox import Limits, Pool
-from .shard_writer import ShardWriter, read_manifest, shard_done
+from .sandbox import Limits
+from .shard_work import ShardTask, convert_shards
+from .shard_writer import read_manifest
 from .source_layouts import SourceConfig, list_source
 from .sources import Listing
 
@@ -56,6 +55,9 @@ class ConvertConfig(SourceConfig):
     """Keep at most the first so many seconds of each video."""
     samples_per_shard: int = 1000
     """Videos planned for each shard."""
+    engine: Literal["local", "ray"] = "local"
+    """local: processes of this machine. ray: shards as tasks of the Ray cluster that is running (install unstill[ray]);
+    source and output must then be seen by all nodes, as a shared folder or an address."""
     workers: int = 0
     """Processes that transcode, one codec thread each; 0 is one for every core."""
     seed: int = 0
@@ -107,7 +109,7 @@ class ConversionReport:
     """How a conversion ended.
 
     Attributes:
-        out: the dataset's folder.
+        out: the dataset's folder or address.
         planned: videos of the plan; ``converted + quarantined`` once the dataset is complete.
         converted, quarantined: videos in shards, and on the quarantine list.
         reasons: number of quarantined videos by reason.
@@ -116,7 +118,7 @@ class ConversionReport:
         seconds: duration of this run.
     """
 
-    out: Path
+    out: Path | str
     planned: int
     converted: int
     quarantined: int
@@ -135,25 +137,20 @@ def convert(config: ConvertConfig) -> ConversionReport:
     """
     start = time.monotonic()
     listing = list_source(config)
-    out = Path(config.out)
-    make_folder(out)
-    make_folder(out / SHARD_FOLDER)
-    sweep_partials(out)
-    sweep_partials(out / SHARD_FOLDER)
-    settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard)
-    plan_id = _settled_plan(out, listing, settings)
-    dataset = read_dataset(out)
-    if dataset is None or dataset["plan"] != plan_id or not _shards_stand(out, dataset):
-        plan = read_plan(out / PLAN_NAME)
-        wanted = _shard_range(config.shards, plan.header.shards)
-        convert_shards(plan, listing.root, out / SHARD_FOLDER, wanted, config.limits(), config.workers or _cores())
-        folder = out / SHARD_FOLDER
-        if all(shard_done(folder, shard, plan_id) for shard in range(plan.header.shards)):
-            dataset = merge(out, plan.header)
-        else:
-            return _partial_report(out, plan, time.monotonic() - start)
+    with open_output(config.out) as output:
+        settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard)
+        plan_id = _settled_plan(output, listing, settings)
+        dataset = read_dataset(output.root)
+        if dataset is None or dataset["plan"] != plan_id or not _shards_stand(output, dataset):
+            plan = read_plan(output.root / PLAN_NAME)
+            _work(config, plan, listing, output)
+            if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
+                output.gather()  # by other jobs, meanwhile
+            if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
+                return _partial_report(output, plan, time.monotonic() - start)
+            dataset = merge(output, plan.header)
     return ConversionReport(
-        out=out,
+        out=output.root if type(output) is LocalOutput else output.name,
         planned=dataset["planned"],
         converted=dataset["converted"],
         quarantined=dataset["quarantined"],
@@ -165,77 +162,29 @@ def convert(config: ConvertConfig) -> ConversionReport:
     )
 
 
-def convert_shards(plan: Plan, root: Path, folder: Path, shards: Iterator[int], limits: Limits, workers: int) -> None:
-    """Write those of ``shards`` that are not done, with ``workers`` processes working on videos side by side.
+def _work(config: ConvertConfig, plan: Plan, listing: Listing, output: LocalOutput) -> None:
+    wanted = _shard_range(config.shards, plan.header.shards)
+    pending = [shard for shard in wanted if not output.done(shard, plan.header.id)]
+    tasks = [ShardTask(shard, plan.shard(shard)) for shard in pending]
+    total = sum(len(task.videos) for task in tasks)
+    if config.engine == "ray":
+        from .ray_engine import convert_shards_on_ray
 
-    Args:
-        plan: the plan.
-        root: the source's root.
-        folder: where tars and manifests go.
-        limits: what one video may cost.
-
-    Raises:
-        InputError: the output cannot be written.
-    """
-    recipe = plan.header.settings["recipe"]
-    pending = [shard for shard in shards if not shard_done(folder, shard, plan.header.id)]
-    total = sum(len(plan.shard(shard)) for shard in pending)
-
-    def tasks() -> Iterator[tuple[tuple[int, PlannedVideo | None], dict | None]]:
-        for shard in pending:
-            if shard_done(folder, shard, plan.header.id):  # by another run, meanwhile
-                continue
-            for video in plan.shard(shard):
-                yield (shard, video), _task(video, root, recipe)
-            yield (shard, None), None
-
-    writer, reasons = None, Counter()
-    with Pool(workers, limits) as pool, Progress("converting", total, "videos") as progress:
-        try:
-            for (shard, video), header, mp4 in pool.map(tasks()):
-                if video is None:
-                    writer.publish()
-                    writer = None
-                    continue
-                if writer is None:
-                    writer = ShardWriter(folder, shard, plan.header.id)
-                if video.fault is not None:
-                    header = dict(zip(("bad", "detail"), video.fault, strict=True))
-                if "bad" in header:
-                    writer.failures.append(Failure(video.path, video.key, header["bad"], header["detail"]))
-                    reasons[header["bad"]] += 1
-                else:
-                    writer.add(video.key, video.label, plan.header.classes[video.label], video.path, header, mp4)
-                progress.advance(note=_note(reasons))
-        finally:
-            if writer is not None:
-                writer.discard()
+        convert_shards_on_ray(plan.header, tasks, listing.root, output, config.limits())
+        return
+    with Progress("converting", total, "videos") as progress:
+        workers = config.workers or len(os.sched_getaffinity(0))
+        convert_shards(plan.header, tasks, listing.root, output, config.limits(), workers, progress)
 
 
-def _task(video: PlannedVideo, root: Path, recipe: dict) -> dict | None:
-    if video.fault is not None:
-        return None
-    fields = ("offset", "bytes", "sha256", "start", "end", "maybe_cut")
-    return {
-        "path": os.path.join(root, video.path),
-        **{name: getattr(video, name) for name in fields},
-        "recipe": recipe,
-    }
-
-
-def _note(reasons: Counter) -> str:
-    if not reasons:
-        return ""
-    return f"{reasons.total()} quarantined ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})"
-
-
-def _settled_plan(out: Path, listing: Listing, settings: dict) -> str:
-    """Make the plan, or check that the one in ``out`` is for this source and these settings; returns its id."""
-    path = out / PLAN_NAME
+def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
+    """Make the plan, or check that the one in ``output`` is for this source and these settings; returns its id."""
+    path, out = output.root / PLAN_NAME, output.name
     header = read_header(path)
     if header is None:
         plan = make_plan(listing, settings)
         plan.save(path)
+        output.written(PLAN_NAME)
         return plan.header.id
     for name, value in settings.items():
         if header.settings.get(name) != value:
@@ -252,7 +201,7 @@ def _settled_plan(out: Path, listing: Listing, settings: dict) -> str:
                 f"{out}: {len(added)} videos were added to the source since the plan was made "
                 f"(first: {added[0].path!r}); choose a new --out"
             )
-    if header.tools != tool_versions() and read_dataset(out) is None:
+    if header.tools != tool_versions() and read_dataset(output.root) is None:
         raise InputError(
             f"{out}: was begun with {_difference(header.tools, tool_versions())}; finish it there or choose a new --out"
         )
@@ -271,12 +220,9 @@ def _difference(old: dict, new: dict) -> str:
     return "nothing"
 
 
-def _shards_stand(out: Path, dataset: dict) -> bool:
+def _shards_stand(output: LocalOutput, dataset: dict) -> bool:
     """Whether all tars of a merged dataset are still there with their lengths."""
-    try:
-        return all(os.stat(out / shard["name"]).st_size == shard["bytes"] for shard in dataset["shards"])
-    except FileNotFoundError:
-        return False
+    return all(output.shard_bytes(shard["name"]) == shard["bytes"] for shard in dataset["shards"])
 
 
 def _shard_range(text: str | None, shards: int) -> range:
@@ -292,23 +238,18 @@ def _shard_range(text: str | None, shards: int) -> range:
     return range(min(a, shards), min(b, shards))
 
 
-def _partial_report(out: Path, plan: Plan, seconds: float) -> ConversionReport:
-    manifests = [
-        m for shard in range(plan.header.shards) if (m := read_manifest(out / SHARD_FOLDER, shard)) is not None
-    ]
-    reasons = Counter(failure["reason"] for m in manifests for failure in m["failures"])
+def _partial_report(output: LocalOutput, plan: Plan, seconds: float) -> ConversionReport:
+    found = (read_manifest(output.shards, shard) for shard in range(plan.header.shards))
+    manifests = [manifest for manifest in found if manifest is not None]
+    reasons = Counter(failure["reason"] for manifest in manifests for failure in manifest["failures"])
     return ConversionReport(
-        out=out,
+        out=output.root if type(output) is LocalOutput else output.name,
         planned=plan.header.videos,
-        converted=sum(len(m["samples"]) for m in manifests),
+        converted=sum(len(manifest["samples"]) for manifest in manifests),
         quarantined=reasons.total(),
         reasons=dict(sorted(reasons.items())),
         complete=False,
         shards=len(manifests),
-        bytes=sum(m["bytes"] for m in manifests),
+        bytes=sum(manifest["bytes"] for manifest in manifests),
         seconds=seconds,
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

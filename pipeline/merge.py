@@ -10,29 +10,29 @@ import numpy as np
 from .atomic_files import write_atomic
 from .errors import InputError
 from .index import CODECS, INDEX_NAME, SampleIndex
+from .output import DATASET_NAME, SHARD_FOLDER, LocalOutput
 from .plan import PlanHeader
 from .quarantine import Failure, quarantine_csv
 from .shard_writer import read_manifest
-from .stats import write_stats
+from .stats import STATS_NAME, write_stats
 
-DATASET_NAME = "dataset.json"
 QUARANTINE_NAME = "quarantine.csv"
-SHARD_FOLDER = "shards"
 DATASET_VERSION = 1
 
 
-def merge(out: Path, header: PlanHeader) -> dict:
+def merge(output: LocalOutput, header: PlanHeader) -> dict:
     """Build the dataset's files from the manifests of all its shards; returns the content of ``dataset.json``.
 
     Raises:
         InputError: a shard is missing, the counts do not add up to the plan, or nothing was converted.
     """
-    folder = out / SHARD_FOLDER
+    output.gather()
+    out, folder = output.root, output.shards
     manifests = []
     for shard in range(header.shards):
         manifest = read_manifest(folder, shard)
         if manifest is None or manifest["plan"] != header.id:
-            raise InputError(f"{folder}: shard {shard} is not done; run the same convert command again")
+            raise InputError(f"{output.name}: shard {shard} is not done; run the same convert command again")
         manifests.append(manifest)
     failures = [Failure(**failure) for manifest in manifests for failure in manifest["failures"]]
     failures.sort(key=lambda failure: (failure.path, failure.key))
@@ -40,12 +40,15 @@ def merge(out: Path, header: PlanHeader) -> dict:
     converted = sum(len(manifest["samples"]) for manifest in written)
     if converted + len(failures) != header.videos:
         raise InputError(
-            f"{folder}: {converted} + {len(failures)} videos are accounted for, {header.videos} were planned"
+            f"{output.name}: {converted} + {len(failures)} videos are accounted for, {header.videos} were planned"
         )
     write_atomic(out / QUARANTINE_NAME, quarantine_csv(failures))
     if converted == 0:
+        output.written(QUARANTINE_NAME)
         first = f"{failures[0].path}: {failures[0].detail}" if failures else "no videos"
-        raise InputError(f"{out}: none of {header.videos} videos could be converted ({first}); see {QUARANTINE_NAME}")
+        raise InputError(
+            f"{output.name}: none of {header.videos} videos could be converted ({first}); see {QUARANTINE_NAME}"
+        )
     index = build_index(written, header.classes)
     _write_index(index, out / INDEX_NAME)
     dataset = {
@@ -71,9 +74,11 @@ def merge(out: Path, header: PlanHeader) -> dict:
         ],
         "index_sha256": hashlib.sha256((out / INDEX_NAME).read_bytes()).hexdigest(),
     }
-    write_stats(out, dataset, index, failures)
+    write_stats(output, dataset, index, failures)
     text = json.dumps(dataset, indent=1, sort_keys=True).encode() + b"\n"
     write_atomic(out / DATASET_NAME, text)
+    for name in (INDEX_NAME, STATS_NAME, QUARANTINE_NAME, DATASET_NAME):
+        output.written(name)
     return dataset
 
 

@@ -21,6 +21,7 @@ from .errors import InputError
 from .progress import Progress
 from .recipe import Recipe
 from .shard_writer import MAX_KEY, canonical_json
+from .source_tree import remote_facts
 from .sources import Listing, SourceVideo
 
 PLAN_NAME = "plan.jsonl"
@@ -35,7 +36,7 @@ class PlannedVideo:
         path, label, start, end, maybe_cut, offset: see ``SourceVideo``.
         key: its name in the shard, unique in the plan.
         bytes: size when the plan was made.
-        sha256: hash of its content.
+        sha256: hash of its content; of a remote file, the version that its store names, after "remote:".
         fault: reason and detail when it goes to the quarantine list without being tried (missing, duplicate).
     """
 
@@ -249,11 +250,13 @@ def _duplicate_key(number: int) -> str:
 _Place = tuple[str, int, int | None]  # path, offset, length
 
 
-def _hash_files(root: Path, places: list[_Place]) -> dict[_Place, tuple[int, str]]:
-    """(bytes, sha256) of each piece of a file; one that cannot be read is left out."""
+def _hash_files(root: str | Path, places: list[_Place]) -> dict[_Place, tuple[int, str]]:
+    """(bytes, sha256) of each piece of a file, (bytes, version) of a remote one; what cannot be read is left out."""
 
     def one(place: _Place) -> tuple[int, str] | None:
         path, offset, length = place
+        if not isinstance(root, Path):
+            return remote_facts(root, path)
         try:
             if not stat.S_ISREG(os.stat(root / path).st_mode):
                 return None  # opening a pipe would wait for ever

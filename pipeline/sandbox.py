@@ -14,7 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from .quarantine import BadVideo
 from .sandbox_worker import FRAME, send
+from .source_tree import fetched
 
 MAX_ANSWER = 1 << 30
 AHEAD = 8  # tasks per worker that may be finished but not yet taken: bounds memory behind one slow video
@@ -178,6 +180,16 @@ class Pool:
     def _run(self, task: dict | None) -> tuple[dict, bytes]:
         if task is None:
             return {}, b""
+        if "fetch" in task:
+            expect = (task["bytes"], task["sha256"]) if "sha256" in task else None
+            try:
+                with fetched(task["fetch"], expect) as path:
+                    return self._run_local({**task, "path": path})
+            except BadVideo as bad:
+                return {"bad": bad.reason, "detail": bad.detail}, b""
+        return self._run_local(task)
+
+    def _run_local(self, task: dict) -> tuple[dict, bytes]:
         worker = getattr(self._local, "worker", None)
         if worker is None:
             worker = self._local.worker = Worker(self._limits)

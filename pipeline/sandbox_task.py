@@ -68,6 +68,8 @@ def _check_source(file: BinaryIO, task: dict) -> BinaryIO:
     whole = os.fstat(file.fileno()).st_size
     if not task["offset"] and whole != task["bytes"]:
         raise BadVideo("changed", f"{whole} bytes, {task['bytes']} when the plan was made")
+    if task["sha256"].startswith("remote:"):  # its version was compared when it was fetched
+        return file
     length = task["bytes"] if task["offset"] else None
     size, digest = content_sha256(file, task["offset"], length)
     if size != task["bytes"]:

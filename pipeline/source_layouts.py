@@ -8,6 +8,7 @@ from typing import Literal
 from .errors import InputError
 from .source_lists import list_with_labels
 from .source_shards import list_shards
+from .source_tree import open_tree
 from .sources import Listing, keep_only, list_class_folders
 
 
@@ -61,16 +62,18 @@ def find_videos(config: SourceConfig) -> Listing:
         InputError: the source or its list cannot be used.
     """
     classes = read_classes(config.classes) if config.classes is not None else None
-    root, layout = Path(config.source), config.layout
+    tree, layout = open_tree(config.source), config.layout
     if (config.labels is None) != (layout in ("auto", "folders", "webdataset")) and layout != "auto":
         need = "needs --labels" if config.labels is None else "takes no --labels"
         raise InputError(f"layout {layout} {need}")
     if config.labels is not None:
-        listing = list_with_labels(root, Path(config.labels), layout, config.split, classes)
-    elif layout == "webdataset" or (layout == "auto" and any(root.glob("*.tar"))):
-        listing = list_shards(root, classes)
+        listing = list_with_labels(tree, Path(config.labels), layout, config.split, classes)
+    elif layout == "webdataset" or (
+        layout == "auto" and any("/" not in name for name in tree.files(frozenset({".tar"})))
+    ):
+        listing = list_shards(tree, classes)
     else:
-        listing = list_class_folders(root, classes)
+        listing = list_class_folders(tree, classes)
     return listing if config.only is None else keep_only(listing, config.only)
 
 

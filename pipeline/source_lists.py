@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import InputError
-from .sources import Listing, SourceVideo, class_key, class_numbers, require_folder, videos_below
+from .source_tree import VIDEO_SUFFIXES, LocalTree, RemoteTree
+from .sources import Listing, SourceVideo, class_key, class_numbers
 
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 
@@ -43,12 +44,16 @@ class VideoList:
 
 
 def list_with_labels(
-    root: Path, labels: Path, layout: str = "auto", split: str | None = None, classes: tuple[str, ...] | None = None
+    tree: LocalTree | RemoteTree,
+    labels: Path,
+    layout: str = "auto",
+    split: str | None = None,
+    classes: tuple[str, ...] | None = None,
 ) -> Listing:
-    """List the videos that ``labels`` names, found anywhere below ``root``.
+    """List the videos that ``labels`` names, found anywhere in ``tree``.
 
     Args:
-        root: the folder with the videos.
+        tree: the source's files.
         labels: the list: a file, or for HMDB51 the folder of ``*_test_splitN.txt``.
         layout: ``auto`` or a key of ``READERS``.
         split: only this part of the list (Kinetics: ``train``; HMDB51: ``train1``).
@@ -57,7 +62,6 @@ def list_with_labels(
     Raises:
         InputError: the list cannot be read, names no video, or names a class that ``classes`` lacks.
     """
-    require_folder(root)
     if not labels.exists():
         raise InputError(f"{labels}: no such file; expected the list of videos and their classes")
     reader = READERS[detect(labels) if layout == "auto" else layout]
@@ -68,7 +72,7 @@ def list_with_labels(
     if not found.rows:
         only = f" of split {split!r}" if split else ""
         raise InputError(f"{labels}: names no video{only}; see `unstill audit --help` for the layouts")
-    return list_from_rows(root, labels, found, classes)
+    return list_from_rows(tree, labels, found, classes)
 
 
 def detect(labels: Path) -> str:
@@ -181,12 +185,14 @@ READERS: dict[str, Callable[[Path, str | None], VideoList]] = {
 }
 
 
-def list_from_rows(root: Path, labels: Path, found: VideoList, classes: tuple[str, ...] | None) -> Listing:
+def list_from_rows(
+    tree: LocalTree | RemoteTree, labels: Path, found: VideoList, classes: tuple[str, ...] | None
+) -> Listing:
     """Find each row's file and number its class; what is not there is missing, what comes again is a duplicate."""
     names = classes or found.classes or _sorted_names(found.rows)
     numbers = class_numbers(names)
     by_number = found.classes is None and all(row.label.isdecimal() for row in found.rows)
-    files = _Files(root)
+    files, root = _Files(tree.files(VIDEO_SUFFIXES)), tree.root
     videos: dict[tuple, SourceVideo] = {}
     missing, duplicates = {}, []
     for row in found.rows:
@@ -219,10 +225,9 @@ def list_from_rows(root: Path, labels: Path, found: VideoList, classes: tuple[st
 
 
 class _Files:
-    """All videos below a root, found by path, by path without suffix, and by name alone."""
+    """All videos of a source, found by path, by path without suffix, and by name alone."""
 
-    def __init__(self, root: Path):
-        paths = videos_below(root)
+    def __init__(self, paths: list[str]):
         self.all = set(paths)
         self._by_stem: dict[str, list[str]] = {}
         self._by_name: dict[str, list[str]] = {}

@@ -9,13 +9,14 @@ from pathlib import Path
 from .errors import InputError
 from .quarantine import printable
 from .shard_reader import Malformed, Member, members, read_member
-from .sources import Listing, SourceVideo, class_key, class_numbers, is_video, require_folder
+from .source_tree import LocalTree, RemoteTree, is_video
+from .sources import Listing, SourceVideo, class_key, class_numbers
 
 MAX_TEXT = 1 << 20  # bytes of a label component
 
 
-def list_shards(root: Path, classes: tuple[str, ...] | None = None) -> Listing:
-    """List the videos in ``root/**/*.tar``.
+def list_shards(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = None) -> Listing:
+    """List the videos in all ``.tar`` files of a local source.
 
     A sample is a run of members with one key. Its class is the name in KEY.json (``class``, ``label`` or ``cls``), else
     the content of KEY.cls, else a number in KEY.json.
@@ -23,8 +24,10 @@ def list_shards(root: Path, classes: tuple[str, ...] | None = None) -> Listing:
     Raises:
         InputError: a tar cannot be read to its end, a sample has no class, or there are no tars or no videos.
     """
-    require_folder(root)
-    tars = sorted(str(path.relative_to(root)) for path in root.rglob("*.tar") if path.is_file())
+    root = tree.root
+    if not isinstance(root, Path):
+        raise InputError(f"{root}: WebDataset tars are converted from a local folder only; copy them first")
+    tars = tree.files(frozenset({".tar"}))
     if not tars:
         raise InputError(f"{root}: holds no .tar files; expected WebDataset shards")
     found: list[tuple[str, Member, str]] = []

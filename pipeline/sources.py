@@ -10,11 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .errors import InputError
-
-# Only decides which files are looked at: what a file is, its content says.
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .m2ts .mts .flv .wmv .asf .3gp .3g2 .ogv .ogg .vob .ivf".split()
-)
+from .source_tree import VIDEO_SUFFIXES, LocalTree, RemoteTree
 
 
 @dataclass(frozen=True)
@@ -50,7 +46,7 @@ class Listing:
     """Everything a source offers, in a fixed order.
 
     Attributes:
-        root: the folder that the paths are relative to.
+        root: the folder, or the address, that the paths are relative to.
         classes: class names in label order.
         videos: videos found, ordered by path and part.
         missing: videos that a list names but that are not there.
@@ -58,7 +54,7 @@ class Listing:
         unlisted: number of video files that the list does not name.
     """
 
-    root: Path
+    root: Path | str
     classes: tuple[str, ...]
     videos: tuple[SourceVideo, ...]
     missing: tuple[SourceVideo, ...] = ()
@@ -71,32 +67,33 @@ class Listing:
         return [name for label, name in enumerate(self.classes) if label not in seen]
 
 
-def list_class_folders(root: Path, classes: tuple[str, ...] | None = None) -> Listing:
-    """List ``root/<class>/**/*.<video suffix>``; classes in sorted order.
+def list_class_folders(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = None) -> Listing:
+    """List ``<class>/**/*.<video suffix>``; classes in sorted order.
 
     Args:
-        root: the folder.
+        tree: the source's files.
         classes: fixes the label set; a class folder that it does not name is an error.
 
     Raises:
-        InputError: no such folder, no class folders, no videos, or a folder that ``classes`` does not name.
+        InputError: no class folders, no videos, or a folder that ``classes`` does not name.
     """
-    require_folder(root)
-    found = {entry.name: entry.path for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith(".")}
+    found = tree.folders()
+    files = tree.files(VIDEO_SUFFIXES)
     if not found:
-        hint = "videos lie directly in it; " if any(is_video(e.name) for e in os.scandir(root)) else ""
-        raise InputError(f"{root}: has no class folders; {hint}expected {root.name}/<class>/<video>.mp4")
-    names = classes if classes is not None else tuple(sorted(found))
+        hint = "videos lie directly in it; " if files else ""
+        raise InputError(f"{tree.root}: has no class folders; {hint}expected {tree.root}/<class>/<video>.mp4")
+    names = classes if classes is not None else tuple(found)
     labels = class_numbers(names)
-    if unknown := sorted(name for name in found if class_key(name) not in labels):
-        raise InputError(f"{root / unknown[0]}: class {unknown[0]!r} is not in the given list of {len(names)} classes")
-    videos = []
-    for name, folder in found.items():
-        videos += [SourceVideo(f"{name}/{path}", labels[class_key(name)]) for path in videos_below(folder)]
+    if unknown := [name for name in found if class_key(name) not in labels]:
+        raise InputError(
+            f"{tree.root}/{unknown[0]}: class {unknown[0]!r} is not in the given list of {len(names)} classes"
+        )
+    in_folders = (path for path in files if "/" in path)
+    videos = [SourceVideo(path, labels[class_key(path.split("/")[0])]) for path in in_folders]
     if not videos:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise InputError(f"{root}: no videos in its {len(found)} class folders; looked for {suffixes}")
-    return Listing(root, names, tuple(sorted(videos, key=lambda v: v.path)))
+        raise InputError(f"{tree.root}: no videos in its {len(found)} class folders; looked for {suffixes}")
+    return Listing(tree.root, names, tuple(videos))
 
 
 def class_key(name: str) -> str:
@@ -146,31 +143,3 @@ def keep_only(listing: Listing, ids: Path) -> Listing:
         missing=tuple(replace(video, label=renumbered[video.label]) for video in missing),
         duplicates=(),
     )
-
-
-def require_folder(root: Path) -> None:
-    """Raises InputError unless ``root`` is a folder."""
-    if not root.is_dir():
-        problem = "not a folder" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {problem}; expected the folder that holds the videos")
-
-
-def videos_below(folder: str | os.PathLike) -> list[str]:
-    """Sorted paths of videos relative to ``folder``; hidden files and links that lead to folders are left out."""
-    found, pending = [], [""]
-    while pending:
-        below = pending.pop()
-        for entry in os.scandir(os.path.join(folder, below)):
-            if entry.name.startswith("."):
-                continue
-            path = f"{below}/{entry.name}" if below else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(path)
-            elif is_video(entry.name) and not entry.is_dir():
-                found.append(path)
-    return sorted(found)
-
-
-def is_video(name: str) -> bool:
-    """Whether the file's suffix is one of a video."""
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

@@ -12,6 +12,7 @@ import numpy as np
 
 from .atomic_files import write_atomic
 from .index import SampleIndex
+from .output import LocalOutput
 from .quarantine import Failure, printable
 
 STATS_NAME = "stats.html"
@@ -20,11 +21,11 @@ FAILURES_SHOWN = 200
 BINS = 24
 
 
-def write_stats(root: Path, dataset: dict, index: SampleIndex, failures: list[Failure]) -> None:
+def write_stats(output: LocalOutput, dataset: dict, index: SampleIndex, failures: list[Failure]) -> None:
     """Write the page into the dataset's folder.
 
     Args:
-        root: the dataset's folder; its shards are read for the contact sheet.
+        output: the dataset's place; its shards are read for the contact sheet.
         dataset: the content of ``dataset.json``.
         index, failures: the samples, and the quarantined videos.
     """
@@ -46,25 +47,25 @@ def write_stats(root: Path, dataset: dict, index: SampleIndex, failures: list[Fa
         reasons=_bars(sorted(dataset["reasons"].items(), key=lambda reason: -reason[1])),
         failures=[(printable(f.path), f.reason, printable(f.detail)) for f in failures[:FAILURES_SHOWN]],
         more_failures=max(0, len(failures) - FAILURES_SHOWN),
-        pictures=contact_sheet(root, index),
+        pictures=contact_sheet(output, index),
     )
-    write_atomic(root / STATS_NAME, page.encode())
+    write_atomic(output.root / STATS_NAME, page.encode())
 
 
-def contact_sheet(root: Path, index: SampleIndex) -> list[tuple[str, str, str]]:
+def contact_sheet(output: LocalOutput, index: SampleIndex) -> list[tuple[str, str, str]]:
     """(key, class, JPEG as base64) of up to ``PICTURES`` samples, spread evenly over the dataset's order."""
     rows = np.unique(np.linspace(0, len(index) - 1, min(PICTURES, len(index))).astype(int))
-    return [(index.key(row), index.classes[index.label[row]], _picture(root, index, row)) for row in rows.tolist()]
+    return [(index.key(row), index.classes[index.label[row]], _picture(output, index, row)) for row in rows.tolist()]
 
 
-def _picture(root: Path, index: SampleIndex, row: int) -> str:
+def _picture(output: LocalOutput, index: SampleIndex, row: int) -> str:
     """The middle frame of one sample; only its GOP is read."""
     middle = int(index.frames[row]) // 2
     first = index.fragment_row[row] + middle // int(index.gop[row])
     init = int(index.init_bytes[row])
     begin = init if first == index.fragment_row[row] else int(index.fragment_end[first - 1])
-    with open(root / index.shard_names[index.shard[row]], "rb") as file:
-        file.seek(index.mp4_offset[row])
+    with output.open_shard(index.shard_names[index.shard[row]]) as file:
+        file.seek(int(index.mp4_offset[row]))
         header = file.read(init)
         file.seek(int(index.mp4_offset[row]) + begin)
         data = header + file.read(int(index.fragment_end[first]) - begin)

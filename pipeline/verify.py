@@ -19,7 +19,8 @@ import numpy as np
 from .errors import InputError
 from .fragments import fragment_table
 from .index import CODECS, INDEX_NAME, SampleIndex
-from .merge import DATASET_NAME, SHARD_FOLDER, build_index, read_dataset
+from .merge import build_index, read_dataset
+from .output import DATASET_NAME, SHARD_FOLDER
 from .progress import Progress
 from .quarantine import printable
 from .sandbox import Limits, Pool

@@ -42,7 +42,7 @@ def convert(options: ConvertConfig) -> int:
     for reason, count in sorted(report.reasons.items(), key=lambda item: -item[1]):
         print(f"  {count} quarantined: {reason}")
     if report.quarantined:
-        print(f"  each one with its reason: {report.out / 'quarantine.csv'}")
+        print(f"  each one with its reason: {report.out}/quarantine.csv")
     return 0
 
 
