@@ -1,5 +1,6 @@
 """One process or many: ranks, the process group, and agreement between them."""
 
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..pipeline.errors import InputError
 
 TIMEOUT = timedelta(minutes=10)  # of any collective: a lost rank ends the others within it
+_groups = itertools.count()  # process groups that this process has joined
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,9 @@ def process_group(device: str) -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
         # torchrun keeps one store over restarts, and a restarted process may find the dead one's address in it
-        # (pytorch issue 135712; here 3 of 4 restarts failed to connect), so each attempt has keys of its own
-        store = dist.PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+        # (pytorch issue 135712; here 3 of 4 restarts failed to connect), so each group has keys of its own
+        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
+        store = dist.PrefixStore(f"attempt {restart} group {next(_groups)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
         joined = True
     try:
