@@ -24,7 +24,7 @@ class DemoBench:
 
 
 def bars(baseline: dict[str, float], albar: dict[str, float]) -> dict[str, bool]:
-    """What one seed must show, in percent: ALBAR keeps the accuracy, and reads motion where the baseline reads looks."""
+    """What one seed must show (percent): ALBAR keeps the accuracy, and reads motion where the baseline reads looks."""
     return {
         "ALBAR iid >= baseline iid - 2": albar["iid"] >= baseline["iid"] - 2,
         "baseline contrasted <= 20": baseline["contrasted"] <= 20,
