@@ -70,6 +70,8 @@ class ConvertConfig(SourceConfig):
     """Megabytes that one video may take beyond the idle worker (about 80 MB) before it is quarantined."""
     max_megapixels: float = 10.0
     """Videos with larger pictures are quarantined."""
+    max_file_mb: float = 4096.0
+    """Larger source files are quarantined."""
 
     def __post_init__(self):
         checks = [
@@ -81,6 +83,8 @@ class ConvertConfig(SourceConfig):
             (self.samples_per_shard >= 1, f"samples_per_shard is {self.samples_per_shard}, expected at least 1"),
             (self.workers >= 0, f"workers is {self.workers}, expected 0 (one a core) or more"),
             (self.timeout > 0, f"timeout is {self.timeout}, expected above 0 seconds"),
+            (self.max_megapixels > 0, f"max_megapixels is {self.max_megapixels}, expected above 0"),
+            (self.max_file_mb > 0, f"max_file_mb is {self.max_file_mb}, expected above 0"),
             (self.memory_mb >= 16, f"memory_mb is {self.memory_mb}, expected at least 16"),
         ]
         for good, problem in checks:
@@ -97,6 +101,7 @@ class ConvertConfig(SourceConfig):
             quality=self.quality,
             max_seconds=self.max_seconds,
             max_megapixels=self.max_megapixels,
+            max_file_mb=self.max_file_mb,
         )
 
     def limits(self) -> Limits:

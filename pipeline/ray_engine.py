@@ -57,7 +57,7 @@ def convert_shards_on_ray(
                     f"engine ray: shard {task.shard} failed on {RETRIES + 1} nodes ({type(error).__name__}); "
                     "look at the nodes' memory and disks, then run the same command again"
                 ) from error
-            progress.advance(len(task.videos), note=failure_note(reasons))
+            progress.advance(len(task.videos), note=failure_note(reasons).removeprefix(", "))
 
 
 def _convert_one(header: PlanHeader, task: ShardTask, root: str | Path, out: str, limits: Limits) -> Counter:

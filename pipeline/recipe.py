@@ -27,6 +27,7 @@ class Recipe:
     quality: int | None
     max_seconds: float | None
     max_megapixels: float
+    max_file_mb: float
 
 
 def output_size(width: int, height: int, short_side: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """The work of a conversion: planned videos through the sandbox into finished shards."""
 
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def convert_shards(
                 yield (task.shard, video), _request(video, root, recipe)
             yield (task.shard, None), None
 
-    writer, reasons = None, Counter()
+    writer, reasons, read, start = None, Counter(), 0, time.monotonic()
     with Pool(workers, limits) as pool:
         try:
             for (shard, video), answer, mp4 in pool.map(requests()):
@@ -67,29 +68,38 @@ def convert_shards(
                     continue
                 if writer is None:
                     writer = ShardWriter(output.shards, shard, header.id)
-                if video.fault is not None:
-                    answer = dict(zip(("bad", "detail"), video.fault, strict=True))
+                if (refusal := _refusal(video, recipe)) is not None:
+                    answer = dict(zip(("bad", "detail"), refusal, strict=True))
                 if "bad" in answer:
                     writer.failures.append(Failure(video.path, video.key, answer["bad"], answer["detail"]))
                     reasons[answer["bad"]] += 1
                 else:
                     writer.add(video.key, video.label, header.classes[video.label], video.path, answer, mp4)
+                read += video.bytes
                 if progress is not None:
-                    progress.advance(note=failure_note(reasons))
+                    rate = read / 1e6 / max(time.monotonic() - start, 1e-6)
+                    progress.advance(note=f"{rate:.1f} MB/s read" + failure_note(reasons))
         finally:
             if writer is not None:
                 writer.discard()
 
 
 def _request(video: PlannedVideo, root: str | Path, recipe: dict) -> dict | None:
-    if video.fault is not None:
+    if _refusal(video, recipe) is not None:
         return None
     fields = ("offset", "bytes", "sha256", "start", "end", "maybe_cut")
     return {**place_of(root, video.path), **{name: getattr(video, name) for name in fields}, "recipe": recipe}
+
+
+def _refusal(video: PlannedVideo, recipe: dict) -> tuple[str, str] | None:
+    """(reason, detail) when the video is not even to be opened."""
+    if video.bytes > recipe["max_file_mb"] * 1e6:
+        return "too_large", f"{video.bytes / 1e6:.0f} MB is more than {recipe['max_file_mb']:g} MB"
+    return video.fault
 
 
 def failure_note(reasons: Counter) -> str:
     """Failures by reason, for the end of a progress line."""
     if not reasons:
         return ""
-    return f"{reasons.total()} quarantined ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})"
+    return f", {reasons.total()} quarantined ({', '.join(f'{n} {reason}' for reason, n in reasons.most_common(3))})"

@@ -158,6 +158,14 @@ def kinds() -> dict[str, tuple[bytes, tuple[str, ...] | int]]:
     }
 
 
+def test_large_files_are_not_even_opened(convert_config, tmp_path):
+    (tmp_path / "source" / "c").mkdir(parents=True)
+    (tmp_path / "source" / "c" / "small.mp4").write_bytes(encode(4))
+    (tmp_path / "source" / "c" / "large.mp4").write_bytes(bytes(200_000))
+    report = convert(convert_config(tmp_path / "source", tmp_path / "out", max_file_mb=0.1))
+    assert report.reasons == {"too_large": 1} and report.converted == 1
+
+
 def test_every_kind_of_media_has_its_fate(convert_config, tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     (source / "c").mkdir(parents=True)

@@ -13,7 +13,15 @@ from unstill.pipeline.quarantine import BadVideo
 from unstill.pipeline.recipe import Recipe, output_rate, output_size
 from unstill.pipeline.transcode import transcode
 
-RECIPE = {"short_side": 64, "fps": None, "gop": 5, "quality": None, "max_seconds": None, "max_megapixels": 1.0}
+RECIPE = {
+    "short_side": 64,
+    "fps": None,
+    "gop": 5,
+    "quality": None,
+    "max_seconds": None,
+    "max_megapixels": 1.0,
+    "max_file_mb": 100.0,
+}
 
 
 def recipe(**changes) -> Recipe:

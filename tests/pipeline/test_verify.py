@@ -12,6 +12,8 @@ import zlib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.verify import Fault, verify
@@ -206,3 +208,30 @@ def test_manifests_that_lead_elsewhere(copy):
     dataset["shards"][0]["name"] = "shards/fifo.tar"
     path.write_text(json.dumps(dataset))
     assert any("not a plain file" in str(fault) for fault in problems(copy))
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_mutation_of_a_shard_raises(data, converted, tmp_path):
+    """Whatever bytes a shard holds: the answer is a list of faults that name it, and never an exception."""
+    shard = bytearray((converted / "shards" / "00002.tar").read_bytes())
+    length = len(shard)
+    for _ in range(data.draw(st.integers(1, 4))):
+        # mostly into headers, tables and JSON, where a byte decides most
+        base = data.draw(st.sampled_from([0, 512, length // 3 // 512 * 512, length // 2 // 512 * 512, length - 2048]))
+        position = min(base + data.draw(st.integers(0, 600)), len(shard) - 1)
+        kind = data.draw(st.sampled_from(["flip", "zero", "digit", "cut", "insert", "swap"]))
+        if kind == "cut":
+            del shard[position:]
+        elif kind == "insert":
+            shard[position:position] = data.draw(st.binary(min_size=1, max_size=600))
+        elif kind == "swap":
+            shard[position : position + 512], shard[:512] = shard[:512], shard[position : position + 512]
+        else:
+            shard[position] = {"flip": shard[position] ^ 1, "zero": 0, "digit": 0x37}[kind]
+        if not shard:
+            break
+    path = tmp_path / "mutated.tar"
+    path.write_bytes(shard)
+    faults = verify(path, workers=1, decode=False)
+    assert all(fault.shard == "mutated.tar" and str(fault).isprintable() for fault in faults)
