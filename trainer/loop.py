@@ -35,7 +35,7 @@ from .preemption import Preempted, StopRequest
 from .step import LossModule, compile_loss, translate
 from .supported import refuse_unsupported
 from .train_state import TrainState
-from .update import Prepare, Update
+from .update import Prepare, Update, clip_options
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +90,9 @@ def train(
             watch = Watch(config, data, steps, ranks, writers, state)
             loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
             with watch, loader as batches:
-                for clips in watch.timed(batches):
+                for clips, following in watch.timed(batches, ahead=config.step.fused_boundary):
                     with explained(config):
-                        update(clips)
+                        update(clips, following)
                     if watch.due(state.step):
                         watch.record(state, update.learning_rate(state.step - 1))
                     stopping = state.step < steps and should_stop(config, stop, ranks, state.step)
@@ -137,7 +137,8 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
         meter=Meter(ranks.device, ranks.world_size),
         average=WeightAverage(model, config.step.ema) if config.step.ema else None,
     )
-    loss = LossModule(model, config.method, torch.bfloat16 if config.step.precision == "bf16" else None)
+    autocast = torch.bfloat16 if config.step.precision == "bf16" else None
+    loss = LossModule(model, config.method, autocast, clip_options(config))
     compile_loss(loss, config.step.compile)  # before wrapping: the gradient hooks stay outside of the graphs
     return state, Update(config, state, wrap(loss, ranks), steps, ranks.rank)
 
@@ -157,7 +158,7 @@ def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) 
         world_size=ranks.world_size,
         config=config.loader,
         bad_clips=config.out / "bad_clips.csv",
-        prepare=Prepare(config),
+        prepare=None if config.step.fused_boundary else Prepare(config),
     )
 
 
@@ -242,17 +243,22 @@ class Watch:
         if self._writers is not None:
             self._writers.close()
 
-    def timed(self, batches) -> Iterator[Clips]:
-        """The batches, with the time spent waiting for each added up."""
+    def timed(self, batches, ahead: bool) -> Iterator[tuple[Clips, Clips | None]]:
+        """The batches, each with the following one if ``ahead`` is set; the time spent waiting for them is added up."""
         iterator = iter(batches)
-        while True:
+
+        def wait() -> Clips | None:
             begin = time.monotonic()
             clips = next(iterator, None)
             self._waited += time.monotonic() - begin
-            if clips is None:
-                return
-            yield clips
+            return clips
+
+        clips = wait()
+        while clips is not None:
+            following = wait() if ahead else None
+            yield clips, following
             self._window_steps += 1
+            clips = following if ahead else wait()
 
     def due(self, step: int) -> bool:
         """Whether to log after this step."""

@@ -1,6 +1,6 @@
 """The loss of one batch as one module: both forwards, the inner gradient and the weighted sum.
 
-    LossModule(model, method)(motion, static, target, penalise) -> loss, terms
+    LossModule(model, method)(motion, static, target, penalise) -> loss, terms, None
 
 It is what gets compiled (one forward and one backward graph, no graph break) and what DistributedDataParallel wraps;
 the only ``backward`` is called outside. Eager and compiled are the same code, held together by a float64 test.
@@ -8,13 +8,14 @@ the only ``backward`` is called outside. Eager and compiled are the same code, h
 
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch._dynamo
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..kernels import static_losses, step_boundary, weighted_loss
 from ..pipeline.errors import InputError
 from .methods import Method
 
@@ -33,6 +34,9 @@ class StepConfig:
     """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
     clip_grad: float = 0.0
     """Largest norm of the whole gradient; a longer one is scaled down to it. 0: no clipping."""
+    fused_boundary: bool = False
+    """Make the next step's clips in the launch that computes this step's losses: the same numbers to the bit. The next
+    clips then lie in memory while this step's backward runs, and the loader no longer prepares them ahead."""
     ema: float = 0.0
     """Decay of a moving average of the weights, kept beside them and preferred by export and evaluation; 0: none."""
     deterministic: bool = False
@@ -51,6 +55,20 @@ class StepConfig:
             raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")
 
 
+class Upcoming(NamedTuple):
+    """What the next step's clips are made from, for the fused boundary.
+
+    Attributes:
+        frames: uint8 (B,T,H,W,3), augmented.
+        flip: bool (B,).
+        static_index: int64 (B,).
+    """
+
+    frames: Tensor
+    flip: Tensor
+    static_index: Tensor
+
+
 class LossModule(nn.Module):
     """A network and the loss of a method on it.
 
@@ -58,18 +76,26 @@ class LossModule(nn.Module):
         model: clips (B,3,T,h,w) -> logits (B,C).
         method: see ``methods``.
         autocast: dtype that the forwards run in, or None for the weights' own.
+        clip_options: how the fused boundary makes the next clips: options of ``kernels.clip_prep``.
     """
 
-    def __init__(self, model: nn.Module, method: Method, autocast: torch.dtype | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        method: Method,
+        autocast: torch.dtype | None = None,
+        clip_options: dict[str, Any] | None = None,
+    ):
         super().__init__()
         self.model = model
         self.method = method
         self.autocast = autocast
+        self.clip_options = clip_options
 
     def forward(
-        self, motion: Tensor, static: Tensor | None, target: Tensor, penalise: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The method's loss and its detached terms.
+        self, motion: Tensor, static: Tensor | None, target: Tensor, penalise: bool, upcoming: Upcoming | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor | None] | None]:
+        """The method's loss, its detached terms, and the next step's clips.
 
         Args:
             motion: (B,3,T,h,w), normalised.
@@ -77,8 +103,31 @@ class LossModule(nn.Module):
                 requires grad: dynamo takes no gradient by a tensor that has a history.
             target: int64 (B,) or soft (B,C).
             penalise: whether the method takes its gradient penalty; a Python bool, so each value compiles once.
+            upcoming: what to make the next clips from, or None.
+
+        Returns:
+            ``(loss, terms, clips)``: clips is (motion, static or None) of the next step, None without ``upcoming``.
         """
-        return self.method.loss(self.logits, motion, static, target, penalise=penalise)
+        clips = None
+
+        def rows(logits, target, n_motion, ce_weight, negent_weight, label_smoothing=0.0):
+            nonlocal clips
+            if upcoming is None:
+                ce, negent, _ = static_losses(logits, target, n_motion, label_smoothing)
+                return weighted_loss(ce, negent, ce_weight, negent_weight), ce, negent
+            frames, flip, static_index = upcoming
+            both = step_boundary(
+                *(logits, target, n_motion, ce_weight, negent_weight, frames),
+                flip=flip,
+                t_idx=static_index,
+                label_smoothing=label_smoothing,
+                **self.clip_options,
+            )
+            clips = both.motion, both.static
+            return both.loss, both.ce, both.negent
+
+        loss, terms = self.method.loss(self.logits, rows, motion, static, target, penalise=penalise)
+        return loss, terms, clips
 
     def logits(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
         """Logits (B,C) of at least float32."""

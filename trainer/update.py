@@ -1,6 +1,8 @@
 """One training step: clips -> loss -> gradient -> guarded update. Nothing in it waits for the device."""
 
 import hashlib
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +12,21 @@ from ..pipeline.loader import Clips
 from .config import TrainConfig
 from .optim import set_learning_rate
 from .schedule import multiplier
-from .step import static_leaf
+from .step import Upcoming, static_leaf
 from .torus_roll import torus_roll
 from .train_state import TrainState
+
+
+def clip_options(config: TrainConfig) -> dict[str, Any]:
+    """How the run's clips are made: options of ``kernels.clip_prep``."""
+    return {
+        "mean": config.mean,
+        "std": config.std,
+        # float32 under autocast, too: the penalty differentiates by the static clip, and its norm is a float32 one
+        "dtype": torch.float64 if config.step.precision == "fp64" else torch.float32,
+        "layout": "channels_last_3d" if config.step.channels_last else "ncdhw",
+        "static": config.method.static,
+    }
 
 
 class Prepare:
@@ -23,20 +37,17 @@ class Prepare:
     """
 
     def __init__(self, config: TrainConfig):
-        self._roll = config.torus_roll
-        self._options = {
-            "mean": config.mean,
-            "std": config.std,
-            # float32 under autocast, too: the penalty differentiates by the static clip, and its norm is a float32 one
-            "dtype": torch.float64 if config.step.precision == "fp64" else torch.float32,
-            "layout": "channels_last_3d" if config.step.channels_last else "ncdhw",
-            "static": config.method.static,
-        }
+        self._roll, self._options = config.torus_roll, clip_options(config)
 
     def __call__(self, clips: Clips) -> tuple[Tensor, Tensor | None]:
         """(motion (B,3,T,h,w), static of the same shape or None)."""
+        frames, flip, static_index = self.upcoming(clips)
+        return clip_prep(frames, flip=flip, t_idx=static_index, **self._options)
+
+    def upcoming(self, clips: Clips) -> Upcoming:
+        """The augmented frames and what else the clips are made from."""
         frames = torus_roll(clips.frames, clips.draws) if self._roll else clips.frames
-        return clip_prep(frames, flip=clips.flip, t_idx=clips.static_index, **self._options)
+        return Upcoming(frames, clips.flip, clips.static_index)
 
 
 class Update:
@@ -55,21 +66,33 @@ class Update:
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.model.parameters() if p.requires_grad]
         self._replays_graphs = config.step.compile == "reduce-overhead" and config.device == "cuda"
+        self._made: tuple[Tensor, Tensor | None] | None = None  # this step's clips, made by the last one's boundary
 
-    def __call__(self, clips: Clips) -> None:
-        """One step on this rank's clips of the global batch."""
+    def __call__(self, clips: Clips, following: Clips | None = None) -> None:
+        """One step.
+
+        Args:
+            clips: this rank's part of the global batch.
+            following: the next step's, for the fused boundary; None in the last step.
+        """
         config, state = self._config, self._state
         step, parts = state.step, config.step.accumulate
         # dropout is a function of (seed, step, rank) as well: there is no random state to save
         torch.manual_seed(_fold(config.seed, step, self._rank))
         set_learning_rate(state.optimiser, self.learning_rate(step))
         state.guard.before()
-        motion, static = clips.prepared if clips.prepared is not None else self._prepare(clips)
+        motion, static = self._made or clips.prepared or self._prepare(clips)
+        upcoming = None
+        if config.step.fused_boundary:
+            # the last step makes clips that nobody needs: a step without would be another graph to compile
+            upcoming = self._prepare.upcoming(clips if following is None else following)
         penalise = config.method.penalises(step)
         total = 0.0
         for part in range(parts):
-            loss = self._part(motion, static, clips.label, penalise, part, parts)
-            total = total + loss.detach()
+            rows = slice(part * len(clips) // parts, (part + 1) * len(clips) // parts)
+            still = static_leaf(static if static is None or parts == 1 else static[rows], penalise)
+            batch = (motion[rows], still, clips.label[rows], penalise, upcoming if part + 1 == parts else None)
+            total = total + self._forward_backward(batch, parts, last=part + 1 == parts)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if config.step.clip_grad:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, config.step.clip_grad, norm)
@@ -84,23 +107,17 @@ class Update:
         """The base learning rate in a step."""
         return self._config.optimiser.lr * multiplier(self._config.schedule, step, self._steps)
 
-    def _part(self, motion, static, label, penalise: bool, part: int, parts: int) -> Tensor:
-        if parts > 1:
-            rows = slice(part * len(label) // parts, (part + 1) * len(label) // parts)
-            motion, label = motion[rows], label[rows]
-            static = None if static is None else static[rows]
+    def _forward_backward(self, batch: tuple, parts: int, last: bool) -> Tensor:
         if self._replays_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        hold = getattr(self._loss, "no_sync", None) if part + 1 < parts else None  # gradients travel once a step
-        if hold is None:
-            return self._forward_backward(motion, static, label, penalise, parts)
-        with hold():
-            return self._forward_backward(motion, static, label, penalise, parts)
-
-    def _forward_backward(self, motion, static, label, penalise: bool, parts: int) -> Tensor:
-        loss, terms = self._loss(motion, static_leaf(static, penalise), label, penalise)
-        (loss / parts if parts > 1 else loss).backward()
+        # under DDP gradients travel once a step
+        with nullcontext() if last else getattr(self._loss, "no_sync", nullcontext)():
+            loss, terms, clips = self._loss(*batch)
+            (loss / parts if parts > 1 else loss).backward()
         self._state.meter.add({"loss": loss, **terms})
+        if clips is not None and self._replays_graphs:  # the next replay overwrites its outputs
+            clips = tuple(None if clip is None else clip.clone() for clip in clips)
+        self._made = clips
         return loss.detach() / parts
 
 

@@ -27,7 +27,7 @@ def test_every_named_model_has_a_double_backward_that_reaches_all_weights(name):
     static = torch.empty_like(motion).requires_grad_(True)
     logits = model(motion)
     assert logits.shape == (2, 7)
-    loss, _ = LossModule(model, Albar())(motion, static, target, True)
+    loss, _, _ = LossModule(model, Albar())(motion, static, target, True)
     loss.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
     head = dict(model.named_parameters())[head_name(name) + ".weight"]

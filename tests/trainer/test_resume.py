@@ -240,6 +240,15 @@ def test_a_trained_model_loads_with_its_average(folder, whole):
         load_model(folder)
 
 
+def test_the_fused_boundary_gives_the_same_run_to_the_bit(folder, whole):
+    step = dataclasses.replace(run_config(folder).step, fused_boundary=True)
+    seen = []
+    with pytest.raises(Preempted):
+        train(run_config(folder, step=step, stop_after=4), make_loader=loader_of(seen))
+    train(run_config(folder, step=step), make_loader=loader_of(seen))
+    assert digest(folder / "run") == whole[0]
+
+
 def test_memory_format_and_accumulation_survive_a_resume(folder):
     step = StepConfig(precision="fp32", compile="off", channels_last=True, accumulate=2, clip_grad=0.5)
     train(run_config(folder, step=step, out=folder / "a"), make_loader=loader_of())

@@ -23,7 +23,7 @@ def gradients(net, backend, penalise, method=None, autocast=None):
     dtype = next(net.parameters()).dtype
     motion = torch.randn(4, 3, 4, 8, 8, generator=g, dtype=torch.float64).to(dtype)
     static = static_leaf(motion[:, :, 2:3].expand_as(motion).contiguous(), penalise)
-    loss, terms = module(motion, static, torch.tensor([0, 1, 2, 3]), penalise)
+    loss, terms, _ = module(motion, static, torch.tensor([0, 1, 2, 3]), penalise)
     loss.backward()
     return {name: p.grad for name, p in net.named_parameters()}, dict(net.named_buffers()), terms
 

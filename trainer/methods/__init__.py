@@ -5,7 +5,7 @@ A method is a frozen dataclass of its weights with
     static                  "none" or "full": whether it wants static clips
     twice_differentiable    whether any of its steps needs a gradient of a gradient
     penalises(step)         whether this step does
-    loss(logits, motion, static, target, *, penalise) -> (loss, terms)
+    loss(logits, rows, motion, static, target, *, penalise) -> (loss, terms)
 
 ``loss`` runs inside the compiled step: plain tensor code, no host synchronisation, the same in eager.
 """

@@ -16,9 +16,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ...kernels import static_losses
 from ...pipeline.errors import InputError
-from .terms import Logits, agreement, confidently_wrong
+from .terms import Network, RowLosses, agreement, confidently_wrong
 
 # inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
 NORM_EPS = 1e-12
@@ -71,12 +70,13 @@ class Albar:
         return self.w_gp != 0 and step % self.gp_every == 0
 
     def loss(
-        self, logits: Logits, motion: Tensor, static: Tensor, target: Tensor, *, penalise: bool
+        self, logits: Network, rows: RowLosses, motion: Tensor, static: Tensor, target: Tensor, *, penalise: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The ALBAR objective of one batch.
 
         Args:
             logits: the network.
+            rows: cross entropy and negative entropy of rows of logits.
             motion: (B,3,T,h,w), normalised.
             static: (B,3,T,h,w), one frame of each motion clip repeated T times. With ``penalise`` a contiguous leaf
                 that requires grad: all T repeats count as independent variables.
@@ -95,13 +95,13 @@ class Albar:
         else:
             z, zs = logits(motion), logits(static, twice_differentiable=penalise)
             joint = torch.cat([z, zs])
-        ce, negent, _ = static_losses(joint, target, n, label_smoothing=self.label_smoothing)
-        motion_ce, static_ce, static_negent = ce[:n].mean(), ce[n:].mean(), negent[n:].mean()
-        loss = motion_ce - self.w_adv * static_ce + self.w_ent * static_negent
+        ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
+        negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
+        loss, ce, negent = rows(joint, target, n, ce_weight, negent_weight, self.label_smoothing)
         terms = {
-            "ce": motion_ce.detach(),
-            "static_ce": static_ce.detach(),
-            "static_entropy": -static_negent.detach(),
+            "ce": ce[:n].detach().mean(),
+            "static_ce": ce[n:].detach().mean(),
+            "static_entropy": -negent[n:].detach().mean(),
             "top1": agreement(z, target),
             "static_top1": agreement(zs, target),
             "static_flip": confidently_wrong(zs, target),

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from ...kernels import static_losses
-from .terms import Logits, agreement
+from .terms import Network, RowLosses, agreement
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +24,17 @@ class Baseline:
         return False
 
     def loss(
-        self, logits: Logits, motion: Tensor, static: Tensor | None, target: Tensor, *, penalise: bool
+        self,
+        logits: Network,
+        rows: RowLosses,
+        motion: Tensor,
+        static: Tensor | None,
+        target: Tensor,
+        *,
+        penalise: bool,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy; shapes as in ``methods.albar``."""
         z = logits(motion)
-        ce, _, _ = static_losses(z, target, len(z), label_smoothing=self.label_smoothing)
-        loss = ce.mean()
+        weight = z.new_full((len(z),), 1 / len(z))
+        loss, _, _ = rows(z, target, len(z), weight, torch.zeros_like(weight), self.label_smoothing)
         return loss, {"ce": loss.detach(), "top1": agreement(z, target)}

@@ -1,16 +1,78 @@
-"""What methods share: the type of the network they are given, and the quantities that a run watches."""
+"""What methods share: the network as they see it, what most of them need not say, and the quantities a run watches."""
 
-from typing import Protocol
+from pathlib import Path
+from typing import ClassVar, Literal, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class Logits(Protocol):
+class Network(Protocol):
     """The network as a method sees it: clips (B,3,T,h,w) -> logits (B,C) of at least float32."""
+
+    extra: nn.Module | None
+    """What the method's ``module`` made: parameters that are trained beside the network."""
 
     def __call__(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
         """``twice_differentiable``: keep to operations that have a double backward (no fused attention)."""
+        ...
+
+    def with_features(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,C), and what the classifier's last layer saw, (B,D); both of at least float32."""
+        ...
+
+    def apart(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """``with_features`` of another network that has the same layers, in the run's precision."""
+        ...
+
+
+class MethodDefaults:
+    """A method without static clips, penalty, data or parameters of its own."""
+
+    static: ClassVar[Literal["none", "full"]] = "none"
+    twice_differentiable: ClassVar[bool] = False
+    needs_people: ClassVar[bool] = False
+
+    def penalises(self, step: int) -> bool:
+        """Whether ``step`` differentiates through an input gradient."""
+        return False
+
+    def tables(self, data: Path) -> dict[str, Tensor]:
+        """One row for each sample of the dataset at ``data``, in its order; batches get theirs in ``side``."""
+        return {}
+
+    def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module | None:
+        """Parameters of the method's own, trained and saved with the network but not part of it.
+
+        Args:
+            model: the network, before training.
+            head: name of its last layer; empty where it is not known.
+            tables: what ``tables`` returned.
+        """
+        return None
+
+
+class RowLosses(Protocol):
+    """Cross entropy and negative entropy of rows of logits, and their weighted sum (``kernels.static_losses``)."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        target: Tensor,
+        n_motion: int,
+        ce_weight: Tensor,
+        negent_weight: Tensor,
+        label_smoothing: float = 0.0,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """``(loss, ce, negent)``: the weighted sum, differentiable, and both terms of each row, for looking at.
+
+        Args:
+            logits: (R,C); the first ``n_motion`` rows belong to motion clips, the others to static clips.
+            target: labels of the clips, int64 (B,) or soft (B,C).
+            n_motion: number of motion rows.
+            ce_weight, negent_weight: (R,), what each row's terms count.
+            label_smoothing: share of the label's mass that is spread over all classes.
+        """
         ...
 
 
