@@ -1,0 +1,46 @@
+"""BE, background erasing (arXiv 2009.05769): one frame of the clip is laid over all its frames; the label stays.
+
+In the form that StillMix compares with. The original trains without labels, by drawing the erased clip towards the
+clean one.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from .augmentation import BatchAugmentation, Context
+from .batch import Batch, chosen_rows, mix, repeat_frame, share_where, to_device
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundErasing(BatchAugmentation):
+    """Lay one frame of each clip over all its frames."""
+
+    most: float = 0.3
+    """Largest share of the still frame; the share is uniform from 0."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.most <= 1:
+            raise InputError(f"augmentation.most is {self.most}; expected a share from 0 to 1")
+
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """See ``BatchAugmentation``; labels stay."""
+        n, device = len(batch), batch.motion.device
+        chosen = chosen_rows(n, self.prob, rng)
+        frame = to_device(rng.integers(batch.motion.shape[2], size=n), device)
+        share = share_where(n, chosen, 1 - self.most * rng.random(), device)
+        return batch.blended(erase_background(batch.motion, frame, share), static_from=self.static_from)
+
+
+def erase_background(motion: Tensor, frame: Tensor, share: Tensor) -> Tensor:
+    """share * clip + (1 - share) * one of its frames.
+
+    Args:
+        motion: (B,3,T,h,w).
+        frame: int64 (B,), which frame.
+        share: (B,), of the clip.
+    """
+    return mix(motion, repeat_frame(motion, frame), share)

@@ -1,0 +1,125 @@
+"""A batch on its way from the clip kernel to the loss, and what mixing its samples means for each of its tensors.
+
+Samples are never reordered. A blend names each row's ``partner`` and takes everything of that other sample through this
+one index, so that no label, static clip or side tensor can end up beside a foreign clip.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCENE, STATIC_TARGET = "scene", "static_target"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples.
+
+    Attributes:
+        motion: (B,3,T,h,w), normalised.
+        static: the same shape, one frame of each clip repeated, or None.
+        target: int64 (B,), or a distribution over classes, floating (B,C).
+        static_index: int64 (B,), which frame of the clip the static clip repeats.
+        side: more per-sample tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
+            (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
+            ``target``.
+    """
+
+    motion: Tensor
+    static: Tensor | None
+    target: Tensor
+    static_index: Tensor | None = None
+    side: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def rows(self, rows: slice | Tensor) -> "Batch":
+        """Some samples, each with all that is its own."""
+        take = lambda tensor: None if tensor is None else tensor[rows]  # noqa: E731
+        side = {name: tensor[rows] for name, tensor in self.side.items()}
+        return Batch(take(self.motion), take(self.static), self.target[rows], take(self.static_index), side)
+
+    def blended(
+        self,
+        motion: Tensor,
+        partner: Tensor | None = None,
+        *,
+        label_share: Tensor | None = None,
+        scene_share: Tensor | None = None,
+        classes: int = 0,
+        static_from: str = "original",
+    ) -> "Batch":
+        """The batch after its motion clips were blended with those of other samples.
+
+        Args:
+            motion: the blended clips.
+            partner: int64 (B,), the row that each was blended with; itself where it was left alone.
+            label_share: (B,), how much of the label stays the sample's own; None: all of it.
+            scene_share: (B,), how much of the scene's distribution stays the sample's own; None: all of it.
+            classes: C, for labels that become distributions.
+            static_from: "original": static clips, and their labels, stay those of the clips before the blend;
+                "augmented": a frame of the blended clip, with its label.
+        """
+        target, side = self.target, dict(self.side)
+        if label_share is not None:
+            own = distribution(target, classes)
+            target = mix(own, own[partner], label_share)
+        if scene_share is not None and SCENE in side:
+            side[SCENE] = mix(side[SCENE], side[SCENE][partner], scene_share)
+        static = self.static
+        if static is not None and static_from == "augmented":
+            static = repeat_frame(motion, self.static_index)
+        elif static is not None and label_share is not None:
+            side[STATIC_TARGET] = self.target
+        return replace(self, motion=motion, static=static, target=target, side=side)
+
+
+def distribution(target: Tensor, classes: int) -> Tensor:
+    """Labels int64 (B,) as float32 (B,C); distributions are returned as they are."""
+    return target if target.is_floating_point() else F.one_hot(target, classes).float()
+
+
+def mix(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
+    """share * own + (1 - share) * other, one share (B,) a sample."""
+    share = per_sample(share.to(own.dtype), own)
+    return share * own + (1 - share) * other
+
+
+def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
+    """One frame of each clip (B,3,T,h,w), repeated over time; ``index`` int64 (B,)."""
+    frame = clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
+    layout = torch.channels_last_3d if clips.is_contiguous(memory_format=torch.channels_last_3d) else None
+    return frame.expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
+
+
+def per_sample(values: Tensor, like: Tensor) -> Tensor:
+    """(B,) shaped to broadcast over the other axes of ``like`` (B,...)."""
+    return values.view(-1, *(1,) * (like.ndim - 1))
+
+
+def chosen_rows(count: int, prob: float, rng: np.random.Generator) -> np.ndarray:
+    """int64 (n,): the rows that a per-sample coin of this probability picks, ascending."""
+    return np.flatnonzero(rng.random(count) < prob)
+
+
+def shuffled_partners(count: int, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """int64 (count,): each chosen row's partner, a permutation among the chosen; the other rows are their own."""
+    partner = np.arange(count)
+    partner[chosen] = chosen[rng.permutation(len(chosen))]
+    return partner
+
+
+def share_where(count: int, chosen: np.ndarray, share: float, device: torch.device) -> Tensor:
+    """float32 (count,): ``share`` for the chosen rows, 1 for the others."""
+    shares = np.ones(count, np.float32)
+    shares[chosen] = share
+    return torch.from_numpy(shares).to(device, non_blocking=True)
+
+
+def to_device(rows: np.ndarray, device: torch.device) -> Tensor:
+    """Row numbers as int64 on the device."""
+    return torch.from_numpy(np.asarray(rows, np.int64)).to(device, non_blocking=True)
