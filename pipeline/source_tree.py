@@ -28,6 +28,7 @@ class LocalTree:
 
     def __init__(self, root: Path):
         self.root = root
+        self._files: list[str] | None = None
         if not root.is_dir():
             problem = "not a folder" if root.exists() else "no such folder"
             raise InputError(f"{root}: {problem}; expected the folder that holds the videos")
@@ -38,7 +39,12 @@ class LocalTree:
 
     def files(self, suffixes: frozenset[str]) -> list[str]:
         """Sorted paths below the root; hidden ones and links to folders are left out, but for links in the root."""
-        found, pending = [], [""]
+        if self._files is None:
+            self._files = sorted(self._walk())
+        return [path for path in self._files if has_suffix(path, suffixes)]
+
+    def _walk(self) -> Iterator[str]:
+        pending = [""]
         while pending:
             below = pending.pop()
             for entry in os.scandir(os.path.join(self.root, below)):
@@ -47,9 +53,8 @@ class LocalTree:
                 path = f"{below}/{entry.name}" if below else entry.name
                 if entry.is_dir(follow_symlinks=not below):
                     pending.append(path)
-                elif has_suffix(entry.name, suffixes) and not entry.is_dir():
-                    found.append(path)
-        return sorted(found)
+                elif not entry.is_dir():
+                    yield path
 
 
 class RemoteTree:
@@ -89,7 +94,7 @@ def open_tree(source: str | Path) -> LocalTree | RemoteTree:
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:
     """Whether the file's suffix is one of ``suffixes``, in any case."""
-    return os.path.splitext(name)[1].lower() in suffixes
+    return "." + name.rpartition(".")[2].lower() in suffixes
 
 
 def is_video(name: str) -> bool:

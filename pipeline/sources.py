@@ -88,8 +88,8 @@ def list_class_folders(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | 
         raise InputError(
             f"{tree.root}/{unknown[0]}: class {unknown[0]!r} is not in the given list of {len(names)} classes"
         )
-    in_folders = (path for path in files if "/" in path)
-    videos = [SourceVideo(path, labels[class_key(path.split("/")[0])]) for path in in_folders]
+    label_of = {name: labels[class_key(name)] for name in found}
+    videos = [SourceVideo(path, label_of[path.partition("/")[0]]) for path in files if "/" in path]
     if not videos:
         suffixes = ", ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"{tree.root}: no videos in its {len(found)} class folders; looked for {suffixes}")
