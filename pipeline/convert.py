@@ -40,7 +40,7 @@ class ConvertConfig(SourceConfig):
     """Convert videos into training shards."""
 
     out: str | Path
-    """Folder of the new dataset. The same command again continues a run that was stopped."""
+    """Folder or address (s3://...) of the new dataset. The same command again continues a run that was stopped."""
     codec: Codec = "h264"
     """h264 or hevc for training on a GPU, vp9 where DALI decodes on the CPU; copy keeps videos that already fit."""
     short_side: int = 256
@@ -56,14 +56,13 @@ class ConvertConfig(SourceConfig):
     samples_per_shard: int = 1000
     """Videos planned for each shard."""
     engine: Literal["local", "ray"] = "local"
-    """local: processes of this machine. ray: shards as tasks of the Ray cluster that is running (install unstill[ray]);
-    source and output must then be seen by all nodes, as a shared folder or an address."""
+    """Processes of this machine, or a running Ray cluster whose nodes all see source and output (unstill[ray])."""
     workers: int = 0
     """Processes that transcode, one codec thread each; 0 is one for every core."""
     seed: int = 0
     """Seed of the global shuffle that spreads the videos over the shards."""
     shards: str | None = None
-    """Only shards A to B-1, written A:B, for one of many jobs; the job that finishes last merges."""
+    """Only shards A to B-1, written A:B, for one of many jobs; 0:0 only plans, and the last job to finish merges."""
     timeout: float = 300.0
     """Seconds that one video may take before it is quarantined."""
     memory_mb: int = 320

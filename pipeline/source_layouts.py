@@ -21,8 +21,7 @@ class SourceConfig:
     layout: Literal["auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "list"] = "auto"
     """What kind of source it is; auto looks at the folder and the list."""
     labels: Path | None = None
-    """List of videos with their classes: Kinetics' CSV, UCF101's trainlistNN.txt, HMDB51's folder of splits, Diving48's
-    JSON, or a CSV path,label[,start,end] with times in seconds."""
+    """List of videos and classes of Kinetics, UCF101, HMDB51 or Diving48, or a CSV path,label[,start,end] (seconds)."""
     split: str | None = None
     """Part of the list to take: train, validate, test for Kinetics; train1 to test3 for HMDB51."""
     only: Path | None = None

@@ -51,6 +51,11 @@ COMMANDS = {
     "convert": Command(
         "Turn a folder of videos into training shards.", "trainer.commands:convert", "pipeline.convert:ConvertConfig"
     ),
+    "audit": Command(
+        "Report what a folder of videos holds, before converting it.",
+        "trainer.commands:audit",
+        "pipeline.audit:AuditConfig",
+    ),
     "verify": Command(
         "Check converted shards, byte by byte and frame by frame.",
         "trainer.commands:verify",

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.table import Table
 
+from ..pipeline.audit import AuditConfig
 from ..pipeline.convert import ConvertConfig
 from ..pipeline.errors import InputError
 from .demo import DemoConfig
@@ -44,6 +45,15 @@ def convert(options: ConvertConfig) -> int:
     if report.quarantined:
         print(f"  each one with its reason: {report.out}/quarantine.csv")
     return 0
+
+
+def audit(options: AuditConfig) -> int:
+    """``unstill audit``; 1 when ``convert`` would refuse the source."""
+    from ..pipeline.audit import audit, render
+
+    report = audit(options)
+    Console().print(render(report))
+    return 1 if report.problem else 0
 
 
 @dataclass(frozen=True, kw_only=True)
