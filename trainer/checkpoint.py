@@ -106,7 +106,7 @@ class Checkpointer:
         Raises:
             InputError: ``checkpoint.max_failed`` saves in a row failed, or this one did and ``wait`` is set.
         """
-        average_buffers(state.model, self._ranks)
+        average_buffers(state.trained, self._ranks)
         if not self._ranks.first:
             return
         self.finish(strict=False)

@@ -15,7 +15,7 @@ from ..pipeline.errors import InputError
 from ..pipeline.loader import LoaderConfig
 from ..pipeline.sampler import AugmentConfig, ClipConfig
 from .checkpoint_config import CheckpointConfig
-from .methods import Albar, Method
+from .methods import Albar, Augmentation, Method
 from .metrics import LogConfig
 from .models import ModelConfig
 from .optim import OptimiserConfig
@@ -40,6 +40,8 @@ class TrainConfig:
     """The network."""
     method: Method = field(default_factory=Albar)
     """What is minimised."""
+    augmentation: Augmentation | None = None
+    """How whole batches are augmented (Mixup, StillMix, ...) before the method sees them; none by default."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Shape of a clip."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -88,7 +90,7 @@ def to_dict(config: Any) -> Any:
     """Plain JSON values; a dataclass that is one of several allowed ones carries its class name as "kind"."""
     if dataclasses.is_dataclass(config):
         plain = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        return {"kind": type(config).__name__, **plain} if isinstance(config, Method) else plain
+        return {"kind": type(config).__name__, **plain} if isinstance(config, Method | Augmentation) else plain
     if isinstance(config, Path):
         return str(config)
     if isinstance(config, tuple | list):

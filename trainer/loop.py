@@ -124,23 +124,39 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
         config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
     )
     refuse_unsupported(model, config.method, config.model.name)
-    model = model.to(
-        device=ranks.device,
-        dtype=torch.float64 if config.step.precision == "fp64" else None,
-        memory_format=torch.channels_last_3d if config.step.channels_last else torch.preserve_format,
-    ).train()
-    groups = parameter_groups(model, head_name(config.model.name), config.optimiser)
+    tables, head = config.method.tables(config.data), head_name(config.model.name)
+    extra = config.method.module(model, head, tables)
+    model, extra = (
+        None
+        if module is None
+        else module.to(
+            device=ranks.device,
+            dtype=torch.float64 if config.step.precision == "fp64" else None,
+            memory_format=torch.channels_last_3d if config.step.channels_last else torch.preserve_format,
+        ).train()
+        for module in (model, extra)
+    )
+    groups = parameter_groups(model, head, config.optimiser)
+    if extra is not None:
+        groups += parameter_groups(extra, "head", config.optimiser)
     state = TrainState(
         model=model,
         optimiser=make_optimiser(config.optimiser, groups),
-        guard=NonFiniteGuard(model, ranks.device, config.max_skipped, ranks.world_size),
+        guard=NonFiniteGuard(
+            nn.ModuleList([model] if extra is None else [model, extra]),
+            ranks.device,
+            config.max_skipped,
+            ranks.world_size,
+        ),
         meter=Meter(ranks.device, ranks.world_size),
         average=WeightAverage(model, config.step.ema) if config.step.ema else None,
+        extra=extra,
     )
     autocast = torch.bfloat16 if config.step.precision == "bf16" else None
-    loss = LossModule(model, config.method, autocast, clip_options(config))
+    loss = LossModule(model, config.method, autocast, clip_options(config), head=head, extra=extra)
     compile_loss(loss, config.step.compile)  # before wrapping: the gradient hooks stay outside of the graphs
-    return state, Update(config, state, wrap(loss, ranks), steps, ranks.rank)
+    tables = {name: table.to(ranks.device) for name, table in tables.items()}
+    return state, Update(config, state, wrap(loss, ranks), steps, ranks.rank, len(data.classes), tables)
 
 
 def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) -> ClipLoader:

@@ -6,18 +6,17 @@ It is what gets compiled (one forward and one backward graph, no graph break) an
 the only ``backward`` is called outside. Eager and compiled are the same code, held together by a float64 test.
 """
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch._dynamo
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..kernels import static_losses, step_boundary, weighted_loss
 from ..pipeline.errors import InputError
 from .methods import Method
+from .observed_network import ObservedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +76,8 @@ class LossModule(nn.Module):
         method: see ``methods``.
         autocast: dtype that the forwards run in, or None for the weights' own.
         clip_options: how the fused boundary makes the next clips: options of ``kernels.clip_prep``.
+        head: name of the model's last layer, for methods that want its input.
+        extra: what ``method.module`` made; trained beside the model.
     """
 
     def __init__(
@@ -85,15 +86,25 @@ class LossModule(nn.Module):
         method: Method,
         autocast: torch.dtype | None = None,
         clip_options: dict[str, Any] | None = None,
+        *,
+        head: str = "",
+        extra: nn.Module | None = None,
     ):
         super().__init__()
         self.model = model
         self.method = method
-        self.autocast = autocast
+        self.extra = extra
         self.clip_options = clip_options
+        self.network = ObservedNetwork(model, head, extra, autocast)
 
     def forward(
-        self, motion: Tensor, static: Tensor | None, target: Tensor, penalise: bool, upcoming: Upcoming | None = None
+        self,
+        motion: Tensor,
+        static: Tensor | None,
+        target: Tensor,
+        penalise: bool,
+        upcoming: Upcoming | None = None,
+        side: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor | None] | None]:
         """The method's loss, its detached terms, and the next step's clips.
 
@@ -104,6 +115,7 @@ class LossModule(nn.Module):
             target: int64 (B,) or soft (B,C).
             penalise: whether the method takes its gradient penalty; a Python bool, so each value compiles once.
             upcoming: what to make the next clips from, or None.
+            side: more per-sample tensors by name, see ``methods.batch``.
 
         Returns:
             ``(loss, terms, clips)``: clips is (motion, static or None) of the next step, None without ``upcoming``.
@@ -126,18 +138,8 @@ class LossModule(nn.Module):
             clips = both.motion, both.static
             return both.loss, both.ce, both.negent
 
-        loss, terms = self.method.loss(self.logits, rows, motion, static, target, penalise=penalise)
+        loss, terms = self.method.loss(self.network, rows, motion, static, target, penalise=penalise, side=side)
         return loss, terms, clips
-
-    def logits(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
-        """Logits (B,C) of at least float32."""
-        # fused attention kernels have no double backward; the math kernel is composed of operations that do
-        attention = sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext()
-        # around the forward only: the inner gradient replays each operation in the dtype it ran in
-        lower = nullcontext() if self.autocast is None else torch.autocast(clips.device.type, self.autocast)
-        with attention, lower:
-            z = self.model(clips)
-        return z if z.dtype == torch.float64 else z.float()
 
 
 def compile_loss(loss_module: LossModule, mode: str) -> None:

@@ -20,6 +20,7 @@ class TrainState:
 
     Attributes:
         model: the bare network.
+        extra: the method's own parameters, or None.
         optimiser: over its parameters.
         guard: counts skipped steps.
         meter: means since the last logged step.
@@ -35,6 +36,12 @@ class TrainState:
     average: WeightAverage | None = None
     step: int = 0
     best: float | None = field(default=None)
+    extra: nn.Module | None = None
+
+    @property
+    def trained(self) -> nn.Module:
+        """Everything that the optimiser moves."""
+        return self.model if self.extra is None else nn.ModuleList([self.model, self.extra])
 
     def snapshot(self) -> "Snapshot":
         """A copy on the same device, to be written while training goes on."""
@@ -48,6 +55,7 @@ class TrainState:
                     "optimiser": self.optimiser.state_dict(),
                     "meter": self.meter.state_dict(),
                     "skipped": self.guard.counts,
+                    "extra": {} if self.extra is None else self.extra.state_dict(),
                 }
             ),
         )
@@ -58,6 +66,8 @@ class TrainState:
         if self.average is not None:
             self.average.load(load_file(path / AVERAGE))
         rest = torch.load(path / REST, map_location="cpu", weights_only=True)
+        if self.extra is not None:
+            self.extra.load_state_dict(rest["extra"])
         self.step, self.best = rest["step"], rest["best"]
         self.optimiser.load_state_dict(rest["optimiser"])
         self.meter.load_state_dict(rest["meter"])

@@ -4,12 +4,15 @@ import hashlib
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..kernels import clip_prep
 from ..pipeline.loader import Clips
 from .config import TrainConfig
+from .methods.augmentation import Context
+from .methods.batch import Batch
 from .optim import set_learning_rate
 from .schedule import multiplier
 from .step import Upcoming, static_leaf
@@ -59,12 +62,24 @@ class Update:
         loss: the loss module, compiled and wrapped as wanted.
         steps: length of the whole run, for the schedule.
         rank: of this process; each rank draws its own dropout.
+        classes: number of classes.
+        tables: what ``method.tables`` returned, on the device.
     """
 
-    def __init__(self, config: TrainConfig, state: TrainState, loss: nn.Module, steps: int, rank: int = 0):
+    def __init__(
+        self,
+        config: TrainConfig,
+        state: TrainState,
+        loss: nn.Module,
+        steps: int,
+        rank: int = 0,
+        classes: int = 0,
+        tables: dict[str, Tensor] | None = None,
+    ):
         self._config, self._state, self._loss, self._steps, self._rank = config, state, loss, steps, rank
         self._prepare = Prepare(config)
-        self._parameters = [p for p in state.model.parameters() if p.requires_grad]
+        self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
+        self._context, self._tables = Context(classes, config.mean, config.std), tables or {}
         self._replays_graphs = config.step.compile == "reduce-overhead" and config.device == "cuda"
         self._made: tuple[Tensor, Tensor | None] | None = None  # this step's clips, made by the last one's boundary
 
@@ -77,11 +92,11 @@ class Update:
         """
         config, state = self._config, self._state
         step, parts = state.step, config.step.accumulate
-        # dropout is a function of (seed, step, rank) as well: there is no random state to save
+        # dropout and augmentations are functions of (seed, step, rank) as well: there is no random state to save
         torch.manual_seed(_fold(config.seed, step, self._rank))
         set_learning_rate(state.optimiser, self.learning_rate(step))
         state.guard.before()
-        motion, static = self._made or clips.prepared or self._prepare(clips)
+        batch = self._batch(clips, *(self._made or clips.prepared or self._prepare(clips)))
         upcoming = None
         if config.step.fused_boundary:
             # the last step makes clips that nobody needs: a step without would be another graph to compile
@@ -89,10 +104,12 @@ class Update:
         penalise = config.method.penalises(step)
         total = 0.0
         for part in range(parts):
-            rows = slice(part * len(clips) // parts, (part + 1) * len(clips) // parts)
-            still = static_leaf(static if static is None or parts == 1 else static[rows], penalise)
-            batch = (motion[rows], still, clips.label[rows], penalise, upcoming if part + 1 == parts else None)
-            total = total + self._forward_backward(batch, parts, last=part + 1 == parts)
+            some = (
+                batch.rows(slice(part * len(clips) // parts, (part + 1) * len(clips) // parts)) if parts > 1 else batch
+            )
+            last = part + 1 == parts
+            inputs = (some.motion, static_leaf(some.static, penalise), some.target, penalise)
+            total = total + self._forward_backward((*inputs, upcoming if last else None, some.side), parts, last)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if config.step.clip_grad:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, config.step.clip_grad, norm)
@@ -106,6 +123,14 @@ class Update:
     def learning_rate(self, step: int) -> float:
         """The base learning rate in a step."""
         return self._config.optimiser.lr * multiplier(self._config.schedule, step, self._steps)
+
+    def _batch(self, clips: Clips, motion: Tensor, static: Tensor | None) -> Batch:
+        side = {name: table[clips.sample] for name, table in self._tables.items()}
+        batch = Batch(motion, static, clips.label, clips.static_index, side)
+        if self._config.augmentation is None:
+            return batch
+        rng = np.random.default_rng(_fold(self._config.seed, self._state.step, self._rank))
+        return self._config.augmentation(batch, rng, self._context)
 
     def _forward_backward(self, batch: tuple, parts: int, last: bool) -> Tensor:
         if self._replays_graphs:

@@ -1,18 +1,42 @@
-"""Methods: each file says what the loss of a batch is. The loop knows none of them by name.
+"""Methods: each file says what the loss of a batch is, or how a batch is augmented. The loop knows none by name.
 
-A method is a frozen dataclass of its weights with
+A method is a frozen dataclass of its weights (``terms.MethodDefaults`` has the usual answers) with
 
     static                  "none" or "full": whether it wants static clips
     twice_differentiable    whether any of its steps needs a gradient of a gradient
+    needs_people            whether it wants to know where people are in each clip
     penalises(step)         whether this step does
-    loss(logits, rows, motion, static, target, *, penalise) -> (loss, terms)
+    tables(data)            data of its own, a row for each sample
+    module(model, ...)      parameters of its own
+    loss(network, rows, motion, static, target, *, penalise, side) -> (loss, terms)
 
 ``loss`` runs inside the compiled step: plain tensor code, no host synchronisation, the same in eager.
+
+A batch augmentation (``augmentation.BatchAugmentation``) changes clips and labels before the loss, so any of them goes
+with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``.
 """
 
+from .actor_cutmix import ActorCutMix
 from .albar import Albar
+from .background_erasing import BackgroundErasing
 from .baseline import Baseline
+from .fame import Fame
+from .mixup import Mixup
+from .stillmix import StillMix
+from .videomix import VideoMix
 
 Method = Baseline | Albar
+Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix
 
-__all__ = ["Albar", "Baseline", "Method"]
+__all__ = [
+    "ActorCutMix",
+    "Albar",
+    "Augmentation",
+    "BackgroundErasing",
+    "Baseline",
+    "Fame",
+    "Method",
+    "Mixup",
+    "StillMix",
+    "VideoMix",
+]

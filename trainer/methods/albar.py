@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import InputError
-from .terms import Network, RowLosses, agreement, confidently_wrong
+from .batch import STATIC_TARGET, distribution
+from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong
 
 # inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
 NORM_EPS = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
-class Albar:
+class Albar(MethodDefaults):
     """ALBAR: the network must not be able to tell the class from a static clip."""
 
     w_adv: float = 1.0
@@ -70,7 +71,15 @@ class Albar:
         return self.w_gp != 0 and step % self.gp_every == 0
 
     def loss(
-        self, logits: Network, rows: RowLosses, motion: Tensor, static: Tensor, target: Tensor, *, penalise: bool
+        self,
+        logits: Network,
+        rows: RowLosses,
+        motion: Tensor,
+        static: Tensor,
+        target: Tensor,
+        *,
+        penalise: bool,
+        side: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The ALBAR objective of one batch.
 
@@ -82,6 +91,7 @@ class Albar:
                 that requires grad: all T repeats count as independent variables.
             target: int64 (B,), or soft labels (B,C).
             penalise: take the gradient penalty, ``gp_every`` times as strong.
+            side: ``static_target``, the static clips' labels where an augmentation gave the motion clips other ones.
 
         Returns:
             ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name. ``ce`` and
@@ -97,17 +107,23 @@ class Albar:
             joint = torch.cat([z, zs])
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
-        loss, ce, negent = rows(joint, target, n, ce_weight, negent_weight, self.label_smoothing)
+        still_target = (side or {}).get(STATIC_TARGET)
+        if still_target is None:
+            still_target, labels, motions = target, target, n
+        else:  # one target a row
+            labels = torch.cat([distribution(t, joint.shape[1]) for t in (target, still_target)])
+            motions = 2 * n
+        loss, ce, negent = rows(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
         terms = {
             "ce": ce[:n].detach().mean(),
             "static_ce": ce[n:].detach().mean(),
             "static_entropy": -negent[n:].detach().mean(),
             "top1": agreement(z, target),
-            "static_top1": agreement(zs, target),
-            "static_flip": confidently_wrong(zs, target),
+            "static_top1": agreement(zs, still_target),
+            "static_flip": confidently_wrong(zs, still_target),
         }
         if penalise:
-            penalty = self.penalty(zs, static, target)
+            penalty = self.penalty(zs, static, still_target)
             loss = loss + (self.w_gp * self.gp_every) * penalty
             terms["gp"] = penalty.detach()
         return loss, terms

@@ -1,27 +1,19 @@
 """Plain cross entropy on the motion clips: what every other method is compared with."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from .terms import Network, RowLosses, agreement
+from .terms import MethodDefaults, Network, RowLosses, agreement
 
 
 @dataclass(frozen=True, kw_only=True)
-class Baseline:
+class Baseline(MethodDefaults):
     """Plain cross entropy on the motion clips."""
 
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes."""
-
-    static: ClassVar[Literal["none", "full"]] = "none"
-    twice_differentiable: ClassVar[bool] = False
-
-    def penalises(self, step: int) -> bool:
-        """Whether ``step`` differentiates through an input gradient: never."""
-        return False
 
     def loss(
         self,
@@ -32,6 +24,7 @@ class Baseline:
         target: Tensor,
         *,
         penalise: bool,
+        side: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy; shapes as in ``methods.albar``."""
         z = logits(motion)

@@ -70,7 +70,7 @@ def read_bank(path: Path, size: tuple[int, int]) -> Tensor:
         ) from None
     if stills.dtype != torch.uint8 or stills.ndim != 4 or stills.shape[1] != 3 or not len(stills):
         raise InputError(
-            f"{path}: stills of {stills.dtype} {tuple(stills.shape)}; expected uint8 (N, 3, height, width)"
+            f"{path}: stills are {stills.dtype} {tuple(stills.shape)}; expected uint8 (N, 3, height, width)"
         )
     if tuple(stills.shape[2:]) != size:
         stills = F.interpolate(stills.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).byte()

@@ -1,0 +1,78 @@
+"""The network as methods see it: logits in the run's precision, and on request the features that its head sees."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..pipeline.errors import InputError
+
+
+class ObservedNetwork:
+    """Calls a network; has no parameters of its own.
+
+    Args:
+        model: clips (B,3,T,h,w) -> logits (B,C).
+        head: name of its last layer; where it is empty, asking for features is an error.
+        extra: a method's own module, which it finds as ``extra``.
+        autocast: dtype that the forwards run in, or None for the weights' own.
+    """
+
+    def __init__(self, model: nn.Module, head: str, extra: nn.Module | None, autocast: torch.dtype | None):
+        self.extra = extra
+        self._model, self._head, self._autocast = model, head, autocast
+
+    def __call__(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
+        """Logits (B,C) of at least float32.
+
+        Args:
+            clips: (B,3,T,h,w).
+            twice_differentiable: keep to operations that have a double backward, which fused attention has not.
+        """
+        attention = sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext()
+        with attention, self._lower(clips):
+            z = self._model(clips)
+        return at_least_float32(z)
+
+    def with_features(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,C) and the input of the head (B,D), averaged over time and place where the head is a convolution.
+
+        Raises:
+            InputError: the model's head is not known.
+        """
+        return self.apart(self._model, clips)
+
+    def apart(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """``with_features`` of another network with the model's layers."""
+        seen: list[Tensor] = []
+        hook = module.get_submodule(known_head(self._head)).register_forward_pre_hook(
+            lambda _, inputs: seen.append(inputs[0])
+        )
+        with self._lower(clips):
+            z = module(clips)
+        hook.remove()
+        features = seen[0] if seen[0].ndim == 2 else seen[0].flatten(2).mean(2)
+        return at_least_float32(z), at_least_float32(features)
+
+    def _lower(self, clips: Tensor):
+        # around the forward only: an inner gradient replays each operation in the dtype it ran in
+        return nullcontext() if self._autocast is None else torch.autocast(clips.device.type, self._autocast)
+
+
+def known_head(head: str) -> str:
+    """``head``, or an error where it is empty."""
+    if not head:
+        raise InputError("this method needs a model whose last layer is known; use one of the named models")
+    return head
+
+
+def feature_width(model: nn.Module, head: str) -> int:
+    """D, the number of features that the head sees."""
+    layer = model.get_submodule(known_head(head))
+    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+
+
+def at_least_float32(value: Tensor) -> Tensor:
+    """The same value, float64 or float32."""
+    return value if value.dtype == torch.float64 else value.float()
