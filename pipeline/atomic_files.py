@@ -17,15 +17,19 @@ _PARTIAL = re.compile(r"^\..*\.(?P<host>[^.]*)\.(?P<pid>\d+)\.partial$")
 class AtomicFile:
     """A file that gets its name ``path`` on ``commit``, and vanishes on ``discard``.
 
+    Attributes:
+        path: the final name.
+        partial: the name it has until then.
+
     Raises (all methods):
         InputError: no space, no permission, or another failure of the file system; the message says what to do.
     """
 
     def __init__(self, path: Path):
         self.path = path
-        self._partial = path.parent / f".{path.name}.{_host()}.{os.getpid()}.partial"
+        self.partial = path.parent / f".{path.name}.{_host()}.{os.getpid()}.partial"
         with guard(path):
-            self._file = open(self._partial, "wb", buffering=1 << 20)
+            self._file = open(self.partial, "wb", buffering=1 << 20)
 
     def write(self, data: bytes) -> None:
         """Append ``data``."""
@@ -44,7 +48,7 @@ class AtomicFile:
         if not self._file.closed:
             self.close()
         with guard(self.path):
-            os.replace(self._partial, self.path)
+            os.replace(self.partial, self.path)
             fsync_folder(self.path.parent)
 
     def discard(self) -> None:
@@ -53,7 +57,7 @@ class AtomicFile:
             self._file.close()
         except OSError:
             pass  # closing flushes, and the disk may be full
-        self._partial.unlink(missing_ok=True)
+        self.partial.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

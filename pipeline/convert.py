@@ -29,6 +29,7 @@ from .plan import (
 from .progress import Progress
 from .recipe import MAX_RATE, Codec, Recipe
 from .sandbox import Limits
+from .shard_cache import remote_address
 from .shard_work import ShardTask, convert_shards
 from .shard_writer import read_manifest
 from .source_layouts import SourceConfig, list_source
@@ -141,6 +142,9 @@ def convert(config: ConvertConfig) -> ConversionReport:
     """
     start = time.monotonic()
     listing = list_source(config)
+    if config.labels is None and remote_address(config.out) is None and isinstance(listing.root, Path):
+        if listing.root.resolve() in Path(config.out).resolve().parents:  # it would be a class the next time
+            raise InputError(f"{config.out}: lies inside the source {listing.root}; choose a folder outside it")
     with open_output(config.out) as output:
         settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard)
         plan_id = _settled_plan(output, listing, settings)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic_files import write_atomic
+from .atomic_files import AtomicFile, guard, write_atomic
 from .errors import InputError
 from .index import CODECS, INDEX_NAME, SampleIndex
 from .output import DATASET_NAME, SHARD_FOLDER, LocalOutput
@@ -118,12 +118,13 @@ def build_index(manifests: list[dict], classes: tuple[str, ...]) -> SampleIndex:
 
 
 def _write_index(index: SampleIndex, path: Path) -> None:
-    partial = path.parent / f".{path.name}.staged"
-    index.save(partial)
+    file = AtomicFile(path)
     try:
-        write_atomic(path, partial.read_bytes())
+        with guard(path):
+            index.save(file.partial)
+        file.commit()
     finally:
-        partial.unlink(missing_ok=True)
+        file.discard()
 
 
 def read_dataset(path: Path) -> dict | None:

@@ -19,7 +19,7 @@ from .sandbox_worker import FRAME, send
 from .source_tree import fetched
 
 MAX_ANSWER = 1 << 30
-AHEAD = 8  # tasks per worker that may be finished but not yet taken: bounds memory behind one slow video
+AHEAD = 4  # tasks per worker that may be finished but not yet taken: bounds memory behind one slow video
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,8 @@ QUALITY = {"h264": 23, "hevc": 26, "vp9": 31}  # constant rate factor
 # its like are converted. Untagged video is BT.601 to all decoders here.
 BT601 = 5
 OTHER_MATRICES = (1, 4, 7, 9)  # BT.709, FCC, SMPTE 240M, BT.2020
+MAX_OUTPUT = 96 << 20  # bytes; about 20 minutes, held in memory until the video is done
+MAX_LEADING = 300  # packets before the first picture that may fail: a cut that did not fall on a key frame
 MAX_GAP_S = 60  # a hole in the timestamps longer than this is a fault, not a still picture
 SHORT_OF_DURATION = 0.95  # less than this share of the announced duration: truncated
 
@@ -180,14 +182,21 @@ def _decode(source, stream, complete: bool) -> Iterator[av.VideoFrame]:
     """Frames in the order they are shown; raises when the file ends before its own header says."""
     shape, end = None, None
     announced = _announced_seconds(source, stream)
-    damaged = None
+    damaged, leading = None, 0
     for packet in source.demux(stream):
         if damaged is not None and packet.size:
             raise BadVideo("corrupt", f"damaged packet near {damaged:.2f} s")
         if packet.is_corrupt:
             damaged = float((packet.pts or 0) * packet.time_base)
             continue
-        for frame in packet.decode():
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            leading += 1
+            if shape is not None or leading > MAX_LEADING:
+                raise
+            continue
+        for frame in frames:
             if frame.is_corrupt:
                 raise BadVideo("corrupt", f"damaged picture at {frame.time or 0:.2f} s")
             if shape is None:
@@ -197,6 +206,8 @@ def _decode(source, stream, complete: bool) -> Iterator[av.VideoFrame]:
             if frame.pts is not None:
                 end = (frame.pts + (frame.duration or 0) - (stream.start_time or 0)) * frame.time_base
             yield frame
+    if shape is None and leading:
+        raise BadVideo("corrupt", f"none of its {leading} packets can be decoded")
     if damaged is not None:
         raise BadVideo("truncated", f"the file ends inside a packet near {damaged:.2f} s")
     if complete and announced is not None and end is not None and end < SHORT_OF_DURATION * announced - Fraction(1, 20):
@@ -295,6 +306,11 @@ class _Encoder:
     def _mux(self, packet: av.Packet) -> None:
         packet.duration = 1
         self._container.mux(packet)
+        if self._buffer.tell() > MAX_OUTPUT:
+            seconds = float(self.count / self.fps)
+            raise BadVideo(
+                "too_long", f"its first {seconds:.0f} s fill {MAX_OUTPUT >> 20} MB; cut it, or pass --max-seconds"
+            )
 
     def _start(self, frame: av.VideoFrame) -> None:
         recipe = self.recipe

@@ -91,7 +91,7 @@ def test_answers_come_in_order_and_stay_bounded(good):
     with Pool(2, ROOMY) as pool:
         for position, (number, header, _) in enumerate(pool.map(tasks())):
             assert position == number and ("frames" in header) == bool(number % 3)
-            assert len(asked) - position <= 2 * 8 + 1
+            assert len(asked) - position <= 2 * 4 + 1
 
 
 def test_a_worker_can_write_no_file_and_leaves_nothing(good):

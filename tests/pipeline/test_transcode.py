@@ -204,3 +204,10 @@ def test_colours_survive_any_colour_space(matrix, full_range):
         frame = next(container.decode(video=0)).reformat(format="rgb24", src_colorspace=5, dst_colorspace=5)
     error = np.abs(frame.to_ndarray().astype(int) - picture)
     assert error[8:24].max() <= 8 and error[40:56].max() <= 8
+
+
+def test_a_video_that_fills_the_memory_is_refused_as_too_long(monkeypatch):
+    monkeypatch.setattr("unstill.pipeline.transcode.MAX_OUTPUT", 5000)
+    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
+    with pytest.raises(BadVideo, match="too_long"):
+        transcode(io.BytesIO(encode(noise)), recipe())
