@@ -8,9 +8,8 @@ the share of the time that the loader was not ready.
 
 import json
 import logging
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,11 @@ import torch
 from torch import nn
 
 from ..pipeline.errors import InputError
-from ..pipeline.loader import ClipLoader, Clips
+from ..pipeline.loader import ClipLoader
 from .checkpoint import CONFIG, Checkpointer, run_record
-from .collapse import CollapseWatch
+from .closed_conv import close_convolutions
 from .config import TrainConfig, to_dict
 from .cpu_threads import leave_a_core_for_decoding
-from .dashboard import Dashboard
 from .dataset_facts import DatasetFacts
 from .distributed import Ranks, process_group, wrap
 from .ema import WeightAverage
@@ -32,6 +30,7 @@ from .models import build_model, head_name
 from .nonfinite import NonFiniteGuard
 from .optim import make_optimiser, parameter_groups
 from .preemption import Preempted, StopRequest
+from .run_watch import RunWatch
 from .step import LossModule, compile_loss, translate
 from .supported import refuse_unsupported
 from .train_state import TrainState
@@ -87,7 +86,7 @@ def train(
                 log.info("%s: continuing at step %d of %d", config.out, state.step, steps)
             writers = start_run(config, data, ranks, state.step) if ranks.first else None
             saver.sweep()
-            watch = Watch(config, data, steps, ranks, writers, state)
+            watch = RunWatch(config, data, steps, ranks, writers, state)
             loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
             with watch, loader as batches:
                 for clips, following in watch.timed(batches, ahead=config.step.fused_boundary):
@@ -124,6 +123,8 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
         config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
     )
     refuse_unsupported(model, config.method, config.model.name)
+    if config.step.closed_conv:
+        close_convolutions(model)
     tables, head = config.method.tables(config.data), head_name(config.model.name)
     extra = config.method.module(model, head, tables)
     model, extra = (
@@ -231,90 +232,3 @@ class explained:
     def __exit__(self, kind, error, trace):
         if isinstance(error, RuntimeError) and (known := translate(error, self._config.model.name)):
             raise known from error
-
-
-class Watch:
-    """Times the loop, and turns the state's sums into records, warnings and a dashboard.
-
-    Args:
-        config, data, steps, ranks: the run.
-        writers: where records go; None on all ranks but the first.
-        state: for the step to start from.
-    """
-
-    def __init__(self, config: TrainConfig, data: DatasetFacts, steps: int, ranks: Ranks, writers, state: TrainState):
-        self._config, self._data, self._steps, self._writers = config, data, steps, writers
-        self._collapse = CollapseWatch(len(data.classes))
-        title = f"{config.model.name} {type(config.method).__name__.lower()}"
-        self._dashboard = Dashboard(title, steps, state.step, visible=ranks.first)
-        self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
-        self._score: float | None = None
-
-    def __enter__(self) -> "Watch":
-        self._dashboard.__enter__()
-        return self
-
-    def __exit__(self, *exception):
-        self._dashboard.__exit__(*exception)
-        if self._writers is not None:
-            self._writers.close()
-
-    def timed(self, batches, ahead: bool) -> Iterator[tuple[Clips, Clips | None]]:
-        """The batches, each with the following one if ``ahead`` is set; the time spent waiting for them is added up."""
-        iterator = iter(batches)
-
-        def wait() -> Clips | None:
-            begin = time.monotonic()
-            clips = next(iterator, None)
-            self._waited += time.monotonic() - begin
-            return clips
-
-        clips = wait()
-        while clips is not None:
-            following = wait() if ahead else None
-            yield clips, following
-            self._window_steps += 1
-            clips = following if ahead else wait()
-
-    def due(self, step: int) -> bool:
-        """Whether to log after this step."""
-        self._dashboard.step(step)
-        return step % self._config.log.every == 0 or step == self._steps
-
-    def record(self, state: TrainState, lr: float) -> None:
-        """Log the means since the last record; waits for the device."""
-        means, skipped = state.meter.take(), state.guard.check()
-        now = time.monotonic()
-        elapsed, steps = now - self._window_start, self._window_steps + 1
-        record = {
-            "step": state.step,
-            "epoch": state.step * self._config.batch_size / self._data.samples,
-            "lr": lr,
-            **means,
-        }
-        if "static_entropy" in means:
-            record["static_entropy_share"] = means["static_entropy"] / math.log(len(self._data.classes))
-        record |= {
-            "skipped": skipped,
-            "clips_per_s": steps * self._config.batch_size / elapsed,
-            "data_wait": self._waited / elapsed,
-        }
-        self._window_start, self._window_steps, self._waited = now, -1, 0.0
-        if self._writers is not None:
-            self._writers.write(record)
-        self._dashboard.show(record)
-        for warning in self._collapse.look(record):
-            self._dashboard.warn(warning)
-
-    def validate(self, state: TrainState, validate) -> bool:
-        """Score the network if there is something to score it with; returns whether it is the best so far."""
-        if validate is None:
-            return False
-        state.model.eval()
-        score = validate(state.model, state.step)
-        state.model.train()
-        if self._writers is not None:
-            self._writers.write({"step": state.step, "validation": score})
-        best = state.best is None or score > state.best
-        state.best = max(score, state.best) if state.best is not None else score
-        return best
