@@ -15,13 +15,19 @@ class ObservedNetwork:
     Args:
         model: clips (B,3,T,h,w) -> logits (B,C).
         head: name of its last layer; where it is empty, asking for features is an error.
-        extra: a method's own module, which it finds as ``extra``.
+        extra: a method's own module, which it finds as ``extra``. Features can be had of its children, too, that are
+            networks like the model.
         autocast: dtype that the forwards run in, or None for the weights' own.
     """
 
     def __init__(self, model: nn.Module, head: str, extra: nn.Module | None, autocast: torch.dtype | None):
         self.extra = extra
         self._model, self._head, self._autocast = model, head, autocast
+        self._watching, self._seen = False, []
+        if extra is not None and head:  # now, for torch.compile cannot trace the making of a hook
+            for module in (model, *extra.children()):
+                if type(module) is type(model):
+                    module.get_submodule(head).register_forward_pre_hook(self._watch)
 
     def __call__(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
         """Logits (B,C) of at least float32.
@@ -45,15 +51,18 @@ class ObservedNetwork:
 
     def apart(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
         """``with_features`` of another network with the model's layers."""
-        seen: list[Tensor] = []
-        hook = module.get_submodule(known_head(self._head)).register_forward_pre_hook(
-            lambda _, inputs: seen.append(inputs[0])
-        )
+        known_head(self._head)
+        self._watching = True
         with self._lower(clips):
             z = module(clips)
-        hook.remove()
-        features = seen[0] if seen[0].ndim == 2 else seen[0].flatten(2).mean(2)
+        self._watching = False
+        features = self._seen.pop()
+        features = features if features.ndim == 2 else features.flatten(2).mean(2)
         return at_least_float32(z), at_least_float32(features)
+
+    def _watch(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._watching:
+            self._seen.append(inputs[0])
 
     def _lower(self, clips: Tensor):
         # around the forward only: an inner gradient replays each operation in the dtype it ran in

@@ -22,10 +22,12 @@ from .background_erasing import BackgroundErasing
 from .baseline import Baseline
 from .fame import Fame
 from .mixup import Mixup
+from .sdn import Sdn
 from .stillmix import StillMix
+from .two_streams import TwoStreams
 from .videomix import VideoMix
 
-Method = Baseline | Albar
+Method = Baseline | Albar | Sdn | TwoStreams
 Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix
 
 __all__ = [
@@ -37,6 +39,8 @@ __all__ = [
     "Fame",
     "Method",
     "Mixup",
+    "Sdn",
     "StillMix",
+    "TwoStreams",
     "VideoMix",
 ]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import InputError
-from .batch import STATIC_TARGET, distribution
+from .batch import row_targets
 from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong
 
 # inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
@@ -107,12 +107,7 @@ class Albar(MethodDefaults):
             joint = torch.cat([z, zs])
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
-        still_target = (side or {}).get(STATIC_TARGET)
-        if still_target is None:
-            still_target, labels, motions = target, target, n
-        else:  # one target a row
-            labels = torch.cat([distribution(t, joint.shape[1]) for t in (target, still_target)])
-            motions = 2 * n
+        labels, motions, still_target = row_targets(target, side, n, joint.shape[1])
         loss, ce, negent = rows(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
         terms = {
             "ce": ce[:n].detach().mean(),

@@ -83,6 +83,19 @@ def distribution(target: Tensor, classes: int) -> Tensor:
     return target if target.is_floating_point() else F.one_hot(target, classes).float()
 
 
+def row_targets(target: Tensor, side: dict[str, Tensor] | None, n: int, classes: int) -> tuple[Tensor, int, Tensor]:
+    """Targets for the losses of [motion; static] logits, ``n`` rows each.
+
+    Returns:
+        ``(labels, n_motion, static_target)``: what ``RowLosses`` takes, and the labels of the static clips. Where these
+        differ from the motion clips' there is one target a row, and all rows count as motion.
+    """
+    static_target = (side or {}).get(STATIC_TARGET)
+    if static_target is None:
+        return target, n, target
+    return torch.cat([distribution(t, classes) for t in (target, static_target)]), 2 * n, static_target
+
+
 def mix(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
     """share * own + (1 - share) * other, one share (B,) a sample."""
     share = per_sample(share.to(own.dtype), own)

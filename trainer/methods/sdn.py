@@ -1,0 +1,100 @@
+"""SDN, scene debiasing (Choi et al., "Why can't I dance in the mall?", arXiv 1912.05534).
+
+    features --head--> class logits -----------------------------> CE
+    features --gradient reversal--> scene MLP -------------------> soft CE against the scene's pseudo-label
+    people painted over --net--> class logits -------------------> + sum p log p   (most undecided without people)
+
+The loss of the painted clips acts on the class head and everything below it, as the paper writes it; the released code
+trains a separate head there, behind its own reversal. One step takes all terms, where the code alternates two.
+The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, then from those weights with both and ``alpha`` 0.5.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...pipeline.errors import InputError
+from ..observed_network import feature_width
+from .batch import SCENE
+from .gradient_reversal import reverse_gradient
+from .scene_labels import scene_head, scene_table, soft_cross_entropy
+from .terms import MethodDefaults, Network, RowLosses, agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sdn(MethodDefaults):
+    """Scene debiasing: features that do not show the scene, and no opinion without people."""
+
+    scenes: Path | None = None
+    """Scene of each training video: a .npz with keys and probabilities, or a .csv with the columns key and scene."""
+    alpha: float = 0.5
+    """How strongly the scene classifier's gradient is reversed into the features."""
+    w_mask: float = 0.0
+    """Weight of the negative entropy on clips whose people are painted over; above 0 it needs `people`."""
+    hidden: int = 512
+    """Width of the scene classifier."""
+    layers: int = 3
+    """Hidden layers of the scene classifier."""
+    label_smoothing: float = 0.0
+    """Share of the label's mass that is spread over all classes."""
+
+    def __post_init__(self):
+        for field in ("alpha", "w_mask", "layers"):
+            if getattr(self, field) < 0:
+                raise InputError(f"method.{field} is {getattr(self, field)}; expected at least 0")
+
+    @property
+    def needs_people(self) -> bool:
+        """Whether people must be painted over."""
+        return self.w_mask > 0
+
+    def tables(self, data: Path) -> dict[str, Tensor]:
+        """The scenes of all samples, (N,K)."""
+        if self.scenes is None:
+            raise InputError("method SDN needs the scene of each video; give a file: --method.scenes")
+        return {SCENE: scene_table(self.scenes, data)}
+
+    def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module:
+        """The scene classifier."""
+        return nn.ModuleDict(
+            {"head": scene_head(feature_width(model, head), tables[SCENE].shape[1], self.hidden, self.layers)}
+        )
+
+    def loss(
+        self,
+        network: Network,
+        rows: RowLosses,
+        motion: Tensor,
+        static: Tensor | None,
+        target: Tensor,
+        *,
+        penalise: bool,
+        side: dict[str, Tensor],
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The SDN objective of one batch; shapes as in ``methods.albar`` and ``methods.batch``."""
+        n = len(motion)
+        z, features = network.with_features(motion)
+        scene_logits = network.extra["head"](reverse_gradient(features, self.alpha))
+        scene_ce = soft_cross_entropy(scene_logits, side[SCENE])
+        terms = {"top1": agreement(z, target), "scene_ce": scene_ce.detach()}
+        terms["scene_top1"] = agreement(scene_logits, side[SCENE])
+        if self.w_mask:
+            shown = side["people"].flatten(1).amax(1) > 0  # a clip without people has nothing to paint over
+            z = torch.cat([z, network(people_painted_over(motion, side["people"]))])
+            counted = shown.to(z.dtype) / shown.sum().clamp_min(1)
+            ce_weight = torch.cat([z.new_full((n,), 1 / n), z.new_zeros(n)])
+            negent_weight = torch.cat([z.new_zeros(n), self.w_mask * counted])
+        else:
+            ce_weight, negent_weight = z.new_full((n,), 1 / n), z.new_zeros(n)
+        loss, ce, negent = rows(z, target, n, ce_weight, negent_weight, self.label_smoothing)
+        terms["ce"] = ce[:n].detach().mean()
+        if self.w_mask:
+            terms["masked_entropy"] = -(negent[n:].detach() * counted).sum()
+        return loss + scene_ce, terms
+
+
+def people_painted_over(motion: Tensor, people: Tensor) -> Tensor:
+    """Clips (B,3,T,h,w) whose people, 1 in (B,1,T,h,w), have their frame's mean colour."""
+    return torch.where(people > 0, motion.mean((3, 4), keepdim=True), motion)
