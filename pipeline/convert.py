@@ -11,7 +11,9 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
 
 from .errors import InputError
 from .merge import merge, read_dataset
@@ -40,7 +42,7 @@ from .sources import Listing
 class ConvertConfig(SourceConfig):
     """Convert videos into training shards."""
 
-    out: str | Path
+    out: Annotated[str | Path, Positional, arg(metavar="OUT")]
     """Folder or address (s3://...) of the new dataset. The same command again continues a run that was stopped."""
     codec: Codec = "h264"
     """h264 or hevc for training on a GPU, vp9 where DALI decodes on the CPU; copy keeps videos that already fit."""

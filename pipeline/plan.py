@@ -175,7 +175,7 @@ def read_plan(path: Path) -> Plan:
             header = _header(file.readline(), path)
             videos = [_planned(json.loads(line)) for line in file]
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no plan found; run `unstill convert` with --source and --out first") from error
+        raise InputError(f"{path}: no plan found; run `unstill convert SOURCE OUT` without --shards first") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a plan ({error}); remove the output folder and convert again") from error
     if len(videos) != header.videos:

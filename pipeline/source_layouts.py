@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
 
 from .errors import InputError
 from .source_lists import list_with_labels
@@ -16,7 +18,7 @@ from .sources import Listing, keep_only, list_class_folders
 class SourceConfig:
     """Where videos come from and which class each one is."""
 
-    source: str | Path
+    source: Annotated[str | Path, Positional, arg(metavar="SOURCE")]
     """Folder with the videos: one folder a class, or anywhere below when --labels lists them, or WebDataset tars."""
     layout: Literal["auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "list"] = "auto"
     """What kind of source it is; auto looks at the folder and the list."""

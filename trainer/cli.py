@@ -104,6 +104,9 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         errors.print(f"unstill {name}: interrupted")
         return 130
+    except BrokenPipeError:  # the reader has seen enough, as in `unstill train RECIPE --help | head`
+        sys.stdout = None  # nothing is left to flush it to
+        return 0
 
 
 def _load(path: str) -> Callable:
