@@ -24,6 +24,7 @@ BENCHES = {
     ),
     "step": ("step", "StepBench", "The compiled ALBAR step beside eager, the official arithmetic and cross entropy."),
     "demo": ("demo", "DemoBench", "The demonstration for three seeds, held against its bars."),
+    "bias": ("bias", "BiasBench", "Every method on the procedural dataset: the table of the literature."),
     "growth": ("growth", "GrowthBench", "Start-up time and memory against the number of samples, to ten million."),
 }
 

@@ -1,0 +1,45 @@
+"""The bias table: every method through data, training and evaluation, once; then nothing is done again."""
+
+import json
+
+import pytest
+
+from unstill.bench import bias
+from unstill.bench.bias import BiasBench, markdown, run, summary
+from unstill.pipeline.errors import InputError
+
+
+def test_summary_and_markdown():
+    base = {column: 50.0 for column in bias.COLUMNS}
+    found = [
+        {"method": "a", "seed": 0, **base, "iid": 90.0, "scufo": 3.0},
+        {"method": "b", "seed": 0, **base, "iid": 70.0, "scufo": 5.0},
+        {"method": "a", "seed": 1, **base, "iid": 94.0, "scufo": 3.0},
+    ]
+    rows = summary(found)
+    assert [row["method"] for row in rows] == ["a", "b"] and [row["n"] for row in rows] == [2, 1]
+    assert rows[0]["iid"] == 92 and rows[0]["iid_sd"] == pytest.approx(8**0.5, abs=0.01) and "iid_sd" not in rows[1]
+    first = markdown(rows).splitlines()[2]
+    assert first.startswith("| a | **92.0 ± 2.8** |") and "**3.0 ± 0.0**" in first
+
+
+def test_unknown_methods_are_refused():
+    with pytest.raises(InputError, match="'none' is not one of baseline"):
+        BiasBench(methods=("none",))
+
+
+def test_two_methods_and_a_repeat(tmp_path, monkeypatch):
+    config = BiasBench(
+        methods=("sdn", "albar_stillmix"),
+        seeds=(3,),
+        runs=tmp_path / "runs",
+        out=tmp_path / "results",
+        train=64,
+        test=16,
+        epochs=1,
+    )
+    found = json.loads(run(config).read_text())
+    assert [row["method"] for row in found["rows"]] == ["sdn", "albar_stillmix"] * 2
+    assert all(0 <= row[column] <= 100 for row in found["rows"] for column in bias.COLUMNS)
+    monkeypatch.setattr(bias, "train", lambda _: pytest.fail("trained again"))
+    assert json.loads(run(config).read_text())["rows"] == found["rows"]
