@@ -2,7 +2,7 @@
 
 Writes ``bench/results/bias.json``: a row for each method with mean and sample standard deviation over the seeds, and a
 row for each run. Each (method, seed) is trained once: a repeated command goes on where the last one stopped.
-``anti`` and ``swap`` are the columns that only exact masks allow, and that no paper reports: they say who learned motion.
+``anti`` and ``swap``, columns that only exact masks allow and that no paper reports, say who learned motion.
 """
 
 import json
@@ -15,15 +15,15 @@ from typing import Literal
 import numpy as np
 
 from ..pipeline.atomic_files import write_atomic
-from ..pipeline.convert import ConvertConfig, convert
+from ..pipeline.conversion.convert import ConvertConfig, convert
 from ..pipeline.errors import InputError
-from ..pipeline.motions import TESTS, MotionsConfig
-from ..pipeline.motions_files import write_motions
+from ..pipeline.motions.files import write_motions
+from ..pipeline.motions.world import TESTS, MotionsConfig
 from ..pipeline.progress import Progress
 from ..trainer import recipes
 from ..trainer.config import TrainConfig, to_dict
-from ..trainer.demo import DemoConfig, demo_sets
-from ..trainer.evaluate import EvaluateOptions, evaluate, load_subject
+from ..trainer.demo.demo import DemoConfig, demo_sets
+from ..trainer.evaluation.evaluate import EvaluateOptions, evaluate, load_subject
 from ..trainer.loop import train
 from ..trainer.methods import Sdn
 from .record import record, show

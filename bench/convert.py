@@ -15,11 +15,11 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..pipeline.convert import ConvertConfig, convert
+from ..pipeline.conversion.convert import ConvertConfig, convert
+from ..pipeline.conversion.sandbox import Limits, Worker
+from ..pipeline.conversion.transcode import QUALITY
 from ..pipeline.progress import Progress
-from ..pipeline.recipe import output_size
-from ..pipeline.sandbox import Limits, Worker
-from ..pipeline.transcode import QUALITY
+from ..pipeline.shards.recipe import output_size
 from .record import quantiles, record, show
 from .synthetic_videos import synthetic_video
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..pipeline.errors import InputError
-from ..trainer.demo import COLUMNS, DemoConfig, demo
+from ..trainer.demo.demo import COLUMNS, DemoConfig, demo
 from .record import record, show
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..pipeline.index import INDEX_NAME, SampleIndex
+from ..pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from ..pipeline.progress import Progress
-from ..pipeline.sampler import AugmentConfig, ClipConfig, TrainSampler
+from ..pipeline.shards.index import INDEX_NAME, SampleIndex
 from .record import record, show
 
 FRAMES, GOP, KEY_BYTES, FRAGMENT_BYTES = 300, 12, 24, 12_000

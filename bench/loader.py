@@ -15,14 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..pipeline.bad_clips import BadClips
-from ..pipeline.clip_stream import ClipStream
-from ..pipeline.clips import LoaderConfig
-from ..pipeline.gop_reader import GopReader
-from ..pipeline.index import SampleIndex
-from ..pipeline.loader import ClipLoader
+from ..pipeline.loading.bad_clips import BadClips
+from ..pipeline.loading.clip_stream import ClipStream
+from ..pipeline.loading.clips import LoaderConfig
+from ..pipeline.loading.gop_reader import GopReader
+from ..pipeline.loading.loader import ClipLoader
+from ..pipeline.loading.sampler import (
+    AugmentConfig,
+    ClipConfig,
+    ClipRequests,
+    TrainSampler,
+    frame_numbers,
+    step_positions,
+)
 from ..pipeline.progress import Progress
-from ..pipeline.sampler import AugmentConfig, ClipConfig, ClipRequests, TrainSampler, frame_numbers, step_positions
+from ..pipeline.shards.index import SampleIndex
 from .loader_peers import (
     DECODERS,
     PeerDataset,

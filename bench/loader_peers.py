@@ -18,9 +18,9 @@ from nvidia.dali import fn, types
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resized_crop
 
-from ..pipeline.gop_reader import GopReader
-from ..pipeline.index import SampleIndex
-from ..pipeline.sampler import TrainSampler, frame_numbers
+from ..pipeline.loading.gop_reader import GopReader
+from ..pipeline.loading.sampler import TrainSampler, frame_numbers
+from ..pipeline.shards.index import SampleIndex
 
 Decode = Callable[[bytes, np.ndarray], torch.Tensor]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from ..pipeline.convert import ConvertConfig, convert
+from ..pipeline.conversion.convert import ConvertConfig, convert
 from ..pipeline.progress import Progress
 
 CLASSES = 4

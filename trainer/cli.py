@@ -46,15 +46,17 @@ COMMANDS = {
     "demo": Command(
         "From rendered videos to a debiased model, a table and a report.",
         "trainer.commands:demo",
-        "trainer.demo:DemoConfig",
+        "trainer.demo.demo:DemoConfig",
     ),
     "convert": Command(
-        "Turn a folder of videos into training shards.", "trainer.commands:convert", "pipeline.convert:ConvertConfig"
+        "Turn a folder of videos into training shards.",
+        "trainer.commands:convert",
+        "pipeline.conversion.convert:ConvertConfig",
     ),
     "audit": Command(
         "Report what a folder of videos holds, before converting it.",
         "trainer.commands:audit",
-        "pipeline.audit:AuditConfig",
+        "pipeline.conversion.audit:AuditConfig",
     ),
     "verify": Command(
         "Check converted shards, byte by byte and frame by frame.",

@@ -14,18 +14,18 @@ from rich.console import Console
 from rich.pretty import pretty_repr
 from rich.table import Table
 
-from ..pipeline.audit import AuditConfig
-from ..pipeline.convert import ConvertConfig
+from ..pipeline.conversion.audit import AuditConfig
+from ..pipeline.conversion.convert import ConvertConfig
 from ..pipeline.errors import InputError
-from .demo import DemoConfig
-from .evaluate import EvaluateOptions, TestSets
-from .predictions import Predictions
-from .scorecard import Scorecard
+from .demo.demo import DemoConfig
+from .evaluation.evaluate import EvaluateOptions, TestSets
+from .evaluation.predictions import Predictions
+from .evaluation.scorecard import Scorecard
 
 
 def demo(options: DemoConfig) -> int:
     """``unstill demo``."""
-    from .demo import demo
+    from .demo.demo import demo
 
     demo(options)
     return 0
@@ -33,7 +33,7 @@ def demo(options: DemoConfig) -> int:
 
 def convert(options: ConvertConfig) -> int:
     """``unstill convert``; 0 also when videos were quarantined, for the report names every one."""
-    from ..pipeline.convert import convert
+    from ..pipeline.conversion.convert import convert
 
     report = convert(options)
     print(
@@ -49,7 +49,7 @@ def convert(options: ConvertConfig) -> int:
 
 def audit(options: AuditConfig) -> int:
     """``unstill audit``; 1 when ``convert`` would refuse the source."""
-    from ..pipeline.audit import audit, render
+    from ..pipeline.conversion.audit import audit, render
 
     report = audit(options)
     Console().print(render(report))
@@ -70,7 +70,7 @@ class VerifyOptions:
 
 def verify(options: VerifyOptions) -> int:
     """``unstill verify``; 1 when there are faults."""
-    from ..pipeline.verify import verify
+    from ..pipeline.conversion.verify import verify
 
     faults = verify(options.path, decode=options.decode, workers=options.workers)
     for fault in faults:
@@ -82,8 +82,8 @@ def verify(options: VerifyOptions) -> int:
 def train(arguments: list[str]) -> int:
     """``unstill train RECIPE [--option value ...]``; 75 when the run was preempted and saved."""
     from . import loop
+    from .checkpoints.preemption import Preempted
     from .config import TrainConfig
-    from .preemption import Preempted
     from .recipes import RECIPES
 
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -133,8 +133,8 @@ class EvaluateCommand:
 
 def evaluate(command: EvaluateCommand) -> int:
     """``unstill evaluate``."""
-    from .evaluate import evaluate, load_subject
-    from .evaluation_files import read_logits, write_evaluation
+    from .evaluation.evaluate import evaluate, load_subject
+    from .evaluation.files import read_logits, write_evaluation
 
     if (command.logits is None) == (not command.runs):
         raise InputError("give either run folders, or --logits with a folder of saved predictions")
@@ -161,8 +161,8 @@ def evaluate(command: EvaluateCommand) -> int:
 
 
 def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
-    from .evaluate import static_labels
-    from .scorecard import scorecard
+    from .evaluation.evaluate import static_labels
+    from .evaluation.scorecard import scorecard
 
     classes = next(iter(predictions.values())).classes
     static = static_labels(sets.conflfg_truth, classes) if sets.conflfg_truth else None
@@ -170,7 +170,7 @@ def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
 
 
 def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
-    from .scorecard import MEASURES
+    from .evaluation.scorecard import MEASURES
 
     table = Table(title="Percent, with the 95 % interval", title_justify="left")
     table.add_column("measure")

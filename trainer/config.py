@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.errors import InputError
-from ..pipeline.loader import LoaderConfig
-from ..pipeline.sampler import AugmentConfig, ClipConfig
-from .checkpoint_config import CheckpointConfig
+from ..pipeline.loading.loader import LoaderConfig
+from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
+from .checkpoints.config import CheckpointConfig
 from .methods import Albar, Augmentation, Method
-from .metrics import LogConfig
-from .models import ModelConfig
-from .optim import OptimiserConfig
-from .schedule import ScheduleConfig
+from .models.registry import ModelConfig
+from .optimisers.factory import OptimiserConfig
+from .optimisers.schedule import ScheduleConfig
 from .step import StepConfig
+from .watching.metrics import LogConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

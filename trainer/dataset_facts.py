@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..pipeline.errors import InputError
-from ..pipeline.index import INDEX_NAME, SampleIndex
+from ..pipeline.shards.index import INDEX_NAME, SampleIndex
 
 
 @dataclass(frozen=True)

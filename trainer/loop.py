@@ -17,24 +17,24 @@ import torch
 from torch import nn
 
 from ..pipeline.errors import InputError
-from ..pipeline.loader import ClipLoader
-from .checkpoint import CONFIG, Checkpointer, run_record
-from .closed_conv import close_convolutions
+from ..pipeline.loading.loader import ClipLoader
+from .checkpoints.checkpoint import CONFIG, Checkpointer, run_record
+from .checkpoints.preemption import Preempted, StopRequest
 from .config import TrainConfig, to_dict
 from .cpu_threads import leave_a_core_for_decoding
 from .dataset_facts import DatasetFacts
 from .distributed import Ranks, process_group, wrap
-from .ema import WeightAverage
-from .metrics import Meter, MetricsFile, TensorBoard, WandB, Writers
-from .models import build_model, head_name
-from .nonfinite import NonFiniteGuard
-from .optim import make_optimiser, parameter_groups
-from .preemption import Preempted, StopRequest
-from .run_watch import RunWatch
+from .models.closed_conv import close_convolutions
+from .models.registry import build_model, head_name
+from .optimisers.ema import WeightAverage
+from .optimisers.factory import make_optimiser, parameter_groups
+from .optimisers.nonfinite import NonFiniteGuard
 from .step import LossModule, compile_loss, translate
 from .supported import refuse_unsupported
 from .train_state import TrainState
 from .update import Prepare, Update, clip_options
+from .watching.metrics import Meter, MetricsFile, TensorBoard, WandB, Writers
+from .watching.run_watch import RunWatch
 
 log = logging.getLogger(__name__)
 

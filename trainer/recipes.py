@@ -14,8 +14,8 @@ Kept, since the published weight 10 is calibrated to it: the penalty's norm per 
 from dataclasses import replace
 from pathlib import Path
 
-from ..pipeline.sampler import AugmentConfig, ClipConfig
-from .checkpoint_config import CheckpointConfig
+from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
+from .checkpoints.config import CheckpointConfig
 from .config import TrainConfig
 from .methods import (
     Albar,
@@ -30,11 +30,11 @@ from .methods import (
     TwoStreams,
     VideoMix,
 )
-from .metrics import LogConfig
-from .models import ModelConfig
-from .optim import OptimiserConfig
-from .schedule import ScheduleConfig
+from .models.registry import ModelConfig
+from .optimisers.factory import OptimiserConfig
+from .optimisers.schedule import ScheduleConfig
 from .step import StepConfig
+from .watching.metrics import LogConfig
 
 DATA, OUT = Path("data"), Path("runs")
 

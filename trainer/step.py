@@ -17,7 +17,7 @@ from torch._inductor.compile_fx import compile_fx
 from ..kernels import static_losses, step_boundary, weighted_loss
 from ..pipeline.errors import InputError
 from .methods import Method
-from .observed_network import ObservedNetwork
+from .models.observed_network import ObservedNetwork
 
 
 @dataclass(frozen=True, kw_only=True)

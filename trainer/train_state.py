@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .ema import WeightAverage
-from .metrics import Meter
-from .nonfinite import NonFiniteGuard
+from .optimisers.ema import WeightAverage
+from .optimisers.nonfinite import NonFiniteGuard
+from .watching.metrics import Meter
 
 WEIGHTS, AVERAGE, REST = "model.safetensors", "ema.safetensors", "state.pt"
 

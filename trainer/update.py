@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import clip_prep
-from ..pipeline.loader import Clips
+from ..pipeline.loading.loader import Clips
 from .config import TrainConfig
 from .methods.augmentation import Context
 from .methods.batch import Batch
-from .optim import set_learning_rate
-from .schedule import multiplier
+from .optimisers.factory import set_learning_rate
+from .optimisers.schedule import multiplier
 from .step import Upcoming, static_leaf
 from .torus_roll import torus_roll
 from .train_state import TrainState

@@ -3,8 +3,8 @@
 import numpy as np
 
 from unstill.bench.growth import synthetic_index
-from unstill.pipeline.index import SampleIndex
-from unstill.pipeline.sampler import AugmentConfig, ClipConfig, TrainSampler
+from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
+from unstill.pipeline.shards.index import SampleIndex
 
 
 def test_drawing_touches_no_more_of_a_larger_index(tmp_path):

@@ -10,9 +10,9 @@ import torch
 from unstill.bench import loader as bench
 from unstill.bench.loader_peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable
 from unstill.bench.synthetic_videos import synthetic_dataset
-from unstill.pipeline.gop_reader import GopReader
-from unstill.pipeline.index import SampleIndex
-from unstill.pipeline.sampler import AugmentConfig, ClipConfig, TrainSampler
+from unstill.pipeline.loading.gop_reader import GopReader
+from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
+from unstill.pipeline.shards.index import SampleIndex
 
 
 @pytest.fixture(scope="module")

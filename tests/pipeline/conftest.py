@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from unstill.pipeline.convert import ConvertConfig, convert
-from unstill.pipeline.fragments import fragment_table
-from unstill.pipeline.index import CODECS, INDEX_NAME, SampleIndex
+from unstill.pipeline.conversion.convert import ConvertConfig, convert
+from unstill.pipeline.shards.fragments import fragment_table
+from unstill.pipeline.shards.index import CODECS, INDEX_NAME, SampleIndex
 
 ENCODERS = {"vp9": "libvpx-vp9", "mjpeg": "mjpeg", "h264": "libx264", "hevc": "libx265"}
 OPTIONS = {

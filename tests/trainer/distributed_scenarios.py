@@ -21,7 +21,7 @@ import synthetic_run
 from unstill.trainer.distributed import process_group, wrap
 from unstill.trainer.loop import train
 from unstill.trainer.methods import Albar
-from unstill.trainer.models import ModelConfig
+from unstill.trainer.models.registry import ModelConfig
 from unstill.trainer.step import LossModule, StepConfig, static_leaf
 
 

@@ -19,7 +19,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import synthetic_run
 
-from unstill.trainer.checkpoint_files import pointed
+from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.loop import train
 
 TIMED = ("clips_per_s", "data_wait")

@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from unstill.pipeline.index import INDEX_NAME, SampleIndex
-from unstill.pipeline.loader import Clips
-from unstill.pipeline.sampler import AugmentConfig, ClipConfig, step_positions
-from unstill.trainer.checkpoint_config import CheckpointConfig
+from unstill.pipeline.loading.loader import Clips
+from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, step_positions
+from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
+from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.config import TrainConfig
 from unstill.trainer.methods import Albar
-from unstill.trainer.metrics import LogConfig
-from unstill.trainer.models import ModelConfig
-from unstill.trainer.optim import OptimiserConfig
+from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.optimisers.factory import OptimiserConfig
 from unstill.trainer.step import StepConfig
+from unstill.trainer.watching.metrics import LogConfig
 
 SAMPLES, CLASSES, FRAMES, SIZE = 24, 4, 4, 12
 

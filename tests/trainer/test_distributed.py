@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from synthetic_run import loader_of, make_dataset, run_config
 
-from unstill.trainer.checkpoint_files import pointed
+from unstill.trainer.checkpoints.files import pointed
+from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.loop import train
-from unstill.trainer.models import ModelConfig
-from unstill.trainer.preemption import Preempted
+from unstill.trainer.models.registry import ModelConfig
 from unstill.trainer.step import StepConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")

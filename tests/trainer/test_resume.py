@@ -16,12 +16,12 @@ from fault_scenarios import digest
 from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer import checkpoint_files
-from unstill.trainer.checkpoint import load_model
-from unstill.trainer.checkpoint_config import CheckpointConfig
-from unstill.trainer.checkpoint_files import pointed, steps_on_disk, verify_checkpoint
+from unstill.trainer.checkpoints import files as checkpoint_files
+from unstill.trainer.checkpoints.checkpoint import load_model
+from unstill.trainer.checkpoints.config import CheckpointConfig
+from unstill.trainer.checkpoints.files import pointed, steps_on_disk, verify_checkpoint
+from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.loop import train
-from unstill.trainer.preemption import Preempted
 from unstill.trainer.step import StepConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")

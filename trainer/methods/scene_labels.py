@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
-from ...pipeline.index import SampleIndex
+from ...pipeline.shards.index import SampleIndex
 
 
 def scene_table(path: Path, data: Path) -> Tensor:

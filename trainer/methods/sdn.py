@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
-from ..observed_network import feature_width
+from ..models.observed_network import feature_width
 from .batch import SCENE
 from .gradient_reversal import reverse_gradient
 from .scene_labels import scene_head, scene_table, soft_cross_entropy

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
-from ..observed_network import feature_width
+from ..models.observed_network import feature_width
 from .batch import SCENE, row_targets
 from .gradient_reversal import reverse_gradient
 from .hsic import hsic

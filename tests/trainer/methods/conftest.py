@@ -15,7 +15,7 @@ def named_data(tmp_path):
     """Folder of an index of 24 samples, v00 to v23, without videos."""
     from synthetic_run import SAMPLES, make_dataset
 
-    from unstill.pipeline.index import INDEX_NAME, SampleIndex
+    from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 
     folder = make_dataset(tmp_path / "data")
     keys = "".join(f"v{n:02}" for n in range(SAMPLES)).encode()

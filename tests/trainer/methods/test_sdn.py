@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from synthetic_run import layer_norm_net
 
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.index import SampleIndex
+from unstill.pipeline.shards.index import SampleIndex
 from unstill.trainer.methods import Sdn
 from unstill.trainer.methods.scene_labels import scene_table
 from unstill.trainer.methods.sdn import people_painted_over

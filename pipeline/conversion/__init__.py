@@ -1,0 +1,1 @@
+"""Videos -> shards: plan, sandboxed transcoding, merge; audit before and verification after."""

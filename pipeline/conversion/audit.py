@@ -1,0 +1,171 @@
+"""`unstill audit`: what a source holds, before any work: found, missing, duplicate; durations, sizes, codecs, faults.
+
+Headers are read in the sandbox; no frame is decoded.
+"""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ..progress import Progress
+from ..shards.quarantine import Failure, printable
+from ..sources.layouts import SourceConfig, find_videos, shrunken_label_set
+from ..sources.listing import Listing, SourceVideo
+from ..sources.tree import place_of
+from .content_hash import content_sha256
+from .sandbox import Limits, Pool
+
+LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
+SHOWN = 8  # lines of each list in the printed report
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditConfig(SourceConfig):
+    """Report what a folder of videos holds, before converting it."""
+
+    headers: bool = True
+    """Read every video's header (codec, size, duration) and compare the content of files of equal length."""
+    workers: int = 0
+    """Processes that read headers; 0 is one for every core."""
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """What was found.
+
+    Attributes:
+        listing: the source's videos, missing and duplicate entries.
+        headers: one dictionary a readable video: bytes, codec, width, height, fps, seconds.
+        unreadable: videos whose header cannot be read, with the reason.
+        same_content: groups of paths whose bytes are the same.
+        problem: why `convert` would refuse the source; empty when it would not.
+    """
+
+    listing: Listing
+    headers: tuple[dict, ...]
+    unreadable: tuple[Failure, ...]
+    same_content: tuple[tuple[str, ...], ...]
+    problem: str
+
+
+def audit(config: AuditConfig) -> AuditReport:
+    """Look at the source.
+
+    Raises:
+        InputError: the source or its list cannot be used at all.
+    """
+    listing = find_videos(config)
+    headers, unreadable, same = [], [], ()
+    if config.headers:
+        workers = config.workers or len(os.sched_getaffinity(0))
+        headers, unreadable = _read_headers(listing, workers)
+        same = _same_content(listing)
+    problem = "" if config.allow_missing else shrunken_label_set(listing)
+    return AuditReport(listing, tuple(headers), tuple(unreadable), same, problem)
+
+
+def _read_headers(listing: Listing, workers: int) -> tuple[list[dict], list[Failure]]:
+    def tasks() -> Iterator[tuple[SourceVideo, dict]]:
+        for video in listing.videos:
+            place = place_of(listing.root, video.path)
+            yield video, {**place, "offset": video.offset, "bytes": video.length, "probe": True}
+
+    headers, unreadable = [], []
+    with Pool(workers, LIMITS) as pool, Progress("reading headers", len(listing.videos), "videos") as progress:
+        for video, answer, _ in pool.map(tasks()):
+            if "bad" in answer:
+                unreadable.append(Failure(video.path, video.name or "", answer["bad"], answer["detail"]))
+            else:
+                headers.append(answer)
+            progress.advance(note=f"{len(unreadable)} unreadable" if unreadable else "")
+    return headers, unreadable
+
+
+def _same_content(listing: Listing) -> tuple[tuple[str, ...], ...]:
+    """Files with equal bytes; only files of equal length are read."""
+    if not isinstance(listing.root, Path):
+        return ()  # would fetch everything twice
+    by_size: defaultdict[int, set[str]] = defaultdict(set)
+    for video in listing.videos:
+        if video.length is None:
+            try:
+                by_size[(listing.root / video.path).stat().st_size].add(video.path)
+            except OSError:
+                continue
+    groups = []
+    for size, paths in sorted(by_size.items()):
+        if size == 0 or len(paths) == 1:
+            continue
+        by_hash: defaultdict[str, list[str]] = defaultdict(list)
+        for path in sorted(paths):
+            by_hash[_digest(listing.root / path)].append(path)
+        groups += [tuple(same) for same in by_hash.values() if len(same) > 1]
+    return tuple(sorted(groups))
+
+
+def _digest(path: Path) -> str:
+    try:
+        with open(path, "rb") as file:
+            return content_sha256(file, 0, None)[1]
+    except OSError:
+        return hashlib.sha256(str(path).encode()).hexdigest()  # equal to no other
+
+
+def render(report: AuditReport) -> RenderableType:
+    """The report for a terminal."""
+    listing = report.listing
+    counts = np.bincount([video.label for video in listing.videos], minlength=len(listing.classes))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row(
+        "classes", f"{len(listing.classes)} ({counts.min()} to {counts.max()} videos, median {np.median(counts):g})"
+    )
+    table.add_row(
+        "videos", f"{len(listing.videos):,} found, {len(listing.missing):,} missing, {listing.unlisted:,} not listed"
+    )
+    table.add_row(
+        "duplicates", f"{len(listing.duplicates)} listed again, {len(report.same_content)} groups of equal content"
+    )
+    if report.headers:
+        size = sum(header["bytes"] for header in report.headers)
+        seconds = [header["seconds"] for header in report.headers if header["seconds"] is not None]
+        table.add_row("bytes", f"{size / 1e6:,.1f} MB, {size / len(report.headers) / 1e6:.3f} MB a video")
+        if seconds:
+            low, middle, high = np.quantile(seconds, [0, 0.5, 1])
+            hours = sum(seconds) / 3600
+            table.add_row("duration", f"{low:.2f} to {high:.2f} s, median {middle:.2f} s, {hours:.2f} hours in all")
+        sizes = Counter(f"{header['width']}x{header['height']}" for header in report.headers)
+        table.add_row("sizes", _most_common(sizes))
+        table.add_row(
+            "rates", _most_common(Counter(f"{header['fps']:.4g} fps" for header in report.headers if header["fps"]))
+        )
+        table.add_row("codecs", _most_common(Counter(header["codec"] for header in report.headers)))
+    parts: list[RenderableType] = [table]
+    parts += _named("missing", [video.path for video in listing.missing])
+    parts += _named("listed again", [f"{v.path} as {listing.classes[v.label]}" for v in listing.duplicates])
+    parts += _named("equal content", [" = ".join(group) for group in report.same_content])
+    parts += _named("unreadable", [f"{f.path}: {f.reason}, {f.detail}" for f in report.unreadable])
+    parts += _named("classes without a video", listing.empty_classes())
+    if report.problem:
+        parts.append(Text(f"convert would refuse this source: {report.problem}", style="bold red"))
+    return Group(*parts)
+
+
+def _most_common(counts: Counter) -> str:
+    shown = ", ".join(f"{name} ({count:,})" for name, count in counts.most_common(5))
+    return shown + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+
+
+def _named(title: str, lines: list[str]) -> list[RenderableType]:
+    if not lines:
+        return []
+    shown = [Text(f"  {printable(line)}") for line in lines[:SHOWN]]
+    more = [Text(f"  and {len(lines) - SHOWN:,} more")] if len(lines) > SHOWN else []
+    return [Text(f"{title}: {len(lines):,}"), *shown, *more]

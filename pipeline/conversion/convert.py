@@ -1,0 +1,265 @@
+"""`unstill convert`: a video dataset in, verified training shards out.
+
+    list -> plan (hash, shuffle, shard) -> work (sandboxed transcoding, one tar a shard) -> merge (index, dataset.json)
+
+Every step is deterministic and every file appears whole, so a run that was killed at any moment is continued by the
+same command and ends in the same bytes; two runs on one output folder do no harm.
+"""
+
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ..errors import InputError
+from ..progress import Progress
+from ..shards.cache import remote_address
+from ..shards.recipe import MAX_RATE, Codec, Recipe
+from ..shards.writer import read_manifest
+from ..sources.layouts import SourceConfig, list_source
+from ..sources.listing import Listing
+from .merge import merge, read_dataset
+from .output import LocalOutput, open_output
+from .plan import (
+    PLAN_NAME,
+    Plan,
+    listing_digest,
+    make_plan,
+    plan_settings,
+    read_header,
+    read_plan,
+    tool_versions,
+)
+from .sandbox import Limits
+from .shard_work import ShardTask, convert_shards
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertConfig(SourceConfig):
+    """Convert videos into training shards."""
+
+    out: Annotated[str | Path, Positional, arg(metavar="OUT")]
+    """Folder or address (s3://...) of the new dataset. The same command again continues a run that was stopped."""
+    codec: Codec = "h264"
+    """h264 or hevc for training on a GPU, vp9 where DALI decodes on the CPU; copy keeps videos that already fit."""
+    short_side: int = 256
+    """Pixels of the short side; rounded to a multiple of 16, never enlarged."""
+    fps: float | None = None
+    """Constant frames per second; by default each video keeps its own rate."""
+    gop: int = 12
+    """Frames per closed GOP: a clip of any start decodes at most this many frames too many at either end."""
+    quality: int | None = None
+    """Constant rate factor of the encoder, lower is better; by default h264 23, hevc 26, vp9 31."""
+    max_seconds: float | None = None
+    """Keep at most the first so many seconds of each video."""
+    samples_per_shard: int = 1000
+    """Videos planned for each shard."""
+    engine: Literal["local", "ray"] = "local"
+    """Processes of this machine, or a running Ray cluster whose nodes all see source and output (unstill[ray])."""
+    workers: int = 0
+    """Processes that transcode, one codec thread each; 0 is one for every core."""
+    seed: int = 0
+    """Seed of the global shuffle that spreads the videos over the shards."""
+    shards: str | None = None
+    """Only shards A to B-1, written A:B, for one of many jobs; 0:0 only plans, and the last job to finish merges."""
+    timeout: float = 300.0
+    """Seconds that one video may take before it is quarantined."""
+    memory_mb: int = 320
+    """Megabytes that one video may take beyond the idle worker (about 80 MB) before it is quarantined."""
+    max_megapixels: float = 10.0
+    """Videos with larger pictures are quarantined."""
+    max_file_mb: float = 4096.0
+    """Larger source files are quarantined."""
+
+    def __post_init__(self):
+        checks = [
+            (16 <= self.short_side <= 4096, f"short_side is {self.short_side}, expected 16 to 4096 pixels"),
+            (self.fps is None or 1 <= self.fps <= MAX_RATE, f"fps is {self.fps}, expected 1 to {MAX_RATE}"),
+            (1 <= self.gop <= 600, f"gop is {self.gop}, expected 1 to 600 frames"),
+            (self.quality is None or 0 <= self.quality <= 63, f"quality is {self.quality}, expected 0 (best) to 63"),
+            (self.max_seconds is None or self.max_seconds > 0, f"max_seconds is {self.max_seconds}, expected above 0"),
+            (self.samples_per_shard >= 1, f"samples_per_shard is {self.samples_per_shard}, expected at least 1"),
+            (self.workers >= 0, f"workers is {self.workers}, expected 0 (one a core) or more"),
+            (self.timeout > 0, f"timeout is {self.timeout}, expected above 0 seconds"),
+            (self.max_megapixels > 0, f"max_megapixels is {self.max_megapixels}, expected above 0"),
+            (self.max_file_mb > 0, f"max_file_mb is {self.max_file_mb}, expected above 0"),
+            (self.memory_mb >= 16, f"memory_mb is {self.memory_mb}, expected at least 16"),
+        ]
+        for good, problem in checks:
+            if not good:
+                raise InputError(problem)
+
+    def recipe(self) -> Recipe:
+        """What decides the bytes of each video."""
+        return Recipe(
+            codec=self.codec,
+            short_side=self.short_side,
+            fps=self.fps,
+            gop=self.gop,
+            quality=self.quality,
+            max_seconds=self.max_seconds,
+            max_megapixels=self.max_megapixels,
+            max_file_mb=self.max_file_mb,
+        )
+
+    def limits(self) -> Limits:
+        """What one video may cost."""
+        return Limits(seconds=self.timeout, memory_bytes=self.memory_mb << 20)
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """How a conversion ended.
+
+    Attributes:
+        out: the dataset's folder or address.
+        planned: videos of the plan; ``converted + quarantined`` once the dataset is complete.
+        converted, quarantined: videos in shards, and on the quarantine list.
+        reasons: number of quarantined videos by reason.
+        complete: all shards are done and merged (False only after ``shards=A:B`` while others are missing).
+        shards, bytes: number and total size of the shards.
+        seconds: duration of this run.
+    """
+
+    out: Path | str
+    planned: int
+    converted: int
+    quarantined: int
+    reasons: dict[str, int]
+    complete: bool
+    shards: int
+    bytes: int
+    seconds: float
+
+
+def convert(config: ConvertConfig) -> ConversionReport:
+    """Convert ``config.source`` into the dataset ``config.out``, or continue where a stopped run was.
+
+    Raises:
+        InputError: the source, an option or the output cannot be used; the message says what to do.
+    """
+    start = time.monotonic()
+    listing = list_source(config)
+    if config.labels is None and remote_address(config.out) is None and isinstance(listing.root, Path):
+        if listing.root.resolve() in Path(config.out).resolve().parents:  # it would be a class the next time
+            raise InputError(f"{config.out}: lies inside the source {listing.root}; choose a folder outside it")
+    with open_output(config.out) as output:
+        settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard)
+        plan_id = _settled_plan(output, listing, settings)
+        dataset = read_dataset(output.root)
+        if dataset is None or dataset["plan"] != plan_id or not _shards_stand(output, dataset):
+            plan = read_plan(output.root / PLAN_NAME)
+            _work(config, plan, listing, output)
+            if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
+                output.gather()  # by other jobs, meanwhile
+            if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
+                return _partial_report(output, plan, time.monotonic() - start)
+            dataset = merge(output, plan.header)
+    return ConversionReport(
+        out=output.root if type(output) is LocalOutput else output.name,
+        planned=dataset["planned"],
+        converted=dataset["converted"],
+        quarantined=dataset["quarantined"],
+        reasons=dataset["reasons"],
+        complete=True,
+        shards=len(dataset["shards"]),
+        bytes=sum(shard["bytes"] for shard in dataset["shards"]),
+        seconds=time.monotonic() - start,
+    )
+
+
+def _work(config: ConvertConfig, plan: Plan, listing: Listing, output: LocalOutput) -> None:
+    wanted = _shard_range(config.shards, plan.header.shards)
+    pending = [shard for shard in wanted if not output.done(shard, plan.header.id)]
+    tasks = [ShardTask(shard, plan.shard(shard)) for shard in pending]
+    total = sum(len(task.videos) for task in tasks)
+    if config.engine == "ray":
+        from .ray_engine import convert_shards_on_ray
+
+        convert_shards_on_ray(plan.header, tasks, listing.root, output, config.limits())
+        return
+    with Progress("converting", total, "videos") as progress:
+        workers = config.workers or len(os.sched_getaffinity(0))
+        convert_shards(plan.header, tasks, listing.root, output, config.limits(), workers, progress)
+
+
+def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
+    """Make the plan, or check that the one in ``output`` is for this source and these settings; returns its id."""
+    path, out = output.root / PLAN_NAME, output.name
+    header = read_header(path)
+    if header is None:
+        plan = make_plan(listing, settings)
+        plan.save(path)
+        output.written(PLAN_NAME)
+        return plan.header.id
+    for name, value in settings.items():
+        if header.settings.get(name) != value:
+            raise InputError(
+                f"{out}: was begun with other settings ({_difference(header.settings, settings)}); choose a new --out"
+            )
+    if header.classes != listing.classes:
+        raise InputError(f"{out}: was begun with {len(header.classes)} other classes; choose a new --out")
+    if header.listing != listing_digest(listing):
+        planned = {(v.path, v.offset, v.label, v.start, v.end) for v in read_plan(path).videos if v.fault is None}
+        added = [v for v in listing.videos if (v.path, v.offset, v.label, v.start, v.end) not in planned]
+        if added:
+            raise InputError(
+                f"{out}: {len(added)} videos were added to the source since the plan was made "
+                f"(first: {added[0].path!r}); choose a new --out"
+            )
+    if header.tools != tool_versions() and read_dataset(output.root) is None:
+        raise InputError(
+            f"{out}: was begun with {_difference(header.tools, tool_versions())}; finish it there or choose a new --out"
+        )
+    return header.id
+
+
+def _difference(old: dict, new: dict) -> str:
+    """The first entry that differs between two nested dictionaries, in words."""
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            if a != b:
+                return _difference(a, b)
+        elif a != b:
+            return f"{name} {a}, now {b}"
+    return "nothing"
+
+
+def _shards_stand(output: LocalOutput, dataset: dict) -> bool:
+    """Whether all tars of a merged dataset are still there with their lengths."""
+    return all(output.shard_bytes(shard["name"]) == shard["bytes"] for shard in dataset["shards"])
+
+
+def _shard_range(text: str | None, shards: int) -> range:
+    if text is None:
+        return range(shards)
+    first, colon, last = text.partition(":")
+    try:
+        a, b = int(first or 0), int(last) if last else shards
+    except ValueError:
+        colon = ""
+    if not colon or a < 0 or b < a:
+        raise InputError(f"shards is {text!r}, expected A:B with 0 <= A <= B <= {shards}")
+    return range(min(a, shards), min(b, shards))
+
+
+def _partial_report(output: LocalOutput, plan: Plan, seconds: float) -> ConversionReport:
+    found = (read_manifest(output.shards, shard) for shard in range(plan.header.shards))
+    manifests = [manifest for manifest in found if manifest is not None]
+    reasons = Counter(failure["reason"] for manifest in manifests for failure in manifest["failures"])
+    return ConversionReport(
+        out=output.root if type(output) is LocalOutput else output.name,
+        planned=plan.header.videos,
+        converted=sum(len(manifest["samples"]) for manifest in manifests),
+        quarantined=reasons.total(),
+        reasons=dict(sorted(reasons.items())),
+        complete=False,
+        shards=len(manifests),
+        bytes=sum(manifest["bytes"] for manifest in manifests),
+        seconds=seconds,
+    )

@@ -1,0 +1,1 @@
+"""Shards -> uint8 clips on the device: sampler, reader, decoder, prefetching loader."""

@@ -1,0 +1,239 @@
+"""From positions to decoded batches, in order, whatever happens to single clips.
+
+    positions -> requests -> bytes (reader threads) -> DALI pipelines in turn -> uint8 clips
+
+Every stage runs ahead of the next. A clip whose bytes are damaged is replaced while reading; a batch that fails to
+decode is decoded again clip by clip, which finds the bad ones; a pipeline that fails on good clips is rebuilt, and the
+batches that were in it are given to the new one.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..shards.index import SampleIndex
+from .bad_clips import BadClips
+from .codec_support import decode_alone, first_frame
+from .decode import ClipDecoder, EncodedBatch, decoder_message
+from .gop_reader import BadClip, GopReader
+from .sampler import ClipConfig, ClipRequests, EvalSampler, TrainSampler, frame_numbers
+
+# With 0.1 % of bad samples, so many bad clips in a row at one position are a matter of 1e-48: something else is wrong.
+MAX_ATTEMPTS = 16
+_READ_CHUNK = 16  # clips per reading task: large enough to hide the cost of a task, small enough to spread a batch
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class DecodedBatch:
+    """Finished clips.
+
+    Attributes:
+        requests: n rows; after replacements.
+        clips: uint8 (n, T, size, size, 3) on the device.
+        bytes_read: bytes of the slices.
+        frames_decoded: frames from the start of each slice to the last one delivered.
+    """
+
+    requests: ClipRequests
+    clips: torch.Tensor
+    bytes_read: int
+    frames_decoded: int
+
+
+class ClipStream:
+    """Turns positions into decoded batches.
+
+    Args:
+        index, reader: the dataset.
+        sampler: says which clip a position is. An ``EvalSampler`` has no substitutes: bad clips are left out.
+        clip: shape of a clip.
+        bad: where bad clips are reported.
+        device: where to decode.
+        batch_size: largest batch.
+        decode_threads, pipelines, depth, read_threads, read_ahead: see ``LoaderConfig``.
+        known_good: a sample that has been decoded on this device, or None.
+        stream: on a GPU, the stream on which results are ready.
+    """
+
+    def __init__(
+        self,
+        index: SampleIndex,
+        reader: GopReader,
+        sampler: TrainSampler | EvalSampler,
+        clip: ClipConfig,
+        bad: BadClips,
+        *,
+        device: torch.device,
+        batch_size: int,
+        decode_threads: int,
+        pipelines: int,
+        depth: int,
+        read_threads: int,
+        read_ahead: int,
+        known_good: int | None,
+        stream: "torch.cuda.Stream | None" = None,
+    ):
+        self.index, self.reader, self.sampler, self.clip, self.bad = index, reader, sampler, clip, bad
+        self.device, self._batch_size, self._stream = device, batch_size, stream
+        self._decode_threads, self._depth, self._read_ahead = decode_threads, depth, read_ahead
+        self._known_good = known_good
+        self._video_frames = np.asarray(index.frames, dtype=np.int64)
+        self._gop = np.asarray(index.gop, dtype=np.int64)
+        self._substitutes = isinstance(sampler, TrainSampler)
+        self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="clip-reader")
+        self._decoders = [self._new_decoder() for _ in range(pipelines)]
+        self.rebuilds = 0
+
+    def batches(self, positions: Iterable[np.ndarray]) -> Iterator[DecodedBatch]:
+        """Decoded batches, one for each array of positions, in order; an evaluation leaves out what is bad.
+
+        Raises:
+            InputError: more samples are bad than allowed.
+            RuntimeError: the decoder fails on clips that it decoded before.
+        """
+        positions = iter(positions)
+        reading: deque[list[Future]] = deque()
+        decoding: deque[tuple[EncodedBatch, int]] = deque()
+        turn = 0
+        while True:
+            while len(decoding) < self._depth * len(self._decoders):
+                while len(reading) < self._read_ahead and (at := next(positions, None)) is not None:
+                    reading.append(self._start_reading(at))
+                if not reading:
+                    break
+                batch = _join([part.result() for part in reading.popleft()])
+                if len(batch) == 0:
+                    continue  # an evaluation batch of nothing but bad clips
+                self._decoders[turn].submit(batch)
+                decoding.append((batch, turn))
+                turn = (turn + 1) % len(self._decoders)
+            if not decoding:
+                return
+            batch, which = decoding.popleft()
+            try:
+                decoded = _finished(batch, self._decoders[which].collect(self._stream))
+            except RuntimeError as error:
+                decoded = self._rescue(batch, error)
+                if decoded is None:
+                    decoded = self._rebuild(batch, which, [b for b, w in decoding if w == which], error)
+            if len(decoded.requests):
+                yield decoded
+
+    def close(self) -> None:
+        """Stop the reader threads and free the pipelines."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._decoders.clear()
+
+    def _new_decoder(self) -> ClipDecoder:
+        return ClipDecoder(self._batch_size, self.clip.size, self.device, self._decode_threads, self._depth)
+
+    def _start_reading(self, positions: np.ndarray) -> list[Future]:
+        requests = self.sampler.draw(positions)
+        return [
+            self._pool.submit(self._read, requests.take(slice(begin, begin + _READ_CHUNK)))
+            for begin in range(0, len(requests), _READ_CHUNK)
+        ]
+
+    def _read(self, requests: ClipRequests, attempt: int = 0) -> EncodedBatch:
+        frames, slices = self._slices(requests)
+        attempts = np.full(len(requests), attempt, np.int64)
+        encoded: list[np.ndarray | None] = []
+        for row, (sample, (first, last)) in enumerate(zip(requests.sample.tolist(), slices.tolist(), strict=True)):
+            try:
+                encoded.append(self.reader.read(sample, first, last))
+            except BadClip as problem:
+                substitute = self._replace(requests.take([row]), attempt, str(problem))
+                encoded.append(substitute.encoded[0] if substitute else None)
+                if substitute:
+                    requests.put(row, substitute.requests)
+                    frames[row], attempts[row] = substitute.frames[0], substitute.attempts[0]
+        batch = EncodedBatch(requests, encoded, frames, attempts)
+        good = [row for row, data in enumerate(encoded) if data is not None]
+        return batch if len(good) == len(encoded) else batch.take(good)
+
+    def _slices(self, requests: ClipRequests) -> tuple[np.ndarray, np.ndarray]:
+        """Frame numbers within the slices, int64 (n, T); the slices as fragments first .. last - 1, int64 (n, 2)."""
+        sample = requests.sample
+        frames = frame_numbers(self.clip, requests.start_frame, requests.stride, self._video_frames[sample])
+        slices = self.reader.spans(sample, frames.min(1), frames.max(1))
+        return frames - (slices[:, 0] * self._gop[sample])[:, None], slices
+
+    def _replace(self, clip: ClipRequests, attempt: int, reason: str) -> EncodedBatch | None:
+        """Report a bad clip; return its substitute (which may itself have been replaced), or None in an evaluation."""
+        sample, position = int(clip.sample[0]), int(clip.position[0])
+        self.bad.report(sample, position, int(clip.start_frame[0]), reason)
+        if not self._substitutes:
+            return None
+        if attempt + 1 >= MAX_ATTEMPTS:
+            raise InputError(
+                f"{MAX_ATTEMPTS} clips in a row were bad at position {position}; run `unstill verify` on the dataset"
+            )
+        return self._read(self.sampler.draw(clip.position, attempt + 1), attempt + 1)
+
+    def _rescue(self, batch: EncodedBatch, error: RuntimeError) -> DecodedBatch | None:
+        """Decode clip by clip, replacing the bad ones; None when no clip is bad, so that the pipeline must be."""
+        good: list[tuple[EncodedBatch, torch.Tensor]] = []
+        any_bad = False
+        for row in range(len(batch)):
+            one: EncodedBatch | None = batch.take([row])
+            while one is not None:
+                try:
+                    good.append((one, decode_alone(one, self.clip.size, self.device)))
+                    break
+                except RuntimeError as failure:
+                    any_bad = True
+                    self._check_decoder(failure)
+                    reason = f"DALI cannot decode it: {decoder_message(failure)}"
+                    one = self._replace(one.requests, int(one.attempts[0]), reason)
+        if not any_bad:
+            return None
+        if not good:
+            return DecodedBatch(batch.requests.take([]), torch.empty(0), 0, 0)
+        return _finished(_join([one for one, _ in good]), torch.cat([clip for _, clip in good]))
+
+    def _check_decoder(self, failure: RuntimeError) -> None:
+        if self._known_good is None:
+            return
+        try:
+            decode_alone(first_frame(self.index, self.reader, self._known_good), self.clip.size, self.device)
+        except (RuntimeError, BadClip):
+            raise RuntimeError(
+                f"the decoder on {self.device} fails on clips that it decoded before; start the run again, it goes on "
+                f"at its last checkpoint ({decoder_message(failure)})"
+            ) from failure
+
+    def _rebuild(
+        self, batch: EncodedBatch, which: int, waiting: list[EncodedBatch], error: RuntimeError
+    ) -> DecodedBatch:
+        _log.warning("a DALI pipeline failed on good clips and is rebuilt: %s", decoder_message(error))
+        self.rebuilds += 1
+        clips = [decode_alone(batch.take([row]), self.clip.size, self.device) for row in range(len(batch))]
+        self._decoders[which] = self._new_decoder()
+        for other in waiting:
+            self._decoders[which].submit(other)
+        return _finished(batch, torch.cat(clips))
+
+
+def _join(parts: list[EncodedBatch]) -> EncodedBatch:
+    if len(parts) == 1:
+        return parts[0]
+    return EncodedBatch(
+        ClipRequests.join([part.requests for part in parts]),
+        [data for part in parts for data in part.encoded],
+        np.concatenate([part.frames for part in parts]),
+        np.concatenate([part.attempts for part in parts]),
+    )
+
+
+def _finished(batch: EncodedBatch, clips: torch.Tensor) -> DecodedBatch:
+    return DecodedBatch(
+        batch.requests, clips, sum(map(len, batch.encoded)), int((batch.frames.max(1) + 1).sum()) if len(batch) else 0
+    )

@@ -1,0 +1,108 @@
+"""What the loader hands over, what it counts, and how hard it works."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How hard the loader works; none of it changes what is delivered, except ``max_bad_fraction``."""
+
+    decode_threads: int = 0
+    """DALI threads per pipeline; 0: 16 on a GPU, the cores but at most 4 on a CPU."""
+    pipelines: int = 1
+    """DALI pipelines that take batches in turn."""
+    depth: int = 2
+    """Batches each DALI pipeline works on ahead."""
+    read_threads: int = 0
+    """Threads that read and check bytes; 0: 4 on a GPU, 1 on a CPU."""
+    read_ahead: int = 4
+    """Batches whose bytes are read before the decoder asks for them."""
+    ready: int = 2
+    """Finished batches kept waiting for the training loop."""
+    cache: Path = Path("~/.cache/unstill")
+    """Folder for the shards of a remote dataset."""
+    cache_gb: float = 200.0
+    """Largest total size of one dataset's shards in the cache, in 10^9 bytes."""
+    max_bad_fraction: float | None = None
+    """Share of samples that may turn out damaged before the run stops; by default 0.001 in training (at least one
+    sample) and 0 in an evaluation, which must not shrink silently."""
+
+    def __post_init__(self):
+        least = {"decode_threads": 0, "pipelines": 1, "depth": 1, "read_threads": 0, "read_ahead": 1, "ready": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise InputError(f"loader.{name} = {getattr(self, name)}: expected at least {minimum}")
+        if self.max_bad_fraction is not None and not 0 <= self.max_bad_fraction <= 1:
+            raise InputError(f"loader.max_bad_fraction = {self.max_bad_fraction}: expected a share from 0 to 1")
+
+
+@dataclass
+class Clips:
+    """A batch on the device.
+
+    Attributes:
+        frames: uint8 (B, T, h, w, 3). On a GPU it is the decoder's memory: use it before asking for the next batch, or
+            clone it.
+        label: int64 (B,).
+        sample: int64 (B,), row of the index; ``loader.index.key(row)`` is its name.
+        position: int64 (B,), place in the stream of clips.
+        start_frame: int64 (B,), in frames of the video.
+        static_index: int64 (B,), which clip frame the static clip repeats.
+        flip: bool (B,), still to be applied (``clip_prep`` does).
+        draws: float32 (B, 8), uniform in [0, 1).
+        prepared: what ``prepare`` returned for this batch, else None.
+    """
+
+    frames: torch.Tensor
+    label: torch.Tensor
+    sample: torch.Tensor
+    position: torch.Tensor
+    start_frame: torch.Tensor
+    static_index: torch.Tensor
+    flip: torch.Tensor
+    draws: torch.Tensor
+    prepared: Any = None
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+@dataclass
+class LoaderStats:
+    """Running totals since the loader was made; ``wait_s`` is time that the training loop spent waiting."""
+
+    clips: int = 0
+    batches: int = 0
+    wait_s: float = 0.0
+    running_s: float = 0.0
+    bytes_read: int = 0
+    frames_decoded: int = 0
+    frames_delivered: int = 0
+    bad_clips: int = 0
+    rebuilds: int = 0
+
+    @property
+    def clips_per_s(self) -> float:
+        """Delivered clips per second of wall clock."""
+        return self.clips / self.running_s if self.running_s else 0.0
+
+    @property
+    def wait_share(self) -> float:
+        """Share of the wall clock that the training loop waited for data."""
+        return self.wait_s / self.running_s if self.running_s else 0.0
+
+    @property
+    def bytes_per_clip(self) -> float:
+        """Bytes read per delivered clip."""
+        return self.bytes_read / self.clips if self.clips else 0.0
+
+    @property
+    def decoded_per_delivered(self) -> float:
+        """Frames decoded for every frame delivered: what the GOP structure and the stride cost."""
+        return self.frames_decoded / self.frames_delivered if self.frames_delivered else 0.0

@@ -1,0 +1,86 @@
+"""Which codecs the decoder of a device understands, found out before the first step.
+
+DALI reports a codec that it lacks in the same words as a damaged file; without this check a run on the wrong device
+would put its whole dataset on the list of bad clips.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..shards.index import CODECS, SampleIndex
+from .decode import ClipDecoder, EncodedBatch, decoder_message
+from .gop_reader import BadClip, GopReader
+from .sampler import ClipRequests
+
+CPU_CODECS = ("vp9", "vp8", "mjpeg")  # the libavcodec inside DALI 2.4 has no other decoder
+GPU_CODECS = ("h264", "hevc", "vp9", "mjpeg", "vp8", "av1")
+_PROBE_SIZE = 16  # pixels
+_PROBES = 3  # intact samples that must fail before the codec is blamed
+
+
+def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
+    """A batch of one clip: the first frame of one sample, whole. Raises BadClip as ``GopReader.read``."""
+    one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
+    requests = ClipRequests(
+        position=none,
+        sample=none + sample,
+        start_frame=none,
+        stride=one,
+        top=none,
+        left=none,
+        height=none + int(index.height[sample]),
+        width=none + int(index.width[sample]),
+        flip=np.zeros(1, bool),
+        static_index=none,
+        draws=np.zeros((1, 8), np.float32),
+    )
+    return EncodedBatch(requests, [reader.read(sample, 0, 1)], np.zeros((1, 1), np.int64), none)
+
+
+def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: str | Path) -> int | None:
+    """Decode one frame of every codec in the dataset.
+
+    Returns:
+        A sample that decodes here, to tell a broken decoder from a broken clip later; None if none was found.
+
+    Raises:
+        InputError: the device cannot decode a codec of the dataset; says which codec to convert to.
+    """
+    gpu, good = device.type == "cuda", None
+    known = GPU_CODECS if gpu else CPU_CODECS
+    remedy = "h264" if gpu else "vp9"
+    codec = np.asarray(index.codec)
+    for number in np.unique(codec).tolist():
+        name = CODECS[number] if number < len(CODECS) else f"codec {number}"
+        refusal = f"{root}: its videos are {name}, which DALI cannot decode on {device}"
+        if name not in known:
+            raise InputError(f"{refusal}; run `unstill convert` with --codec {remedy}")
+        errors = []
+        for sample in np.flatnonzero(codec == number)[:_PROBES].tolist():
+            try:
+                probe = first_frame(index, reader, sample)
+            except BadClip:
+                continue  # damaged: says nothing about the codec
+            try:
+                decode_alone(probe, _PROBE_SIZE, device)
+            except RuntimeError as error:
+                errors.append(error)
+            else:
+                good = sample
+                errors.clear()
+                break
+        if errors:
+            driver = ", or check the GPU's driver" if gpu else ""
+            reason = decoder_message(errors[0])
+            raise InputError(f"{refusal} ({reason}); run `unstill convert` with --codec {remedy}{driver}")
+    return good
+
+
+def decode_alone(clip: EncodedBatch, size: int, device: torch.device) -> torch.Tensor:
+    """Decode a batch of one clip in a pipeline of its own: uint8 (1, T, size, size, 3). Raises DALI's RuntimeError."""
+    decoder = ClipDecoder(1, size, device, threads=1, depth=1)
+    decoder.submit(clip)
+    return decoder.collect()

@@ -1,0 +1,141 @@
+"""Reads the bytes of the GOPs that a clip touches, and nothing else, by position from the index.
+
+What comes out is a small MP4 of its own: the header of the video followed by its fragments first .. last. Header and
+fragments are checked against the CRC-32 that the converter wrote. ``preadv`` and ``crc32`` both release the interpreter
+lock, so threads read while the training loop runs.
+"""
+
+import errno
+import os
+import resource
+import threading
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..shards.fragments import touched_fragments
+from ..shards.index import SampleIndex
+
+_DAMAGED = "the shard was changed or damaged after the conversion"
+_SPARE_FILES = 256  # left to the rest of the process when shards are kept open
+
+
+class BadClip(Exception):
+    """A clip that cannot be delivered; the message says why."""
+
+
+class _OpenShard:
+    """A file descriptor that is closed when the last thread that reads from it lets go."""
+
+    def __init__(self, path: Path):
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self):
+        if hasattr(self, "fd"):
+            os.close(self.fd)
+
+
+class GopReader:
+    """Opens the shards of a dataset once and cuts clips out of them.
+
+    Args:
+        index: the dataset.
+        locate: gives the local path of a shard by its row in ``index.shard_names``; called when it is first needed.
+
+    Safe to use from many threads.
+    """
+
+    def __init__(self, index: SampleIndex, locate: Callable[[int], Path]):
+        self.index, self._locate = index, locate
+        # plain arrays over the same memory: taking one number out of a memory map costs ten times as much
+        columns = "shard mp4_offset init_bytes init_crc gop frames fragment_row fragment_end fragment_crc".split()
+        self._column = {name: np.asarray(getattr(index, name)) for name in columns}
+        self._files: dict[int, _OpenShard] = {}
+        self._lock = threading.Lock()
+        _allow_open_files(len(index.shard_names))
+
+    def spans(self, sample: np.ndarray, first_frame: np.ndarray, last_frame: np.ndarray) -> np.ndarray:
+        """int64 (n, 2): first and one-past-last fragment that frames ``first_frame .. last_frame`` lie in."""
+        gop, frames = (self._column[name][sample].astype(np.int64) for name in ("gop", "frames"))
+        return np.stack(touched_fragments(first_frame, last_frame - first_frame + 1, frames, gop), axis=1)
+
+    def read(self, sample: int, first: int, last: int) -> np.ndarray:
+        """The header and fragments ``first .. last - 1`` of one sample.
+
+        Returns:
+            uint8 (n,), an MP4 that decodes by itself; its frame 0 is frame ``first * gop`` of the video.
+
+        Raises:
+            BadClip: the bytes are missing or are not those that the converter wrote.
+        """
+        column = self._column
+        row, header, offset = (int(column[name][sample]) for name in ("fragment_row", "init_bytes", "mp4_offset"))
+        ends = column["fragment_end"][row + first : row + last].tolist()
+        begin = int(column["fragment_end"][row + first - 1]) if first else header
+        data = np.empty(header + ends[-1] - begin, np.uint8)
+        view = memoryview(data)
+        if begin == header:
+            self._fill(sample, view, offset)
+        else:
+            self._fill(sample, view[:header], offset)
+            self._fill(sample, view[header:], offset + begin)
+
+        if zlib.crc32(view[:header]) != int(column["init_crc"][sample]):
+            raise BadClip(f"the CRC-32 of its header is wrong: {_DAMAGED}")
+        position, shift = header, header - begin
+        crcs = column["fragment_crc"][row + first : row + last].tolist()
+        for fragment, (end, crc) in enumerate(zip(ends, crcs, strict=True), first):
+            if zlib.crc32(view[position : end + shift]) != crc:
+                raise BadClip(f"the CRC-32 of its fragment {fragment} is wrong: {_DAMAGED}")
+            position = end + shift
+        return data
+
+    def close(self) -> None:
+        """Close all shards."""
+        with self._lock:
+            self._files.clear()
+
+    def _fill(self, sample: int, view: memoryview, offset: int) -> None:
+        try:
+            shard = self._open(int(self._column["shard"][sample]))
+            got = os.preadv(shard.fd, [view], offset)
+            while 0 < got < len(view):  # a signal or a network file system may return less than was asked for
+                more = os.preadv(shard.fd, [view[got:]], offset + got)
+                if more == 0:
+                    break
+                got += more
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise InputError(
+                    f"too many open files for {len(self.index.shard_names)} shards: raise `ulimit -n`"
+                ) from error
+            if error.errno == errno.ENOMEM:
+                raise
+            raise BadClip(f"its shard cannot be read: {error}") from error
+        if got < len(view):
+            raise BadClip(f"its shard ends at byte {offset + got}, within the clip: the shard is truncated")
+
+    def _open(self, row: int) -> _OpenShard:
+        shard = self._files.get(row)
+        if shard is None:
+            path = self._locate(row)
+            with self._lock:
+                shard = self._files.get(row)
+                if shard is None:
+                    # a cache may have removed shards that are open here; their space is free once they are closed
+                    removed = [r for r, other in self._files.items() if os.fstat(other.fd).st_nlink == 0]
+                    for r in removed:
+                        del self._files[r]
+                    shard = self._files[row] = _OpenShard(path)
+        return shard
+
+
+def _allow_open_files(shards: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = shards + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))

@@ -1,0 +1,1 @@
+"""The procedural biased dataset "motions": what a video shows, and its files."""

@@ -1,0 +1,179 @@
+"""Datasets that live elsewhere, read through a local folder of bounded size.
+
+    s3://bucket/kinetics/train  ->  CACHE/<hash of the address>/{dataset.json, index.safetensors, shards/00000.tar, ...}
+
+A shard is fetched whole when a clip first needs it, checked against the SHA-256 in ``dataset.json`` before it gets its
+name, and the shards that were used longest ago make room. Processes on one machine share the folder. Addresses go to
+fsspec (``pip install s3fs`` for s3, ``gcsfs`` for gs, ...); only plain addresses of known schemes are accepted, never a
+chain of them or a command.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ..errors import InputError
+from .index import INDEX_NAME
+
+SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "http", "https", "hf", "file", "memory")
+_CHUNK = 8 << 20  # bytes per read
+_TRIES = 3
+_MAX_TEXT = 256 << 20  # bytes of dataset.json, 100 bytes a shard: more is not a manifest
+
+_log = logging.getLogger(__name__)
+
+
+def remote_address(dataset: str | Path) -> str | None:
+    """The address, if ``dataset`` is one (a ``Path`` has lost one of its slashes), else None.
+
+    Raises:
+        InputError: an address that is not of a known scheme.
+    """
+    text = str(dataset)
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", text, re.DOTALL)
+    if match is None or Path(text).exists():
+        return None
+    scheme, rest = match.groups()
+    if scheme not in SCHEMES or "::" in text or not rest.startswith("/") or any(c in text for c in "\n\r\0"):
+        raise InputError(
+            f"{text!r}: not a folder, and not an address that starts with one of {', '.join(SCHEMES)} and ://"
+        )
+    rest = rest.lstrip("/")
+    return f"{scheme}:///{rest}" if scheme == "file" else f"{scheme}://{rest}"
+
+
+class ShardCache:
+    """A local folder in front of a remote dataset. Safe to use from many threads and processes.
+
+    Args:
+        address: from ``remote_address``.
+        folder: where to keep shards; shared by all datasets.
+        max_bytes: bound on the shards of this dataset that are kept; the largest shard must fit.
+
+    Raises:
+        InputError (all methods): the address cannot be read, or what came is not what the manifest says.
+    """
+
+    def __init__(self, address: str, folder: Path, max_bytes: int):
+        import fsspec  # comes with torch; imported here because only remote datasets need it
+
+        self.address, self.max_bytes = address, max_bytes
+        self.root = Path(folder) / hashlib.sha256(address.encode()).hexdigest()[:16]
+        try:
+            self._files, self._path = fsspec.core.url_to_fs(address)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"{address}: cannot be opened ({error})") from error
+        self.root.mkdir(parents=True, exist_ok=True)
+        manifest = json.loads(self._fetch_small("dataset.json"))
+        self._shards = {shard["name"]: (shard["bytes"], shard["sha256"]) for shard in manifest["shards"]}
+        for name in self._shards:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise InputError(f"{address}: the manifest names a shard outside the dataset ({name!r}); refused")
+        largest, total = (f(size for size, _ in self._shards.values()) for f in (max, sum))
+        if largest > max_bytes:
+            raise InputError(
+                f"{address}: its largest shard has {largest / 1e9:.2f} GB, the cache only {max_bytes / 1e9:.2f} GB; "
+                "give a larger cache"
+            )
+        if total > max_bytes:
+            _log.warning(
+                "%s has %.1f GB, the cache %.1f GB: clips are drawn from all shards at random, so shards will be "
+                "fetched again and again",
+                *(address, total / 1e9, max_bytes / 1e9),
+            )
+        index = self.root / INDEX_NAME
+        if not index.exists() or _sha256(index) != manifest["index_sha256"]:
+            with self._locked(INDEX_NAME):
+                self._download(INDEX_NAME, None, manifest["index_sha256"])
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of every shard, by name."""
+        return {name: size for name, (size, _) in self._shards.items()}
+
+    def shard(self, name: str) -> Path:
+        """A local file with the shard's content, fetched if it is not there.
+
+        The file may be removed when others need the room: open it at once. An open file stays readable.
+        """
+        path = self.root / name
+        with self._locked(name):
+            if not path.exists():
+                self._download(name, *self._shards[name])
+                self._make_room(keep=path)
+            os.utime(path)  # the time of last use; the modification time of a shard means nothing else
+        return path
+
+    def _download(self, name: str, size: int | None, sha256: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        problem: object = None
+        for attempt in range(_TRIES):
+            digest, got = hashlib.sha256(), 0
+            try:
+                with self._files.open(f"{self._path}/{name}", "rb") as source, open(partial, "wb") as target:
+                    while data := source.read(_CHUNK):
+                        got += len(data)
+                        if size is not None and got > size:
+                            break
+                        digest.update(data)
+                        target.write(data)
+                if digest.hexdigest() == sha256 and size in (None, got):
+                    os.replace(partial, path)
+                    return
+                problem = f"{got} bytes whose SHA-256 is not that of the manifest"
+            except OSError as error:
+                problem = error
+                time.sleep(2**attempt)  # a busy server, a broken line
+            finally:
+                partial.unlink(missing_ok=True)
+        raise InputError(f"{self.address}/{name}: {_TRIES} tries to fetch it failed, the last one with: {problem}")
+
+    def _fetch_small(self, name: str) -> bytes:
+        try:
+            with self._files.open(f"{self._path}/{name}", "rb") as source:
+                data = source.read(_MAX_TEXT)
+        except OSError as error:
+            raise InputError(
+                f"{self.address}/{name}: cannot be read ({error}); expected a dataset made by `unstill convert`"
+            ) from error
+        return data
+
+    def _make_room(self, keep: Path) -> None:
+        kept = []
+        for name in self._shards:
+            try:
+                stat = (self.root / name).stat()
+            except FileNotFoundError:
+                continue
+            kept.append((stat.st_mtime_ns, stat.st_size, self.root / name))
+        total = sum(size for _, size, _ in kept)
+        for _, size, path in sorted(kept):
+            if total <= self.max_bytes:
+                return
+            if path != keep:
+                path.unlink(missing_ok=True)
+                total -= size
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """One process and thread at a time may fetch a file."""
+        path = self.root / f".{name.replace('/', '_')}.lock"
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,1 @@
+"""What can be converted: class folders, published lists, tars; local or remote."""

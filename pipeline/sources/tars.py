@@ -1,0 +1,109 @@
+"""Existing WebDataset tars as a source: each sample's video, with its class from ``.cls`` or ``.json``.
+
+Read with the same care as any shard from a stranger: nothing is unpacked, unpickled or executed.
+"""
+
+import json
+from pathlib import Path
+
+from ..errors import InputError
+from ..shards.quarantine import printable
+from ..shards.reader import Malformed, Member, members, read_member
+from .listing import Listing, SourceVideo, class_key, class_numbers
+from .tree import LocalTree, RemoteTree, is_video
+
+MAX_TEXT = 1 << 20  # bytes of a label component
+
+
+def list_shards(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = None) -> Listing:
+    """List the videos in all ``.tar`` files of a local source.
+
+    A sample is a run of members with one key. Its class is the name in KEY.json (``class``, ``label`` or ``cls``), else
+    the content of KEY.cls, else a number in KEY.json.
+
+    Raises:
+        InputError: a tar cannot be read to its end, a sample has no class, or there are no tars or no videos.
+    """
+    root = tree.root
+    if not isinstance(root, Path):
+        raise InputError(f"{root}: WebDataset tars are converted from a local folder only; copy them first")
+    tars = tree.files(frozenset({".tar"}))
+    if not tars:
+        raise InputError(f"{root}: holds no .tar files; expected WebDataset shards")
+    found: list[tuple[str, Member, str]] = []
+    for tar in tars:
+        found += _videos_of(root, tar)
+    if not found:
+        raise InputError(f"{root}: no video in its {len(tars)} tar files")
+    labels = {label for _, _, label in found}
+    numbered = all(label.isdecimal() for label in labels)
+    if classes is None:
+        classes = tuple(map(str, range(max(map(int, labels)) + 1))) if numbered else tuple(sorted(labels))
+    numbers = class_numbers(classes)
+    videos = []
+    for tar, member, label in found:
+        number = int(label) if numbered else numbers.get(class_key(label), -1)
+        if not 0 <= number < len(classes):
+            raise InputError(f"{root / tar}: class {printable(label)!r} is not among the {len(classes)} classes")
+        videos.append(
+            SourceVideo(tar, number, offset=member.offset, length=member.size, name=member.name.removeprefix("./"))
+        )
+    return Listing(root, classes, tuple(videos))
+
+
+def _videos_of(root: Path, tar: str) -> list[tuple[str, Member, str]]:
+    found: list[tuple[str, Member, str]] = []
+    try:
+        with open(root / tar, "rb") as file:
+            group: list[Member] = []
+            for member in members(file):
+                if member.kind:
+                    continue
+                if group and _split(member.name)[0] != _split(group[0].name)[0]:
+                    found += _sample(file, tar, group)
+                    group = []
+                group.append(member)
+            found += _sample(file, tar, group)
+    except Malformed as malformed:
+        raise InputError(
+            f"{root / tar}: byte {malformed.offset}: {malformed.problem}; mend or remove the tar"
+        ) from malformed
+    except OSError as error:
+        raise InputError(f"{root / tar}: cannot be read ({error.strerror})") from error
+    return found
+
+
+def _sample(file, tar: str, group: list[Member]) -> list[tuple[str, Member, str]]:
+    videos = [member for member in group if is_video(member.name)]
+    if not videos:
+        return []
+    by_extension = {_split(member.name)[1]: member for member in group}
+    texts = {}
+    for extension in ("json", "cls"):
+        member = by_extension.get(extension)
+        if member is not None and member.size <= MAX_TEXT:
+            texts[extension] = read_member(file, member).decode("utf-8", "replace").strip()
+    label = _label(texts.get("json", ""), texts.get("cls", ""))
+    if label:
+        return [(tar, videos[0], label)]
+    key = printable(_split(group[0].name)[0])
+    raise InputError(f"{tar}: sample {key!r} has no class; expected KEY.cls, or a label in KEY.json")
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(key, extension) as WebDataset splits a name: at the first dot after the last slash."""
+    folder, slash, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    return folder + slash + stem, extension
+
+
+def _label(about_text: str, cls: str) -> str:
+    """The class's name from the JSON, else KEY.cls, else a number from the JSON; empty when none says it."""
+    try:
+        about = json.loads(about_text)
+    except (ValueError, RecursionError):
+        about = None
+    said = [about.get(name) for name in ("class", "label", "cls")] if isinstance(about, dict) else []
+    names = [value for value in said if isinstance(value, str) and value]
+    numbers = [str(value) for value in said if type(value) is int]
+    return next(iter([*names, *([cls] if cls else []), *numbers]), "")

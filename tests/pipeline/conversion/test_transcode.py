@@ -1,0 +1,213 @@
+"""One video in, one MP4 of the shard contract out: size, rate, frames, key frames, colours."""
+
+import io
+import itertools
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from unstill.pipeline.conversion.transcode import transcode
+from unstill.pipeline.shards.contract import check_video
+from unstill.pipeline.shards.quarantine import BadVideo
+from unstill.pipeline.shards.recipe import Recipe, output_rate, output_size
+
+RECIPE = {
+    "short_side": 64,
+    "fps": None,
+    "gop": 5,
+    "quality": None,
+    "max_seconds": None,
+    "max_megapixels": 1.0,
+    "max_file_mb": 100.0,
+}
+
+
+def recipe(**changes) -> Recipe:
+    return Recipe(**{"codec": "vp9", **RECIPE, **changes})
+
+
+def encode(
+    pictures, *, times=None, rate=30, codec="libx264", container="mp4", pix_fmt="yuv420p", options=None
+) -> bytes:
+    """An ordinary (not fragmented) source file; ``times`` are presentation times in 1/rate s."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate, options=options or {"preset": "ultrafast", "crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], pix_fmt
+        stream.codec_context.thread_count = 1
+        for number, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number if times is None else times[number], Fraction(1, rate)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return file.getvalue()
+
+
+def levels(count: int, height=64, width=96) -> np.ndarray:
+    """uint8 (count, height, width, 3): frame k is plain grey of level 40 + 8 k, so that frames can be told apart."""
+    return (
+        np.full((count, height, width, 3), 40, np.uint8) + (8 * np.arange(count, dtype=np.uint8))[:, None, None, None]
+    )
+
+
+def decoded(mp4: bytes) -> np.ndarray:
+    with av.open(io.BytesIO(mp4)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def shown(mp4: bytes) -> list[int]:
+    """Which frame of ``levels`` each output frame shows."""
+    return [round((float(frame.mean()) - 40) / 8) for frame in decoded(mp4)]
+
+
+@pytest.mark.parametrize("codec", ["vp9", "h264", "hevc"])
+def test_every_frame_comes_through_in_place(codec):
+    done = transcode(io.BytesIO(encode(levels(13))), recipe(codec=codec))
+    assert shown(done.mp4) == list(range(13))
+    facts = check_video(done.mp4, gop=5, fps=Fraction(30), frames=13)
+    assert (facts.width, facts.height, facts.codec) == (96, 64, codec)
+    assert len(facts.offsets) == 4 and facts.offsets[-1] == len(done.mp4)
+
+
+@pytest.mark.parametrize("codec", ["vp9", "h264", "hevc"])
+def test_a_gop_cut_out_decodes_to_the_same_frames(codec):
+    pictures = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
+    done = transcode(io.BytesIO(encode(pictures)), recipe(codec=codec))
+    a, b = done.facts.offsets[1], done.facts.offsets[3]
+    sliced = decoded(done.mp4[: done.facts.init_bytes] + done.mp4[a:b])
+    np.testing.assert_array_equal(sliced, decoded(done.mp4)[5:12])
+
+
+def test_same_input_same_bytes():
+    source = encode(levels(7))
+    assert transcode(io.BytesIO(source), recipe()).mp4 == transcode(io.BytesIO(source), recipe()).mp4
+
+
+@pytest.mark.parametrize(
+    ("fps", "times", "expected"),
+    [
+        (None, None, [0, 1, 2, 3, 4, 5, 6, 7]),
+        (15, None, [0, 2, 4, 6]),  # round half up: source 1 goes to 1, which source 2 then takes
+        (60, None, [k // 2 for k in range(16)]),
+        (30, [0, 1, 2, 7, 8, 9, 10, 11], [0, 1, 2, 2, 2, 2, 2, 3, 4, 5, 6, 7]),  # a hole
+        (30, [5, 6, 7, 8, 9, 10, 11, 12], [0, 1, 2, 3, 4, 5, 6, 7]),  # does not start at zero
+    ],
+)
+def test_constant_rate(fps, times, expected):
+    done = transcode(io.BytesIO(encode(levels(8), times=times)), recipe(fps=fps))
+    assert shown(done.mp4) == expected
+
+
+def test_part_of_a_video():
+    source = encode(levels(24), rate=10, options={"g": "6", "bf": "0", "crf": "12"})
+    assert shown(transcode(io.BytesIO(source), recipe(), start=1.3, end=1.8).mp4) == [13, 14, 15, 16, 17]
+    assert shown(transcode(io.BytesIO(source), recipe(max_seconds=0.4)).mp4) == [0, 1, 2, 3]
+    with pytest.raises(BadVideo, match="no_frames"):
+        transcode(io.BytesIO(source), recipe(), start=9.0)
+
+
+@pytest.mark.parametrize(
+    ("source", "short_side", "expected"),
+    [
+        ((340, 256), 256, (336, 256)),
+        ((1280, 720), 256, (448, 256)),
+        ((1080, 1920), 256, (256, 448)),
+        ((1001, 720), 256, (352, 256)),
+        ((64, 64), 64, (64, 64)),
+        ((64, 64), 256, (64, 64)),
+        ((161, 129), 256, (160, 128)),
+        ((20, 9), 256, (16, 16)),
+    ],
+)
+def test_output_size(source, short_side, expected):
+    assert output_size(*source, short_side) == expected
+
+
+def test_output_size_is_never_larger_and_in_blocks():
+    for width, height in itertools.product(range(16, 700, 37), range(16, 700, 53)):
+        w, h = output_size(width, height, 256)
+        assert w % 16 == 0 and h % 16 == 0 and 0 < w <= width and 0 < h <= height and min(w, h) <= 256
+
+
+def test_output_rate():
+    assert output_rate(None, Fraction(2997, 100)) == Fraction(30000, 1001)
+    assert output_rate(None, Fraction(2383, 100)) == Fraction(2383, 100)
+    assert output_rate(None, Fraction(1000)) == Fraction(125, 2)
+    assert output_rate(None, None) == 25
+    assert output_rate(29.97, None) == Fraction(30000, 1001)
+    assert output_rate(8, Fraction(30)) == 8
+
+
+def test_copy_keeps_the_packets_of_a_video_that_fits():
+    options = {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": "0", "crf": "20"}
+    source = encode(levels(12), options=options)
+    done = transcode(io.BytesIO(source), recipe(codec="copy"))
+    assert done.facts.frames == 12 and len(done.facts.offsets) == 4
+    np.testing.assert_array_equal(decoded(done.mp4), decoded(source))
+    again = transcode(io.BytesIO(done.mp4), recipe(codec="copy"))
+    assert again.mp4 == done.mp4
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"options": {"g": "4", "bf": "0"}}, "GOPs of exactly 5"),
+        ({"options": {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": "2"}}, "in order"),
+        ({"times": [0, 1, 2, 5, 6, 7, 8, 9, 10, 11], "options": {"g": "5", "bf": "0"}}, "constant"),
+        ({"codec": "mpeg4", "options": {"g": "5"}}, "codec mpeg4"),
+        ({"pix_fmt": "yuv444p", "options": {"g": "5", "keyint_min": "5", "sc_threshold": "0", "bf": "0"}}, "yuv420p"),
+    ],
+)
+def test_copy_refuses_what_must_be_encoded(changes, problem):
+    source = encode(levels(10), **changes)
+    with pytest.raises(BadVideo, match="contract") as caught:
+        transcode(io.BytesIO(source), recipe(codec="copy"))
+    assert problem in caught.value.detail
+
+
+def test_rotation_is_baked_in():
+    pictures = levels(3)
+    pictures[:, :, :48, 0] = 250  # the left half is red
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=30, options={"crf": "12"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.set_display_rotation(90)  # shown a quarter turn anticlockwise: left becomes bottom
+        for picture in pictures:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        out.mux(stream.encode())
+    red = decoded(transcode(io.BytesIO(file.getvalue()), recipe()).mp4)[0, ..., 0]
+    assert red.shape == (96, 64)
+    assert red[60:].mean() > 150 > red[:36].mean()
+
+
+@pytest.mark.parametrize(("matrix", "full_range"), [(None, False), (1, False), (5, True), (1, True)])
+def test_colours_survive_any_colour_space(matrix, full_range):
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32], picture[32:] = (200, 60, 30), (30, 180, 90)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as out:
+        stream = out.add_stream("libx264", rate=30, options={"crf": "5"})
+        stream.height, stream.width, stream.pix_fmt = 64, 96, "yuv420p"
+        stream.codec_context.color_range = 2 if full_range else 1
+        if matrix:
+            stream.codec_context.colorspace = matrix
+        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+        tags = {"dst_colorspace": matrix or 5, "dst_color_range": 2 if full_range else 1}
+        out.mux(stream.encode(frame.reformat(format="yuv420p", **tags)))
+        out.mux(stream.encode())
+    mp4 = transcode(io.BytesIO(file.getvalue()), recipe(quality=4)).mp4
+    with av.open(io.BytesIO(mp4)) as container:
+        # as BT.601 whatever the tag says: that is what DALI's CPU decoder does
+        frame = next(container.decode(video=0)).reformat(format="rgb24", src_colorspace=5, dst_colorspace=5)
+    error = np.abs(frame.to_ndarray().astype(int) - picture)
+    assert error[8:24].max() <= 8 and error[40:56].max() <= 8
+
+
+def test_a_video_that_fills_the_memory_is_refused_as_too_long(monkeypatch):
+    monkeypatch.setattr("unstill.pipeline.conversion.transcode.MAX_OUTPUT", 5000)
+    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
+    with pytest.raises(BadVideo, match="too_long"):
+        transcode(io.BytesIO(encode(noise)), recipe())

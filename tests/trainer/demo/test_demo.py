@@ -1,0 +1,88 @@
+"""The demonstration from end to end on a handful of videos, and what it says about its numbers."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from rich.console import Console
+
+from unstill.trainer.demo.demo import COLUMNS, STAGES, DemoConfig, demo, verdict
+
+PUBLISHED_KEYS = {
+    "iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip",
+}  # fmt: skip
+
+
+@pytest.fixture
+def single_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_the_whole_demonstration(tmp_path, capsys, single_thread):
+    config = DemoConfig(out=tmp_path / "demo", train=32, test=16, epochs=2)
+    results = demo(config)
+    printed = capsys.readouterr()
+    assert set(results) == {"baseline", "albar", "seed", "seconds"}
+    assert set(results["baseline"]) == set(results["albar"]) == PUBLISHED_KEYS == set(COLUMNS)
+    assert all(0 <= results[name][key] <= 100 for name in ("baseline", "albar") for key in PUBLISHED_KEYS)
+    assert set(results["seconds"]) == {*STAGES, "total"}
+    assert json.loads((config.out / "results.json").read_text()) == results
+    assert f"{results['albar']['contrasted']:.1f}" in printed.out and "ALBAR" in printed.out
+    page = (config.out / "report.html").read_text()
+    assert page.count('<div class="measure">') == 10 and page.count('class="look"') == 6
+    shown = re.findall(r"</div><span>([\d.]+)</span>", page)
+    assert shown[:2] == [f"{results[name]['iid']:.1f}" for name in ("baseline", "albar")]
+    sets = "iid reversed shuffled static_iid scuba.unseen scufo.unseen shaken_scufo.unseen conflfg anti swap".split()
+    assert {p.name for p in (config.out / "predictions").glob("albar.*")} == {f"albar.{name}.npz" for name in sets}
+
+    # given again: nothing is repeated, the numbers stay
+    stamps = {path: path.stat().st_mtime_ns for path in config.out.rglob("*") if path.is_file()}
+    assert demo(config) == results
+    changed = {path.name for path, stamp in stamps.items() if path.stat().st_mtime_ns != stamp}
+    assert changed <= {"results.json", "stages.json"}
+    # one stage's output lost: only that stage is done again, and its numbers are the same
+    (config.out / "evaluation.json").unlink()
+    again = demo(config)
+    assert again["baseline"] == results["baseline"] and again["albar"] == results["albar"]
+    # other epochs: the videos and shards stay
+    demo(replace(config, epochs=1))
+    assert (config.out / "videos/motions.json").stat().st_mtime_ns == stamps[config.out / "videos/motions.json"]
+    dataset = config.out / "shards/train/dataset.json"
+    assert dataset.stat().st_mtime_ns == stamps[dataset]
+
+
+def numbers(**changes):
+    albar = {"iid": 97.3, "scuba": 95.6, "scufo": 0.8, "anti": 40.0} | changes
+    return {"baseline": {"iid": 95.5, "scuba": 66.0, "scufo": 59.0, "anti": 1.3}, "albar": albar}
+
+
+def test_the_verdict_claims_no_more_than_the_numbers():
+    text = verdict(numbers())
+    assert text.startswith(
+        "ALBAR removed what a still frame gives away (SCUFO 59.0 → 0.8 %, guessing 12.5 %) and the hold of"
+    )
+    assert (
+        "but only reduced the hold of the moving actor's looks" in text
+        and "40.0 % of the videos (baseline 1.3 %)" in text
+    )
+    assert text.count(".") - len(re.findall(r"\d\.\d", text)) == 1  # one sentence
+    assert "only reduced what a still frame gives away" in verdict(numbers(scufo=30.0))
+    assert "did not reduce what a still frame gives away" in verdict(numbers(scufo=60.0))
+    assert "only reduced the hold of the scene" in verdict(numbers(scuba=80.0))
+    assert "did not reduce the hold of the moving actor" in verdict(numbers(anti=1.0))
+    assert "removed the hold of the moving actor" not in verdict(numbers(anti=97.0))
+
+
+def test_the_table_fits_a_terminal(capsys):
+    from unstill.trainer.demo.demo import show
+
+    results = {n: {c: 12.345 for c in COLUMNS} for n in ("baseline", "albar")}
+    results |= {"seed": 3, "seconds": {"total": 125.0}}
+    show(results, {}, DemoConfig().out, Console(width=80, force_terminal=False))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any("2 min 05 s" in line for line in lines)

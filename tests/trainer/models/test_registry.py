@@ -1,0 +1,145 @@
+"""Named models: each has a double backward, compiles into one graph with it, and takes pretrained weights safely."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models.video import mvit, resnet, swin_transformer
+from torchvision.models.video.s3d import SepInceptionBlock3D, TemporalSeparableConv
+
+from unstill.pipeline.errors import InputError
+from unstill.trainer.methods import Albar, Baseline
+from unstill.trainer.models.registry import MODELS, build_model, head_name
+from unstill.trainer.step import LossModule
+from unstill.trainer.supported import refuse_unsupported
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_named_model_has_a_double_backward_that_reaches_all_weights(name):
+    # on the meta device: the whole network at its real clip shape, in a second, for no arithmetic is done
+    with torch.device("meta"):
+        model = build_model(name, 7)
+        motion, target = torch.empty(2, 3, 16, 224, 224), torch.empty(2, dtype=torch.int64)
+    static = torch.empty_like(motion).requires_grad_(True)
+    logits = model(motion)
+    assert logits.shape == (2, 7)
+    loss, _, _ = LossModule(model, Albar())(motion, static, target, True)
+    loss.backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    head = dict(model.named_parameters())[head_name(name) + ".weight"]
+    assert head.shape[0] == 7
+
+
+def reduced(family: str) -> tuple[nn.Module, tuple[int, int]]:
+    """Fewer and narrower blocks of one family, float64, no dropout, and a clip shape (T, side) that it can take."""
+    if family == "swin3d":
+        model = swin_transformer.SwinTransformer3d([2, 4, 4], 12, [2], [2], [2, 3, 3], num_classes=4)
+        model.features[0] = nn.Sequential(model.features[0][1])  # the shifted block has all that the other has
+        return model, (4, 24)
+    if family.startswith("mvit"):
+        # a block that pools queries and keys, and widens; v1 and v2 differ in positions and residuals
+        settings = [mvit.MSBlockConfig(2, 8, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1])] * 2
+        v2 = family == "mvit_v2"
+        options = {"residual_pool": v2, "rel_pos_embed": v2, "proj_after_attn": v2, "residual_with_cls_embed": not v2}
+        model = mvit.MViT((16, 16), 4, settings, dropout=0.0, num_classes=4, **options)
+        model.blocks = model.blocks[:1]
+        return model, (4, 16)
+    if family == "s3d":
+        norm = lambda width: nn.BatchNorm3d(width, eps=0.001)  # noqa: E731
+        return nn.Sequential(
+            TemporalSeparableConv(3, 8, 3, 2, 1, norm),
+            nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)),
+            SepInceptionBlock3D(8, 4, 4, 4, 2, 4, 4, norm),
+            nn.AdaptiveAvgPool3d(1),
+            nn.Flatten(),
+            nn.Linear(16, 4),
+        ), (4, 16)
+    convolutions = [resnet.Conv2Plus1D] * 4
+    model = resnet.VideoResNet(resnet.BasicBlock, convolutions, [1, 1, 1, 1], resnet.R2Plus1dStem, num_classes=4)
+    return nn.Sequential(model.stem, model.layer1, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(64, 4)), (4, 16)
+
+
+@pytest.mark.parametrize("family", ["swin3d", "mvit_v1", "mvit_v2", "r2plus1d", "s3d"])
+def test_every_family_compiles_into_one_graph_with_equal_gradients(family):
+    torch.manual_seed(0)
+    model, (frames, side) = reduced(family)
+    model = model.double().train()
+    for module in model.modules():
+        if type(module).__name__ in ("StochasticDepth", "Dropout"):
+            module.p = 0.0
+    motion = torch.randn(2, 3, frames, side, side, dtype=torch.float64)
+    found = []
+    for compiled in (False, True):
+        net = copy.deepcopy(model)
+        loss_module = LossModule(net, Albar(gp_norm="per_sample", w_gp=0.1))
+        if compiled:
+            torch._dynamo.reset()
+            torch._dynamo.config.trace_autograd_ops = True
+            loss_module.compile(fullgraph=True, dynamic=False, backend="aot_eager")
+        static = motion[:, :, 1:2].expand_as(motion).contiguous().requires_grad_(True)
+        loss_module(motion, static, torch.tensor([1, 3]), True)[0].backward()
+        found.append({name: p.grad for name, p in net.named_parameters()})
+    scale = float(max(g.abs().max() for g in found[0].values()))
+    for name, g in found[0].items():
+        torch.testing.assert_close(found[1][name], g, rtol=1e-10, atol=1e-12 * scale)
+
+
+def test_weights_of_a_file_are_taken_and_only_the_head_may_differ(tmp_path):
+    source = build_model("motion_cnn", 5)
+    save_file(source.state_dict(), tmp_path / "five.safetensors")
+    torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "five.pth")
+    for file in ("five.safetensors", "five.pth"):
+        same = build_model("motion_cnn", 5, str(tmp_path / file))
+        other = build_model("motion_cnn", 3, str(tmp_path / file))
+        assert torch.equal(same.head.weight, source.head.weight)
+        assert torch.equal(other.features[0].weight, source.features[0].weight) and other.head.weight.shape[0] == 3
+    with pytest.raises(InputError, match="unknown, first"):
+        build_model("r3d_18", 5, str(tmp_path / "five.safetensors"))
+    (tmp_path / "bad.pth").write_bytes(b"not tensors")
+    with pytest.raises(InputError, match="not readable"):
+        build_model("motion_cnn", 5, str(tmp_path / "bad.pth"))
+    with pytest.raises(InputError, match="no such file"):
+        build_model("motion_cnn", 5, str(tmp_path / "none.pth"))
+
+
+def test_a_pickle_in_a_weights_file_is_not_run(tmp_path):
+    class Payload:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"weight": Payload()}, tmp_path / "evil.pt")
+    with pytest.raises(InputError, match="not readable as plain tensors"):
+        build_model("motion_cnn", 2, str(tmp_path / "evil.pt"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_names_are_checked():
+    with pytest.raises(InputError, match=r"model\.name is 'resnet'; expected one of motion_cnn, swin3d_t"):
+        build_model("resnet", 2)
+    with pytest.raises(InputError, match="cannot import"):
+        build_model("no_such_module:net", 2)
+    with pytest.raises(InputError, match=r"returned int; expected a torch\.nn\.Module"):
+        build_model("builtins:int", 2)
+    with pytest.raises(InputError, match="16 frames of 224"):
+        build_model("mvit_v2_s", 2, frames=8, size=112)
+    assert isinstance(build_model("synthetic_run:layer_norm_net", 3), nn.Module)
+
+
+class FSDPModule(nn.Linear):
+    """Named as torch's class: that is how it is recognised."""
+
+
+def test_combinations_known_to_train_wrongly_are_refused_by_name():
+    sync = nn.Sequential(nn.Conv3d(3, 4, 1), nn.SyncBatchNorm(4))
+    with pytest.raises(InputError, match="1 is a SyncBatchNorm, which has no double backward"):
+        refuse_unsupported(sync, Albar(), "mine")
+    refuse_unsupported(sync, Albar(w_gp=0), "mine")
+    refuse_unsupported(sync, Baseline(), "mine")
+    with pytest.raises(InputError, match="FSDPModule; per-layer FSDP"):
+        refuse_unsupported(nn.Sequential(FSDPModule(2, 2)), Albar(), "mine")
+    with pytest.raises(InputError, match="DataParallel; give the bare network"):
+        refuse_unsupported(nn.DataParallel(nn.Linear(2, 2)), Albar(), "mine")

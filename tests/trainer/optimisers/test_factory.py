@@ -1,0 +1,102 @@
+"""Optimisers: LAMB against its formula, skipping on the device, parameter groups, and the two kinds of `apex`."""
+
+import sys
+import types
+
+import pytest
+import torch
+from torch import nn
+
+from unstill.pipeline.errors import InputError
+from unstill.trainer.optimisers.factory import OptimiserConfig, make_optimiser, parameter_groups, set_learning_rate
+
+
+def parameters(dtype=torch.float64):
+    g = torch.Generator().manual_seed(0)
+    shapes = ((3, 4), (5,), (2, 3, 2))
+    params = [nn.Parameter(torch.randn(shape, generator=g, dtype=dtype)) for shape in shapes]
+    return params, g
+
+
+def give_gradients(params, g, value=None):
+    for p in params:
+        p.grad = torch.randn(p.shape, generator=g, dtype=p.dtype) if value is None else torch.full_like(p, value)
+
+
+def test_lamb_is_the_published_formula():
+    params, g = parameters()
+    config = OptimiserConfig(name="lamb", lr=0.1, weight_decay=0.03, eps=1e-6)
+    optimiser = make_optimiser(config, [{"params": params, "lr": 0.1, "lr_scale": 1.0, "weight_decay": 0.03}])
+    expected = [p.detach().clone() for p in params]
+    m, v = [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
+    for t in range(1, 4):
+        give_gradients(params, g)
+        for i, p in enumerate(params):
+            m[i] = 0.9 * m[i] + 0.1 * p.grad
+            v[i] = 0.999 * v[i] + 0.001 * p.grad**2
+            u = (m[i] / (1 - 0.9**t)) / ((v[i] / (1 - 0.999**t)).sqrt() + 1e-6) + 0.03 * expected[i]
+            expected[i] = expected[i] - 0.1 * expected[i].norm() / u.norm() * u
+        optimiser.step()
+    for p, e in zip(params, expected, strict=True):
+        torch.testing.assert_close(p.detach(), e, rtol=1e-6, atol=1e-9)  # the bias corrections are float32
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
+@pytest.mark.parametrize("bad_step", [0, 1])
+def test_a_skipped_step_leaves_no_trace(name, bad_step):
+    histories = []
+    for skip in (False, True):
+        params, g = parameters(torch.float32)
+        config = OptimiserConfig(name=name, lr=0.1)
+        optimiser = make_optimiser(config, [{"params": params, "lr": 0.1, "lr_scale": 1.0, "weight_decay": 0.01}])
+        for step in range(3):
+            if skip and step == bad_step:
+                give_gradients(params, g, float("nan"))
+                optimiser.grad_scale, optimiser.found_inf = None, torch.ones(())
+                optimiser.step()
+            give_gradients(params, g)
+            optimiser.grad_scale, optimiser.found_inf = None, torch.zeros(())
+            optimiser.step()
+        histories.append(params)
+    for p, q in zip(*histories, strict=True):
+        assert torch.equal(p, q)
+
+
+def test_groups_split_by_learning_rate_and_decay():
+    net = nn.Sequential()
+    net.body, net.head = nn.Conv3d(3, 4, 1), nn.Linear(4, 2)
+    config = OptimiserConfig(lr=0.01, weight_decay=0.1, decay_norms=False, head_lr=10.0)
+    groups = parameter_groups(net, "head", config)
+    found = {(g["lr"], g["weight_decay"]): [tuple(p.shape) for p in g["params"]] for g in groups}
+    assert found == {
+        (0.01, 0.1): [(4, 3, 1, 1, 1)],
+        (0.01, 0.0): [(4,)],
+        (0.1, 0.1): [(2, 4)],
+        (0.1, 0.0): [(2,)],
+    }
+    optimiser = make_optimiser(config, groups)
+    set_learning_rate(optimiser, 0.005)
+    assert [g["lr"] for g in optimiser.param_groups] == pytest.approx([0.005, 0.005, 0.05, 0.05])
+    assert len(parameter_groups(net, "head", OptimiserConfig())) == 1
+
+
+def test_apex_is_nvidias_only_with_its_cuda_extension(monkeypatch):
+    params, _ = parameters()
+    config = OptimiserConfig(name="adam", backend="apex", lr=0.1)
+    groups = [{"params": params, "lr": 0.1, "lr_scale": 1.0, "weight_decay": 0.0}]
+    impostor = types.ModuleType("apex")  # what the package index calls apex
+    monkeypatch.setitem(sys.modules, "apex", impostor)
+    monkeypatch.setitem(sys.modules, "amp_C", None)
+    with pytest.raises(InputError, match="amp_C"):
+        make_optimiser(config, groups)
+
+    calls = []
+    impostor.optimizers = types.ModuleType("apex.optimizers")
+    for name in ("FusedSGD", "FusedAdam", "FusedLAMB"):
+        setattr(impostor.optimizers, name, lambda groups, name=name, **options: calls.append((name, options)))
+    monkeypatch.setitem(sys.modules, "apex.optimizers", impostor.optimizers)
+    monkeypatch.setitem(sys.modules, "amp_C", types.ModuleType("amp_C"))
+    make_optimiser(config, groups)
+    make_optimiser(OptimiserConfig(name="lamb", backend="apex"), groups)
+    assert calls[0] == ("FusedAdam", {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "adam_w_mode": False})
+    assert calls[1][0] == "FusedLAMB"

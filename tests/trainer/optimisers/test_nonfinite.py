@@ -1,0 +1,52 @@
+"""Steps that are not finite are skipped without a trace, counted, and end the run when they do not stop."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from synthetic_run import loader_of, make_dataset, run_config
+
+from unstill.pipeline.errors import InputError
+from unstill.trainer.checkpoints.config import CheckpointConfig
+from unstill.trainer.loop import train
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def spoil(*steps):
+    """A label outside of the classes makes the loss of its row NaN."""
+
+    def change(step, clips):
+        if step in steps:
+            clips.label[1] = 99
+
+    return change
+
+
+def test_a_bad_step_changes_nothing_and_is_counted(tmp_path):
+    make_dataset(tmp_path / "data")
+    config = run_config(tmp_path, checkpoint=CheckpointConfig(every=1, keep=20))
+    train(config, make_loader=loader_of(change=spoil(0, 4)))
+    checkpoints = tmp_path / "run" / "checkpoints"
+    weights = [load_file(checkpoints / f"step-{step:08d}" / "model.safetensors") for step in (4, 5, 6)]
+    for name, before in weights[0].items():
+        if not name.endswith("num_batches_tracked"):  # counts forwards; nothing reads it
+            assert torch.equal(before, weights[1][name]), name  # batch norm's running statistics among them
+    assert not torch.equal(weights[1]["head.weight"], weights[2]["head.weight"])
+    rests = [torch.load(checkpoints / f"step-{step:08d}" / "state.pt", weights_only=True) for step in (4, 5)]
+    for before, after in zip(*(rest["optimiser"]["state"].values() for rest in rests), strict=True):
+        assert all(torch.equal(before[name], after[name]) for name in before)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["skipped"] for record in records] == [1, 1, 2, 2, 2]
+    assert [record["loss"] is None for record in records] == [True, False, True, False, False]
+    final = load_file(checkpoints / "step-00000010" / "model.safetensors")
+    assert all(value.isfinite().all() for value in final.values())
+
+
+def test_too_many_in_a_row_stop_the_run(tmp_path):
+    make_dataset(tmp_path / "data")
+    with pytest.raises(InputError, match=r"3 steps in a row .* --optimiser\.lr"):
+        train(run_config(tmp_path, max_skipped=3), make_loader=loader_of(change=spoil(3, 4, 5)))
+    (tmp_path / "run").rename(tmp_path / "first")
+    train(run_config(tmp_path, max_skipped=3), make_loader=loader_of(change=spoil(2, 3, 5, 6, 8, 9)))

@@ -1,0 +1,1 @@
+"""Atomic checkpoint folders, exact resume, and stopping on a signal."""

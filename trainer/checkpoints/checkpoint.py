@@ -1,0 +1,246 @@
+"""Saving a run while it goes on, continuing it, and loading its model.
+
+model, config, classes = load_model("runs/hmdb51")      # the run, its checkpoints folder, or one checkpoint
+"""
+
+import json
+import logging
+import os
+import platform
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from unstill import __version__
+
+from ...pipeline.errors import InputError
+from ..config import TrainConfig, differences, from_dict, to_dict
+from ..dataset_facts import DatasetFacts
+from ..distributed import Ranks, average_buffers
+from ..models.registry import build_model
+from ..train_state import AVERAGE, WEIGHTS, TrainState
+from .files import (
+    point,
+    pointed,
+    prune,
+    step_folder,
+    steps_on_disk,
+    sweep,
+    verify_checkpoint,
+    write_checkpoint,
+)
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config.json"
+
+
+class Checkpointer:
+    """Writes a run's checkpoints, in the background if wanted; only the first rank touches the disk.
+
+    Args:
+        config: the whole configuration; ``config.checkpoint`` is obeyed, all of it is saved.
+        data: the dataset's facts, saved and compared on resuming.
+        ranks: this process.
+    """
+
+    def __init__(self, config: TrainConfig, data: DatasetFacts, ranks: Ranks):
+        self.folder = config.out / "checkpoints"
+        self._config, self._data, self._ranks = config, data, ranks
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future | None = None
+        self._failed = 0
+        self._saved_step = -1
+
+    def resume(self, state: TrainState) -> bool:
+        """Continue from what the run folder holds; returns whether there was anything.
+
+        Raises:
+            InputError: it holds a run of other settings or data, a damaged checkpoint, or (resume never) any run.
+        """
+        mode = self._config.checkpoint.resume
+        latest = pointed(self.folder)
+        if mode == "never" and (latest or steps_on_disk(self.folder)):
+            raise InputError(
+                f"{self._config.out}: holds a run already; choose another --out, or --checkpoint.resume latest"
+            )
+        if latest is None:
+            return False
+        # `latest` itself first: in auto mode then whatever else is there, newest first
+        candidates = [latest] + [path for path in steps_on_disk(self.folder) if path != latest] * (mode == "auto")
+        for path in candidates:
+            try:
+                verify_checkpoint(path)
+            except InputError as error:
+                if path == candidates[-1] or mode != "auto":
+                    raise
+                log.warning("%s; falling back", error)
+                continue
+            self._check_same(path)
+            state.restore(path)
+            self._saved_step = state.step
+            return True
+        return False
+
+    def sweep(self) -> None:
+        """Remove what a killed save left behind."""
+        if self._ranks.first:
+            sweep(self.folder)
+
+    def due(self, step: int) -> bool:
+        """Whether this step is one after which to save."""
+        every = self._config.checkpoint.every
+        return every > 0 and step % every == 0
+
+    def save(self, state: TrainState, *, wait: bool = False, best: bool = False) -> None:
+        """Save the state as it is now; all ranks must call it.
+
+        Args:
+            state: the run.
+            wait: return when it is on the disk, and raise if it could not be written.
+            best: also point ``best`` at it.
+
+        Raises:
+            InputError: ``checkpoint.max_failed`` saves in a row failed, or this one did and ``wait`` is set.
+        """
+        average_buffers(state.trained, self._ranks)
+        if not self._ranks.first:
+            return
+        self.finish(strict=False)
+        if state.step != self._saved_step or best:
+            snapshot, event = state.snapshot(), None
+            if self._ranks.device.type == "cuda":
+                event = torch.cuda.Event()
+                event.record()
+            self._saved_step = state.step
+            self._pending = self._writer.submit(self._write, snapshot, event, best)
+        if wait or not self._config.checkpoint.background:
+            self.finish(strict=wait)
+
+    def finish(self, *, strict: bool = True) -> None:
+        """Wait for the save that is under way.
+
+        Raises:
+            InputError: it failed, and it was not the first in a row to fail or ``strict`` is set.
+        """
+        if self._pending is None:
+            return
+        pending, self._pending = self._pending, None
+        try:
+            pending.result()
+        except (OSError, InputError, RuntimeError) as error:  # torch's and safetensors' writers raise RuntimeError, too
+            self._failed += 1
+            self._saved_step = -1
+            latest = pointed(self.folder)
+            text = f"checkpoint not written ({error}); {latest.name if latest else 'none'} is still the newest one"
+            if strict or self._failed >= self._config.checkpoint.max_failed:
+                raise InputError(f"{self.folder}: {text}; free some space and run the same command again") from error
+            log.warning(
+                "%s; training goes on (%d of %d failures in a row)",
+                text,
+                self._failed,
+                self._config.checkpoint.max_failed,
+            )
+        else:
+            self._failed = 0
+
+    def close(self) -> None:
+        """End the writer's thread; what is under way is finished first."""
+        self._writer.shutdown(wait=True)
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return step_folder(self.folder, step)
+
+    def _write(self, snapshot, event, best: bool) -> None:
+        if event is not None:  # off the training stream: the copy to the host must not hold up a step
+            with torch.cuda.device(self._ranks.device), torch.cuda.stream(torch.cuda.Stream()):
+                torch.cuda.current_stream().wait_event(event)
+                snapshot = snapshot.to_cpu()
+        step = snapshot.rest["step"]
+        text = json.dumps(run_record(self._config, self._data), indent=1)
+        files = snapshot.writers() | {CONFIG: lambda path: path.write_text(text)}
+        path = write_checkpoint(self.folder, step, files)
+        if best:
+            point(self.folder, "best", path.name)
+        prune(self.folder, self._config.checkpoint.keep)
+
+    def _check_same(self, path: Path) -> None:
+        saved, _, digest = read_record(path / CONFIG)
+        changed = differences(saved, self._config)
+        if changed:
+            raise InputError(
+                f"{self._config.out}: holds a run with other settings ({'; '.join(changed[:3])}); "
+                "choose another --out, or give the same settings"
+            )
+        if digest != self._data.digest:
+            raise InputError(
+                f"{self._config.data}: is not the dataset that the run in {self._config.out} was trained on (their "
+                "manifests differ); give that dataset, or choose another --out"
+            )
+
+
+def run_record(config: TrainConfig, data: DatasetFacts) -> dict:
+    """What config.json holds: the resolved configuration, the classes, the dataset's digest, and the versions."""
+    return {
+        "config": to_dict(config),
+        "classes": list(data.classes),
+        "dataset": {"samples": data.samples, "digest": data.digest},
+        "environment": {
+            "unstill": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "device": torch.cuda.get_device_name() if config.device == "cuda" else platform.machine(),
+            "world_size": int(os.environ.get("WORLD_SIZE", 1)),
+        },
+    }
+
+
+def read_record(path: Path) -> tuple[TrainConfig, list[str], str]:
+    """(configuration, class names, dataset digest) of a config.json."""
+    try:
+        record = json.loads(path.read_text())
+        return from_dict(record["config"]), list(record["classes"]), record["dataset"]["digest"]
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; expected a run or checkpoint made by `unstill train`") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); use another checkpoint") from None
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a run folder, a checkpoints folder or a checkpoint stands for.
+
+    Raises:
+        InputError: there is none.
+    """
+    if (path / WEIGHTS).exists():
+        return path
+    for folder in (path / "checkpoints", path):
+        found = pointed(folder)
+        if found is not None:
+            return found
+    raise InputError(f"{path}: no checkpoint in it; expected a run folder or a checkpoint made by `unstill train`")
+
+
+def load_model(path: str | os.PathLike) -> tuple[nn.Module, TrainConfig, list[str]]:
+    """Load a trained network, on the CPU and in evaluation mode.
+
+    Args:
+        path: a run folder (its newest checkpoint), a ``checkpoints`` folder, or one checkpoint.
+
+    Returns:
+        ``(model, config, classes)``; the weights are the moving average where the run kept one.
+
+    Raises:
+        InputError: no checkpoint there, or a damaged one.
+    """
+    checkpoint = find_checkpoint(Path(path))
+    verify_checkpoint(checkpoint)
+    config, classes, _ = read_record(checkpoint / CONFIG)
+    model = build_model(config.model.name, len(classes), frames=config.clip.frames, size=config.clip.size)
+    averaged = checkpoint / AVERAGE
+    model.load_state_dict(load_file(averaged if averaged.exists() else checkpoint / WEIGHTS))
+    return model.eval(), config, classes

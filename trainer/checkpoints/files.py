@@ -1,0 +1,154 @@
+"""Checkpoint folders that are whole or absent, whatever moment a run is killed at.
+
+checkpoints/
+    step-00000500/          written as .step-00000500.<pid>, every file fsynced, then renamed
+        manifest.json       step, schema, and size and sha256 of the other files
+        model.safetensors   weights and buffers  (ema.safetensors: their moving average)
+        state.pt            optimiser, counters; loads with weights_only=True
+        config.json         the resolved configuration, class names, versions
+    latest                  the name of the newest whole one, replaced only after the rename
+    best                    the name of the one with the highest validation score
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from ...pipeline.errors import InputError
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}"
+
+
+def write_checkpoint(folder: Path, step: int, files: dict[str, Callable[[Path], None]]) -> Path:
+    """Write one checkpoint and point ``latest`` at it.
+
+    Args:
+        folder: the run's ``checkpoints`` folder, created when missing.
+        step: steps done.
+        files: name -> function that writes this file at the path it is given.
+
+    Returns:
+        The checkpoint's folder.
+
+    Raises:
+        OSError: the disk is full or not writable; earlier checkpoints and ``latest`` are as they were.
+    """
+    final = step_folder(folder, step)
+    folder.mkdir(parents=True, exist_ok=True)
+    beside = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir()
+        entries = {}
+        for name, write in files.items():
+            write(beside / name)
+            _fsync(beside / name)
+            entries[name] = {"bytes": (beside / name).stat().st_size, "sha256": _sha256(beside / name)}
+        (beside / MANIFEST).write_text(json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1))
+        _fsync(beside / MANIFEST)
+        _fsync(beside)
+        if final.exists():  # whole, but from a run that was killed before `latest` moved
+            shutil.rmtree(final)
+        os.rename(beside, final)
+        _fsync(folder)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    point(folder, "latest", final.name)
+    return final
+
+
+def point(folder: Path, pointer: str, name: str) -> None:
+    """Make the file ``pointer`` ("latest" or "best") name a checkpoint, atomically."""
+    beside = folder / f".{pointer}.{os.getpid()}"
+    beside.write_text(name + "\n")
+    _fsync(beside)
+    os.replace(beside, folder / pointer)
+    _fsync(folder)
+
+
+def pointed(folder: Path, pointer: str = "latest") -> Path | None:
+    """The checkpoint that ``pointer`` names, or None when there is no such file."""
+    try:
+        name = (folder / pointer).read_text().strip()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if not name.startswith("step-") or "/" in name:
+        raise InputError(
+            f"{folder / pointer}: names {name!r}; expected step-NNNNNNNN; write the name of a good one into it"
+        )
+    return folder / name
+
+
+def verify_checkpoint(path: Path) -> int:
+    """Check every byte of a checkpoint against its manifest; returns its step.
+
+    Raises:
+        InputError: missing, truncated, changed, incomplete, or written by a newer version.
+    """
+    mend = "use an earlier one, or --checkpoint.resume auto to fall back to it"
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        schema, step, files = manifest["schema"], int(manifest["step"]), dict(manifest["files"])
+    except FileNotFoundError:
+        raise InputError(f"checkpoint {path}: no {MANIFEST} in it; {mend}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"checkpoint {path}: damaged {MANIFEST} ({error}); {mend}") from None
+    if schema != SCHEMA:
+        raise InputError(
+            f"checkpoint {path}: format {schema}, this version reads format {SCHEMA}; use the version that wrote it"
+        )
+    for name, entry in files.items():
+        file = path / name
+        if not file.is_file():
+            raise InputError(f"checkpoint {path}: {name} is missing; {mend}")
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise InputError(f"checkpoint {path}: {name} has {size} bytes, expected {entry['bytes']}; {mend}")
+        if _sha256(file) != entry["sha256"]:
+            raise InputError(f"checkpoint {path}: the content of {name} has changed since it was written; {mend}")
+    return step
+
+
+def steps_on_disk(folder: Path) -> list[Path]:
+    """All checkpoint folders, newest first, whole or not."""
+    return sorted(folder.glob("step-[0-9]*"), reverse=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed saves left behind."""
+    for path in folder.glob(".*.[0-9]*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the newest ``keep`` checkpoints; those that ``latest`` and ``best`` name stay."""
+    named = {pointed(folder, "latest"), pointed(folder, "best")}
+    for path in steps_on_disk(folder)[keep:]:
+        if path not in named:
+            # out of sight first: a half-removed folder must not look like a checkpoint
+            doomed = path.with_name(f".{path.name}.{os.getpid()}")
+            os.rename(path, doomed)
+            shutil.rmtree(doomed)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

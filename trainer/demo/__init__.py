@@ -1,0 +1,1 @@
+"""``unstill demo``: its stages, its report, and what the report shows."""

@@ -1,0 +1,1 @@
+"""Bias protocols, Grad-CAM, and results as tables and files."""

@@ -1,0 +1,268 @@
+"""How biased is a model: one pass over each test set, for several models at once, into their scorecards.
+
+    subjects = [load_subject("runs/demo/albar"), load_subject("runs/demo/baseline")]
+    results = evaluate(subjects, TestSets(iid=..., scuba={"places": ...}), EvaluateOptions(device="cpu"))
+    results["albar"].card.values()["contrasted"]
+
+Every video is decoded once; SCUFO, shaken, reversed and shuffled clips are made from the decoded frames, and all models
+see the same ones.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ...kernels import clip_prep
+from ...pipeline.errors import InputError
+from ...pipeline.loading.loader import ClipLoader, LoaderConfig
+from ...pipeline.loading.sampler import ClipConfig, ViewConfig
+from ...pipeline.motions.files import read_truth
+from ...pipeline.progress import Progress
+from ...pipeline.shards.index import SampleIndex
+from ..checkpoints.checkpoint import load_model
+from ..cpu_threads import leave_a_core_for_decoding
+from .derived_clips import ClipTransform, as_filmed, backwards, shaken, shuffled, still
+from .predictions import Predictions
+from .scorecard import Scorecard, scorecard
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSets:
+    """Which datasets to test on, all made by `unstill convert`."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    iid: Path | None = None
+    """Ordinary test videos."""
+    scuba: dict[str, Path] = field(default_factory=dict)
+    """SCUBA sets by background: `--scuba places PATH stripe PATH`. SCUFO and its shaken form are derived from them."""
+    conflfg: Path | None = None
+    """Confl-FG videos."""
+    conflfg_truth: Path | None = None
+    """CSV with the columns key and static_actor: the class of the actor that stands still in each Confl-FG video."""
+    others: dict[str, Path] = field(default_factory=dict)
+    """More sets by name, for plain accuracy: `--others anti PATH swap PATH`."""
+    mirror: dict[str, str] = field(default_factory=dict)
+    """Classes that turn into each other when time runs backwards: `--mirror left right right left`."""
+
+    def passes(self, seed: int) -> list[tuple[Path, dict[str, ClipTransform]]]:
+        """Each dataset with the prediction sets that are made from it."""
+        found: list[tuple[Path, dict[str, ClipTransform]]] = []
+        if self.iid is not None:
+            derived = {"reversed": backwards, "shuffled": partial(shuffled, seed=seed)}
+            found.append((self.iid, {"iid": as_filmed, **derived, "static_iid": partial(still, seed=seed)}))
+        for background, path in self.scuba.items():
+            derived = {
+                "scuba": as_filmed,
+                "scufo": partial(still, seed=seed),
+                "shaken_scufo": partial(shaken, seed=seed),
+            }
+            found.append((path, {f"{name}.{background}": transform for name, transform in derived.items()}))
+        if self.conflfg is not None:
+            found.append((self.conflfg, {"conflfg": as_filmed}))
+        found += [(path, {name: as_filmed}) for name, path in self.others.items()]
+        if not found:
+            raise InputError("no test set given; give at least one of --iid, --scuba, --conflfg, --others")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How to run an evaluation; views and the short-video rule change numbers, the rest does not."""
+
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """Which clips of a video are shown; probabilities are averaged over them."""
+    batch_size: int = 64
+    """Clips at a time."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Where to decode and run the models."""
+    seed: int = 0
+    """Of the frame that SCUFO repeats, the shaking and the shuffling."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How hard the loader works."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model under test.
+
+    Attributes:
+        name: how results call it.
+        model: clips (B,3,T,h,w) -> logits (B,C), in eval mode.
+        classes: C class names; those of a test set may be fewer and in another order.
+        clip: shape of the clips it takes.
+        mean, std: of its normalisation, in units of the full range.
+    """
+
+    name: str
+    model: nn.Module
+    classes: tuple[str, ...]
+    clip: ClipConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One model's results: its scorecard, and the predictions it was made from, by name of the set."""
+
+    card: Scorecard
+    predictions: dict[str, Predictions]
+
+
+def load_subject(run: str | os.PathLike, name: str | None = None) -> Subject:
+    """The model of a run folder or checkpoint, called ``name`` or as the folder is.
+
+    Raises:
+        InputError: there is no whole checkpoint.
+    """
+    model, config, classes = load_model(run)
+    name = name or Path(run).resolve().name
+    return Subject(name, model.eval(), tuple(classes), config.clip, config.mean, config.std)
+
+
+def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions) -> dict[str, Evaluation]:
+    """Test every model on every set.
+
+    Returns:
+        The results by name of the model.
+
+    Raises:
+        InputError: two models have one name or different clips, a set's classes are not the model's, a video cannot be
+            decoded, or sets that must pair do not.
+    """
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise InputError(f"models {', '.join(names)}: two have one name; give folders with different names")
+    passes = sets.passes(options.seed)
+    total = sum(len(SampleIndex.load(path)) * len(transforms) for path, transforms in passes)
+    found: dict[str, dict[str, Predictions]] = {name: {} for name in names}
+    with Progress("evaluating", total, "clips") as progress, leave_a_core_for_decoding(options.device):
+        for path, transforms in passes:
+            for (subject, transform), predictions in predict(
+                subjects, path, transforms, options, progress=progress
+            ).items():
+                found[subject][transform] = predictions
+    results = {}
+    for subject in subjects:
+        static = static_labels(sets.conflfg_truth, subject.classes) if sets.conflfg_truth else None
+        card = scorecard(found[subject.name], static_label=static, mirror=sets.mirror or None)
+        results[subject.name] = Evaluation(card, found[subject.name])
+    return results
+
+
+def predict(
+    subjects: Sequence[Subject],
+    dataset: Path,
+    transforms: Mapping[str, ClipTransform],
+    options: EvaluateOptions,
+    *,
+    progress: Progress | None = None,
+) -> dict[tuple[str, str], Predictions]:
+    """What every model says about every form of a dataset's clips; each video is decoded once.
+
+    Args:
+        subjects: models that take clips of one shape.
+        dataset: folder made by ``unstill convert``.
+        transforms: name of a prediction set -> how its clips are made from the dataset's.
+        options: views, batch size, device.
+        progress: advanced by one for every clip of every form.
+
+    Returns:
+        (name of the model, name of the set) -> predictions, in the dataset's order. With one view the logits are
+        the model's; with several they are the logarithm of the mean probability.
+
+    Raises:
+        InputError: the models take different clips, or the dataset has a class that a model does not know.
+    """
+    clip, device = subjects[0].clip, torch.device(options.device)
+    if any(subject.clip != clip for subject in subjects):
+        raise InputError("the models take clips of different shapes; evaluate them one by one")
+    views = options.views.temporal * options.views.spatial
+    with (
+        ClipLoader(
+            dataset,
+            clip=clip,
+            batch_size=options.batch_size,
+            views=options.views,
+            device=device,
+            seed=options.seed,
+            config=options.loader,
+        ) as loader,
+        torch.inference_mode(),
+    ):
+        index = loader.index
+        targets = {subject.name: _labels(subject, index, dataset) for subject in subjects}
+        models = {subject.name: subject.model.to(device) for subject in subjects}
+        sums = {
+            (subject.name, name): np.zeros((len(index), len(subject.classes)), np.float64)
+            for subject in subjects
+            for name in transforms
+        }
+        seen = np.zeros(len(index), np.int64)
+        for clips in loader:
+            rows = clips.sample.cpu().numpy()
+            keys = [index.key(row) for row in rows.tolist()]
+            for name, transform in transforms.items():
+                frames, prepared = transform(clips.frames, keys).contiguous(), {}
+                for subject in subjects:
+                    look = (subject.mean, subject.std)
+                    if look not in prepared:
+                        prepared[look] = clip_prep(frames, mean=subject.mean, std=subject.std)[0]
+                    logits = models[subject.name](prepared[look]).double()
+                    scores = logits if views == 1 else logits.softmax(1)
+                    np.add.at(sums[subject.name, name], rows, scores.cpu().numpy())
+            np.add.at(seen, rows, 1)
+            if progress is not None:
+                progress.advance(len(rows) * len(transforms) // views)
+    whole = np.flatnonzero(
+        seen == views
+    )  # a video that the loader was allowed to drop is missing here, and joins say so
+    keys = index.keys()
+    return {
+        (subject, name): Predictions(
+            tuple(keys[row] for row in whole),
+            targets[subject][whole],
+            _as_logits(total[whole], views),
+            next(s.classes for s in subjects if s.name == subject),
+            name,
+        )
+        for (subject, name), total in sums.items()
+    }
+
+
+def static_labels(truth: Path, classes: Sequence[str]) -> dict[str, int]:
+    """Key -> position in ``classes`` of the actor that stands still, from a CSV with the columns key and static_actor.
+
+    Raises:
+        InputError: no such file or column, or a name that is no class.
+    """
+    position = {name: n for n, name in enumerate(classes)}
+    try:
+        return {key: position[row["static_actor"]] for key, row in read_truth(truth).items()}
+    except FileNotFoundError as error:
+        raise InputError(f"{truth}: no such file; expected a CSV with the columns key and static_actor") from error
+    except KeyError as error:
+        raise InputError(f"{truth}: no column or class {error}; expected the columns key and static_actor") from error
+
+
+def _labels(subject: Subject, index: SampleIndex, dataset: Path) -> np.ndarray:
+    """int64 (N,): the dataset's labels as positions in the model's classes."""
+    position = {name: n for n, name in enumerate(subject.classes)}
+    unknown = [name for name in index.classes if name not in position]
+    if unknown:
+        raise InputError(f"{dataset}: class {unknown[0]!r} is none of the {len(position)} that {subject.name} knows")
+    return np.array([position[name] for name in index.classes], np.int64)[np.asarray(index.label)]
+
+
+def _as_logits(total: np.ndarray, views: int) -> np.ndarray:
+    if views == 1:
+        return total.astype(np.float32)
+    return np.log(np.maximum(total / views, np.finfo(np.float32).tiny)).astype(np.float32)

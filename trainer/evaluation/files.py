@@ -1,0 +1,216 @@
+"""Evaluations as files: JSON, CSV, LaTeX and HTML from the same numbers, and the logits that they were made from.
+
+    OUT/evaluation.json      every measure with its interval, per class, and the set-up
+    OUT/evaluation.csv       one row a model and measure
+    OUT/evaluation.tex       a booktabs table, one row a model
+    OUT/evaluation.html      the same for a browser, one self-contained page
+    OUT/predictions/<model>.<set>.npz
+
+``read_logits`` reads such a folder back, or one that another framework wrote: files ``<model>.<set>.npz`` or ``.csv``.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from ...pipeline.atomic_files import make_folder, write_atomic
+from ...pipeline.errors import InputError
+from .predictions import Predictions
+from .protocols import Share
+from .scorecard import MEASURES, Measure, Scorecard
+
+_SEED = re.compile(r"(?P<run>.+?)[_-]?seed[_-]?(?P<seed>\d+)$")
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A measure over runs with different seeds, in percent.
+
+    Attributes:
+        mean: over the runs.
+        deviation: sample standard deviation (n - 1), NaN for one run.
+        runs: how many.
+    """
+
+    mean: float
+    deviation: float
+    runs: int
+
+
+def read_logits(folder: Path) -> dict[str, dict[str, Predictions]]:
+    """Model -> name of the set (see ``scorecard``) -> predictions.
+
+    Raises:
+        InputError: no such folder, no prediction files in it, or one that cannot be used.
+    """
+    files = sorted([*folder.glob("*.npz"), *folder.glob("*.csv")])
+    found: dict[str, dict[str, Predictions]] = {}
+    for path in files:
+        model, dot, name = path.stem.partition(".")
+        if not dot:
+            raise InputError(f"{path}: expected a name like MODEL.SET.npz, such as mine.scuba.places.npz")
+        if name in found.setdefault(model, {}):
+            raise InputError(f"{path}: {model}.{name} is there as .npz and as .csv; keep one")
+        found[model][name] = Predictions.load(path)
+    if not found:
+        raise InputError(f"{folder}: no .npz or .csv files; expected predictions named MODEL.SET.npz")
+    return found
+
+
+def across_seeds(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, Spread]]:
+    """Run -> measure -> spread, over models named <run>_seed<number>.
+
+    Raises:
+        InputError: runs of one name do not have the same measures.
+    """
+    groups: dict[str, list[dict[str, float]]] = {}
+    for name, card in cards.items():
+        if match := _SEED.match(name):
+            groups.setdefault(match["run"], []).append(card.values())
+    spreads = {}
+    for run, values in groups.items():
+        if any(v.keys() != values[0].keys() for v in values):
+            raise InputError(f"{run}: its seeds were not evaluated on the same sets; evaluate all of them together")
+        spreads[run] = {
+            measure: Spread(
+                mean=float(np.mean([v[measure] for v in values])),
+                deviation=float(np.std([v[measure] for v in values], ddof=1)) if len(values) > 1 else float("nan"),
+                runs=len(values),
+            )
+            for measure in values[0]
+        }
+    return spreads
+
+
+def write_evaluation(
+    out: Path,
+    cards: Mapping[str, Scorecard],
+    predictions: Mapping[str, Mapping[str, Predictions]],
+    facts: Mapping[str, str],
+) -> None:
+    """Write every file named at the top of this module.
+
+    Args:
+        out: folder, created when missing.
+        cards: model -> scorecard.
+        predictions: model -> set -> predictions.
+        facts: what must stand beside the numbers: views, short-video rule, seed, versions.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    make_folder(out / "predictions")
+    spreads = across_seeds(cards)
+    texts = {
+        "evaluation.json": _json(cards, spreads, facts),
+        "evaluation.csv": _csv(cards),
+        "evaluation.tex": latex(cards, spreads, facts),
+        "evaluation.html": html(cards, spreads, facts),
+    }
+    for name, text in texts.items():
+        write_atomic(out / name, text.encode())
+    for model, sets in predictions.items():
+        for name, found in sets.items():
+            found.save(out / "predictions" / f"{model}.{name}.npz")
+
+
+def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spread]], facts: Mapping[str, str]) -> str:
+    """A booktabs table: runs of several seeds as mean and standard deviation, single ones with their interval."""
+    measures = _headline(cards)
+    known = [MEASURES.get(name, _plain(name)) for name in measures]
+    arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
+    head = " & ".join(["model", *(_tex(measure.title) + arrows[measure.better] for measure in known)])
+    rows = []
+    for run, spread in spreads.items():
+        cells = [
+            f"${spread[m].mean:.1f} \\pm {spread[m].deviation:.1f}$"
+            if spread[m].runs > 1
+            else f"${spread[m].mean:.1f}$"
+            for m in measures
+        ]
+        rows.append(" & ".join([_tex(run), *cells]) + r" \\")
+    for model, card in cards.items():
+        if _SEED.match(model) is None:
+            rows.append(" & ".join([_tex(model), *(_tex_share(card.shares.get(m)) for m in measures)]) + r" \\")
+    note = "; ".join(f"{name} {value}" for name, value in facts.items())
+    comment = "% mean and standard deviation over seeds; of single runs the 95 % interval, clustered by source video"
+    return "\n".join(
+        [
+            comment,
+            "% " + note.replace("\n", " "),
+            rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",
+            r"\toprule",
+            head + r" \\",
+            r"\midrule",
+            *rows,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
+
+
+def html(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spread]], facts: Mapping[str, str]) -> str:
+    """One self-contained page: the table, the spread over seeds, and every measure per class."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    measures = list(dict.fromkeys(m for card in cards.values() for m in card.shares))
+    return environment.get_template("evaluation.html.j2").render(
+        cards=cards,
+        spreads=spreads,
+        facts=facts,
+        rows=[(name, MEASURES.get(name.partition(".")[0], _plain(name)), name.partition(".")[2]) for name in measures],
+        classes=list(dict.fromkeys(c for card in cards.values() for t in card.per_class.values() for c in t)),
+    )
+
+
+def _headline(cards: Mapping[str, Scorecard]) -> list[str]:
+    return list(dict.fromkeys(m for card in cards.values() for m in card.shares if "." not in m))
+
+
+def _plain(name: str) -> Measure:
+    return Measure(name, "higher", "Accuracy.")
+
+
+def _json(cards: Mapping[str, Scorecard], spreads: Mapping, facts: Mapping[str, str]) -> str:
+    models = {
+        model: {"shares": {m: asdict(s) for m, s in card.shares.items()}, "per_class": card.per_class}
+        for model, card in cards.items()
+    }
+    seeds = {run: {m: asdict(s) for m, s in spread.items()} for run, spread in spreads.items()}
+    for spread in seeds.values():
+        for entry in spread.values():
+            entry["deviation"] = None if np.isnan(entry["deviation"]) else entry["deviation"]
+    return json.dumps({"models": models, "across_seeds": seeds, "facts": dict(facts)}, indent=1) + "\n"
+
+
+def _csv(cards: Mapping[str, Scorecard]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["model", "measure", "background", "percent", "low95", "high95", "samples", "source_videos"])
+    for model, card in cards.items():
+        for name, share in card.shares.items():
+            measure, _, background = name.partition(".")
+            interval = [f"{v:.4f}" for v in (share.value, share.low, share.high)]
+            writer.writerow([model, measure, background, *interval, share.samples, share.clusters])
+    return buffer.getvalue()
+
+
+def _tex(text: str) -> str:
+    return re.sub(r"([#$%&_{}])", r"\\\1", text)
+
+
+def _tex_share(share: Share | None) -> str:
+    return "--" if share is None else f"${share.value:.1f}$ {{\\footnotesize [{share.low:.1f}, {share.high:.1f}]}}"

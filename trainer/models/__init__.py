@@ -1,0 +1,1 @@
+"""Networks by name, and what a gradient penalty asks of them."""

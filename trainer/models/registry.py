@@ -1,0 +1,151 @@
+"""Video classifiers by name: torchvision's, the demonstration's, and anyone's ``module:function``.
+
+    model = build_model("swin3d_t", classes=51, weights="kinetics400")
+    logits = model(clips)        # (B,3,T,h,w) -> (B,51)
+
+Every named model has a double backward (tests/trainer/test_models.py), which the gradient penalty needs.
+"""
+
+import importlib
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision.models.video as zoo
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torchvision.models import get_model_weights
+
+from ...pipeline.errors import InputError
+from .motion_cnn import MotionCNN
+
+# name -> the layer that ends in class logits
+_HEADS = {
+    "motion_cnn": "head",
+    "swin3d_t": "head",
+    "swin3d_s": "head",
+    "swin3d_b": "head",
+    "r3d_18": "fc",
+    "mc3_18": "fc",
+    "r2plus1d_18": "fc",
+    "s3d": "classifier.1",
+    "mvit_v1_b": "head.1",
+    "mvit_v2_s": "head.1",
+}
+MODELS = tuple(_HEADS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which network, and what it starts from."""
+
+    name: str = "swin3d_t"
+    """swin3d_t, swin3d_s, swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b, mvit_v2_s, motion_cnn, or
+    `module:function`, which is called with the number of classes and returns a module from clips (B,3,T,h,w) to logits
+    (B,classes)."""
+    weights: str = "none"
+    """none, kinetics400 (torchvision downloads its weights once), or a .safetensors, .pt or .pth file. A head for
+    another number of classes is left at its random start."""
+
+
+def build_model(
+    name: str, classes: int, weights: str = "none", *, frames: int | None = None, size: int | None = None
+) -> nn.Module:
+    """Build a classifier from clips (B,3,T,h,w) to logits (B,classes).
+
+    Args:
+        name: one of ``MODELS``, or ``module:function``.
+        classes: number of classes.
+        weights: "none", "kinetics400" or a file, see ``ModelConfig``.
+        frames, size: T and h = w of the clips that it will see; checked where the network has but one clip shape.
+
+    Raises:
+        InputError: an unknown name, or weights that are missing, unreadable or of another network.
+    """
+    if ":" in name:
+        model, head = _call(name, classes), None
+    elif name == "motion_cnn":
+        model, head = MotionCNN(classes), _HEADS[name]
+    elif name in _HEADS:
+        model, head = _torchvision_model(name, classes, frames, size), _HEADS[name]
+    else:
+        raise InputError(f"model.name is {name!r}; expected one of {', '.join(MODELS)}, or module:function")
+    if weights != "none":
+        state = _kinetics_weights(name) if weights == "kinetics400" else _read_weights(Path(weights))
+        _load_backbone(model, state, head, f"{name} from {weights}")
+    return model
+
+
+def head_name(name: str) -> str:
+    """Prefix of the classifier's parameters in ``build_model(name)``; empty for a ``module:function``."""
+    return _HEADS.get(name, "")
+
+
+def _torchvision_model(name: str, classes: int, frames: int | None, size: int | None) -> nn.Module:
+    if name.startswith("mvit") and (frames or 16, size or 224) != (16, 224):
+        # its positions are learned for one shape, which torchvision's builders fix
+        raise InputError(
+            f"model {name} takes clips of 16 frames of 224; got {frames} of {size}: set clip.frames and clip.size"
+        )
+    model = getattr(zoo, name)(num_classes=classes)
+    if name == "s3d":
+        # torchvision averages (2,7,7) windows, which needs clips of at least 16x224; equal at that shape
+        model.avgpool = nn.AdaptiveAvgPool3d(1)
+    return model
+
+
+def _call(name: str, classes: int) -> nn.Module:
+    module, _, function = name.partition(":")
+    try:
+        make = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"model.name {name!r}: cannot import it ({error}); expected module:function") from None
+    model = make(classes)
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model.name {name!r} returned {type(model).__name__}; expected a torch.nn.Module")
+    return model
+
+
+def _kinetics_weights(name: str) -> dict[str, torch.Tensor]:
+    if name == "motion_cnn" or name not in _HEADS:
+        raise InputError(f"model.weights kinetics400: there are none for {name}; give a file or none")
+    try:
+        return get_model_weights(name)["KINETICS400_V1"].get_state_dict(progress=False, check_hash=True)
+    except OSError as error:  # URLError is one
+        raise InputError(
+            f"model.weights kinetics400: cannot download {name}'s weights ({error}); "
+            "download them elsewhere and give the file's path instead"
+        ) from None
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise InputError(
+            f"model.weights {path}: no such file; expected none, kinetics400 or a .safetensors, .pt or .pth file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"model.weights {path}: not readable as plain tensors ({reason})") from None
+    for key in ("state_dict", "model", "model_state_dict"):  # what common trainers wrap the weights in
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    return {key.removeprefix("module."): value for key, value in state.items()}
+
+
+def _load_backbone(model: nn.Module, state: dict[str, torch.Tensor], head: str | None, what: str) -> None:
+    own = model.state_dict()
+    if head is not None:
+        state = {k: v for k, v in state.items() if not k.startswith(head + ".") or own.get(k, v).shape == v.shape}
+    wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
+    unknown = [k for k in state if k not in own]
+    missing = [k for k in own if k not in state and not (head and k.startswith(head + "."))]
+    for fault, keys in (("of another shape", wrong), ("unknown", unknown), ("missing", missing)):
+        if keys:
+            raise InputError(f"{what}: {len(keys)} tensors are {fault}, first {keys[0]}; give this model's weights")
+    model.load_state_dict(state, strict=False)

@@ -1,0 +1,1 @@
+"""Optimisers, schedules, weight averages and the guard against non-finite steps."""

@@ -1,0 +1,114 @@
+"""Optimisers by name: torch's own (fused), LAMB, and NVIDIA apex's where its CUDA build is present."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from ...pipeline.errors import InputError
+from .lamb import Lamb
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimiserConfig:
+    """Which optimiser, and its constants."""
+
+    name: Literal["sgd", "adam", "adamw", "lamb"] = "adamw"
+    """The update rule."""
+    backend: Literal["torch", "apex"] = "torch"
+    """torch: torch.optim, fused on CUDA. apex: NVIDIA apex's fused kernels; needs its CUDA build (module amp_C)."""
+    lr: float = 1e-4
+    """Base learning rate; the schedule multiplies it."""
+    weight_decay: float = 0.05
+    """Weight decay: decoupled for adamw, added to the gradient for sgd and adam, to the update for lamb."""
+    decay_norms: bool = True
+    """Apply the weight decay to one-dimensional parameters (biases, norms) as well."""
+    head_lr: float = 1.0
+    """Learning rate of the classifier head as a multiple of `lr`: above 1 when only the head is new."""
+    momentum: float = 0.9
+    """sgd: momentum."""
+    nesterov: bool = False
+    """sgd: Nesterov's form."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """adam, adamw, lamb: decay of the two moments."""
+    eps: float = 1e-8
+    """adam, adamw, lamb: added to the root of the second moment."""
+
+    def __post_init__(self):
+        if self.name not in ("sgd", "adam", "adamw", "lamb"):
+            raise InputError(f"optimiser.name is {self.name!r}; expected sgd, adam, adamw or lamb")
+        if self.backend not in ("torch", "apex"):
+            raise InputError(f"optimiser.backend is {self.backend!r}; expected torch or apex")
+
+
+def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> list[dict]:
+    """Split the trainable parameters by learning rate and weight decay; each group keeps its ``lr_scale``.
+
+    Args:
+        model: the network.
+        head: name prefix of the classifier's parameters.
+        config: ``head_lr``, ``decay_norms`` and ``weight_decay`` are read.
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, p in model.named_parameters():
+        if p.requires_grad:
+            scale = config.head_lr if head and name.startswith(head + ".") else 1.0
+            decay = config.weight_decay if config.decay_norms or p.ndim > 1 else 0.0
+            groups.setdefault((scale, decay), []).append(p)
+    return [
+        {"params": params, "lr": config.lr * scale, "lr_scale": scale, "weight_decay": decay}
+        for (scale, decay), params in groups.items()
+    ]
+
+
+def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.Optimizer:
+    """Build the optimiser over parameter groups.
+
+    Raises:
+        InputError: backend apex was asked for, but NVIDIA's CUDA build of it is not there.
+    """
+    if config.name == "sgd":
+        options = {"momentum": config.momentum, "nesterov": config.nesterov}
+    else:
+        options = {"betas": config.betas, "eps": config.eps}
+    if config.backend == "apex":
+        fused = _apex_optimisers()
+        name = {"sgd": "FusedSGD", "adam": "FusedAdam", "adamw": "FusedAdam", "lamb": "FusedLAMB"}[config.name]
+        if name == "FusedAdam":
+            options["adam_w_mode"] = config.name == "adamw"  # apex's default is AdamW under the name Adam
+        return getattr(fused, name)(groups, lr=config.lr, **options)
+    if config.name == "lamb":
+        optimiser = Lamb(groups, lr=config.lr, **options)
+        optimiser.takes_found_inf = True
+        return optimiser
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
+    # fused on the CPU too: one pass over the parameters, and the same `found_inf` contract as on CUDA
+    optimiser = kind(groups, lr=config.lr, fused=True, **options)
+    if config.name == "sgd" and config.momentum:
+        # torch leaves the buffer uninitialised when its first step is skipped by found_inf; from zero, step 1 is equal
+        for group in groups:
+            for p in group["params"]:
+                optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
+    optimiser.takes_found_inf = True  # read by nonfinite.NonFiniteGuard
+    return optimiser
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of this step; each group runs at its ``lr_scale`` times it."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def _apex_optimisers():
+    # `apex` on the package index is another project, and NVIDIA's pure Python part imports without its kernels:
+    # only amp_C, its CUDA extension, proves that the fused optimisers will run
+    try:
+        import amp_C  # noqa: F401
+        from apex import optimizers
+    except ImportError:
+        raise InputError(
+            "optimiser.backend apex needs NVIDIA apex built with its CUDA extension (module amp_C), which is not "
+            "installed; build it from github.com/NVIDIA/apex with APEX_CUDA_EXT=1, or use --optimiser.backend torch"
+        ) from None
+    return optimizers

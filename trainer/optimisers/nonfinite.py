@@ -1,0 +1,72 @@
+"""NaN and infinity: the step is skipped on all ranks alike, counted, and after too many in a row the run stops.
+
+The decision stays on the device: torch's fused optimisers leave everything as it was where ``found_inf`` is not 0, so a
+step costs no synchronisation. The host learns of it when a step is logged.
+"""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ...pipeline.errors import InputError
+
+
+class NonFiniteGuard:
+    """Judges each step, and undoes what a bad one leaves behind.
+
+    Args:
+        module: its floating point buffers (batch norm's running statistics) are put back after a bad step.
+        device: where the flags live.
+        limit: consecutive bad steps after which ``check`` raises.
+        world_size: above 1, one rank's bad step is every rank's.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, limit: int, world_size: int = 1):
+        self._buffers = [b for b in module.buffers() if b.is_floating_point()]
+        self._limit, self._world_size = limit, world_size
+        # [bad steps in all, bad steps in a row now, longest row]
+        self.counts = torch.zeros(3, dtype=torch.int64, device=device)
+
+    def before(self) -> None:
+        """Remember the buffers; call before the forward."""
+        self._saved = [b.clone() for b in self._buffers]
+
+    def judge(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
+        """1 where this step must be skipped, else 0: a float32 scalar on the device, the same on every rank.
+
+        Args:
+            loss: this rank's loss.
+            grad_norm: norm of the whole gradient.
+        """
+        bad = (~(loss.detach().isfinite() & grad_norm.isfinite())).float()
+        if self._world_size > 1:
+            dist.all_reduce(bad, dist.ReduceOp.MAX)
+        return bad
+
+    def update(self, optimiser: torch.optim.Optimizer, bad: Tensor) -> None:
+        """Step the optimiser, or skip; then put the buffers back after a bad step, and count."""
+        if bad.is_cuda and getattr(optimiser, "takes_found_inf", False):
+            optimiser.grad_scale, optimiser.found_inf = None, bad
+            optimiser.step()
+        elif not bad.item():  # on a CPU this costs nothing; apex's optimisers have no other way
+            optimiser.step()
+        was_bad = bad != 0
+        for buffer, saved in zip(self._buffers, self._saved, strict=True):
+            buffer.copy_(torch.where(was_bad, saved, buffer))
+        one = was_bad.long()
+        row = (self.counts[1] + 1) * one
+        self.counts = torch.stack([self.counts[0] + one, row, torch.maximum(self.counts[2], row)])
+
+    def check(self) -> int:
+        """How many steps were skipped so far; waits for the device.
+
+        Raises:
+            InputError: too many in a row.
+        """
+        skipped, _, longest = self.counts.tolist()
+        if longest >= self._limit:
+            raise InputError(
+                f"{longest} steps in a row had a loss or gradient that is not finite; lower --optimiser.lr or "
+                "--method.w-adv, or use --step.precision fp32; the last checkpoint is intact"
+            )
+        return skipped
