@@ -1,4 +1,4 @@
-"""The package list in pyproject.toml must name every folder with code: the wheel silently lacks one that is left out."""
+"""The package list in pyproject.toml names every folder with code: the wheel silently lacks one that is left out."""
 
 import tomllib
 from pathlib import Path
