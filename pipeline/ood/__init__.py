@@ -1,0 +1,1 @@
+"""Out-of-distribution benchmarks (SCUBA, Confl-FG) from videos and masks of who moves in them."""

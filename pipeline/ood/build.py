@@ -1,0 +1,285 @@
+"""``unstill ood build``: SCUBA and Confl-FG from videos and masks of who moves in them.
+
+    OUT/videos/<class>/<video>__<k>.mp4    for `unstill convert`; k counts the backgrounds of one video
+    OUT/manifest.csv                       what each was made from
+    OUT/truth.csv                          Confl-FG: key and static_actor, for `unstill evaluate --conflfg-truth`
+    OUT/preview.png                        some of them
+
+SCUFO has no files: `unstill evaluate` repeats a frame of each SCUBA video, so the two pair by key. Everything is a
+function of the seed and the videos' names; a stopped command goes on where it was, and a finished one does nothing.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from os import cpu_count
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from tyro.conf import Positional, arg
+
+from ..atomic_files import make_folder, write_atomic
+from ..conversion.plan import assign_keys
+from ..errors import InputError
+from ..progress import Progress
+from ..sources.layouts import SourceConfig, list_source
+from ..sources.listing import SourceVideo
+from .backgrounds import Backgrounds
+from .compose import over_background, with_still_actor
+from .masks import MaskFrom, open_masks
+from .preview import write_preview
+from .video_files import read_frames, write_frames
+
+COLUMNS = (
+    *("path", "class", "source", "first_frame", "frames", "background", "mask_coverage"),
+    *("static_source", "static_frame", "static_class", "static_top", "static_left"),
+)
+_TRIES = 50  # other videos that are looked at for a still actor before giving up
+
+
+@dataclass(frozen=True, kw_only=True)
+class OodConfig(SourceConfig):
+    """Cut the people out of test videos and put them before other backgrounds."""
+
+    masks: Annotated[Path, Positional, arg(metavar="MASKS")]
+    """Who moves where in each frame; see --mask-from."""
+    out: Annotated[Path, Positional, arg(metavar="OUT")]
+    """Folder for the composites. The same command again continues a run that was stopped."""
+    kind: Literal["scuba", "conflfg"] = "scuba"
+    """scuba: another background. conflfg: also a still actor of another class, cut out of another video."""
+    mask_from: MaskFrom = "segmentation"
+    """segmentation: PNG strips, folders of PNGs or COCO run lengths named like the videos; jhmdb: puppet_mask.mat;
+    boxes: .csv, .json or folders of .txt."""
+    backgrounds: Path | None = None
+    """Folder of pictures to put behind (Places365, VQGAN-CLIP); none: sinusoidal stripes."""
+    per_video: int = 5
+    """Composites of each video; Kinetics-400 has 1 in the published sets, HMDB51 and UCF101 have 5."""
+    first_box_only: bool = False
+    """Of several boxes in a frame use the first, as the published UCF101 set does."""
+    smooth: int = 0
+    """Also count a pixel as foreground that is so up to this many frames before or after; 1 for Kinetics-400."""
+    min_coverage: float = 0.0
+    """Share of the picture that the mask of a usable frame must cover; 0.1 for Kinetics-400. 0: any pixel."""
+    min_usable: float = 0.0
+    """Share of usable frames below which a video is left out; 0.9 for Kinetics-400. 0: one frame suffices."""
+    quality: int = 10
+    """Constant rate factor of the H.264 files, 0 (lossless) to 51; they are encoded again when converted."""
+    seed: int = 0
+    """Of backgrounds and still actors."""
+    workers: int = 0
+    """Threads; 0 is one for every core."""
+
+    def __post_init__(self):
+        if self.kind not in ("scuba", "conflfg"):
+            raise InputError(f"kind is {self.kind!r}; expected scuba or conflfg")
+        if self.per_video < 1:
+            raise InputError(f"per_video is {self.per_video}; expected a whole number of at least 1")
+
+
+@dataclass(frozen=True)
+class OodReport:
+    """What ``build`` leaves behind.
+
+    Attributes:
+        videos: folder of the composites.
+        composites: how many there are.
+        left_out: source video -> why it has none.
+    """
+
+    videos: Path
+    composites: int
+    left_out: dict[str, str]
+
+
+def build(config: OodConfig) -> OodReport:
+    """Make every composite that is not there yet, then manifest, truth and preview.
+
+    Raises:
+        InputError: sources, masks or backgrounds cannot be used, no video has masks, or OUT holds another set.
+    """
+    listing = list_source(config)
+    make_folder(config.out)
+    _same_settings(config)
+    rows = _finished_rows(config.out)
+    work = _Work(config, listing.videos, listing.classes)
+    left_out: dict[str, str] = {}
+    with (
+        Progress(config.kind, len(listing.videos), "videos") as progress,
+        ThreadPoolExecutor(config.workers or cpu_count() or 1) as pool,
+        open(config.out / "manifest.partial", "w", newline="", buffering=1) as file,
+    ):
+        log = csv.DictWriter(file, COLUMNS)
+        log.writerows(rows.values())
+        tasks = {pool.submit(work.video, video, rows): video for video in listing.videos}
+        try:
+            for task in as_completed(tasks):
+                made, reason = task.result()
+                for row in made:
+                    rows[row["path"]] = row
+                    log.writerow(row)
+                if reason:
+                    left_out[tasks[task].path] = reason
+                progress.advance(note=f"{len(left_out)} left out" if left_out else None)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+    if not rows:
+        reason = next(iter(left_out.values()), "there are none")
+        raise InputError(f"{config.masks}: none of the {len(listing.videos)} videos could be used; the first: {reason}")
+    _write_lists(config, [rows[path] for path in sorted(rows)], left_out)
+    return OodReport(config.out / "videos", len(rows), left_out)
+
+
+class _Work:
+    """Makes the composites of one video at a time; safe to call from several threads."""
+
+    def __init__(self, config: OodConfig, videos: tuple[SourceVideo, ...], classes: tuple[str, ...]):
+        if not isinstance(videos[0].path, str) or any(video.length is not None for video in videos):
+            raise InputError(f"{config.source}: videos inside tars cannot be used here; give a folder of videos")
+        self._config, self._videos, self._classes = config, videos, classes
+        self._root = Path(config.source)
+        self._masks = open_masks(config.masks, config.mask_from, first_box_only=config.first_box_only)
+        self._backgrounds = Backgrounds(config.backgrounds)
+
+    def video(self, video: SourceVideo, done: dict[str, dict]) -> tuple[list[dict], str]:
+        """Rows of the composites that were made, and why there are none, or ""."""
+        names = [self._name(video, k) for k in range(self._config.per_video)]
+        missing = [k for k, name in enumerate(names) if name not in done]
+        if not missing:
+            return [], ""
+        cut, reason = self._cut_out(video)
+        if cut is None:
+            return [], reason
+        frames, masks, first, rate = cut
+        rows = []
+        for k in missing:
+            rng = _stream(self._config.seed, video.path, k)
+            background, name = self._backgrounds.draw(rng, *frames.shape[1:3])
+            row = {
+                "path": names[k],
+                "class": self._classes[video.label],
+                "source": video.path,
+                "first_frame": first,
+                "frames": len(frames),
+                "background": name,
+                "mask_coverage": f"{masks.mean():.4f}",
+            }
+            if self._config.kind == "conflfg":
+                background, about = self._with_still_actor(video, background, masks, rng)
+                row |= about
+            path = self._config.out / "videos" / names[k]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_frames(path, over_background(frames, masks, background), rate, self._config.quality)
+            rows.append(row)
+        return rows, ""
+
+    def _name(self, video: SourceVideo, k: int) -> str:
+        return f"{self._classes[video.label]}/{Path(video.path).stem}__{k}.mp4"
+
+    def _cut_out(self, video: SourceVideo):
+        """(frames, masks, first frame, rate) between the first and the last frame with a mask, or None and why."""
+        frames, rate = read_frames(self._root / video.path)
+        masks = self._masks(str(Path(video.path).with_suffix("")), frames.shape[:3])
+        if masks is None:
+            return None, "no masks"
+        masks = smoothed(masks, self._config.smooth)
+        usable = masks.mean((1, 2)) >= max(self._config.min_coverage, 1e-9)
+        if not usable.any() or usable.mean() < self._config.min_usable:
+            return None, f"{usable.mean():.0%} of its frames have a mask that covers enough"
+        seen = np.flatnonzero(masks.any((1, 2)))
+        part = slice(seen[0], seen[-1] + 1)
+        return (frames[: len(masks)][part], masks[part], int(seen[0]), rate), ""
+
+    def _with_still_actor(self, video: SourceVideo, background: np.ndarray, masks: np.ndarray, rng):
+        others = [other for other in self._videos if other.label != video.label]
+        for place in rng.permutation(len(others))[:_TRIES]:
+            other = others[place]
+            cut, _ = self._cut_out(other)
+            if cut is None:
+                continue
+            frames, found, first, _ = cut
+            usable = np.flatnonzero(found.any((1, 2)))
+            at = int(usable[rng.integers(len(usable))])
+            background, (top, left) = with_still_actor(background, masks, frames[at], found[at])
+            return background, {
+                "static_source": other.path,
+                "static_frame": first + at,
+                "static_class": self._classes[other.label],
+                "static_top": top,
+                "static_left": left,
+            }
+        raise InputError(f"{video.path}: no video of another class has masks for a still actor; add masks")
+
+
+def smoothed(masks: np.ndarray, reach: int) -> np.ndarray:
+    """bool (T,H,W): set where the mask is set up to ``reach`` frames before or after."""
+    out = masks.copy()
+    for shift in range(1, reach + 1):
+        out[shift:] |= masks[:-shift]
+        out[:-shift] |= masks[shift:]
+    return out
+
+
+def read_manifest(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a manifest.csv."""
+    with open(path, newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _stream(seed: int, name: str, k: int) -> np.random.Generator:
+    return np.random.default_rng(int.from_bytes(blake2b(f"{seed}/{name}/{k}".encode(), digest_size=16).digest()))
+
+
+def _same_settings(config: OodConfig) -> None:
+    free = ("out", "workers")
+    settings = {k: str(v) for k, v in asdict(config).items() if k not in free}
+    path = config.out / "settings.json"
+    if path.exists():
+        saved = json.loads(path.read_text())
+        changed = [name for name in settings if saved.get(name) != settings[name]]
+        if changed:
+            raise InputError(
+                f"{config.out}: holds composites made with {changed[0]} {saved.get(changed[0])}, not "
+                f"{settings[changed[0]]}; choose another folder"
+            )
+    elif any(config.out.iterdir()):
+        raise InputError(f"{config.out}: not empty and not made by this command; choose an empty folder")
+    else:
+        write_atomic(path, json.dumps(settings, indent=1).encode())
+
+
+def _finished_rows(out: Path) -> dict[str, dict]:
+    """Composites that are on the disk, with their row, by path; a row is written after its video."""
+    rows: dict[str, dict] = {}
+    for name, header in (("manifest.csv", None), ("manifest.partial", COLUMNS)):
+        if (out / name).exists():
+            with open(out / name, newline="") as file:
+                for row in csv.DictReader(file, fieldnames=header):
+                    if row["path"] and row.get("mask_coverage") and (out / "videos" / row["path"]).exists():
+                        rows[row["path"]] = {column: row.get(column) or "" for column in COLUMNS}
+    return rows
+
+
+def _write_lists(config: OodConfig, rows: list[dict], left_out: dict[str, str]) -> None:
+    _write_csv(config.out / "manifest.csv", COLUMNS, rows)
+    (config.out / "manifest.partial").unlink(missing_ok=True)
+    reasons = [{"source": source, "reason": left_out[source]} for source in sorted(left_out)]
+    _write_csv(config.out / "left_out.csv", ("source", "reason"), reasons)
+    if config.kind == "conflfg":
+        # the keys that `unstill convert OUT/videos` will give
+        keys = assign_keys([SourceVideo(row["path"], 0) for row in rows])
+        truth = [{"key": key, "static_actor": row["static_class"]} for key, row in zip(keys, rows, strict=True)]
+        _write_csv(config.out / "truth.csv", ("key", "static_actor"), truth)
+    write_preview(config.out / "preview.png", [config.out / "videos" / row["path"] for row in rows])
+
+
+def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue().encode())

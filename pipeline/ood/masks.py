@@ -1,0 +1,158 @@
+"""Where people are in each frame of a video, from the files that datasets come with.
+
+    segmentation  MASKS/<class>/<video>.png    a strip: the masks of all frames side by side, or
+                  MASKS/<class>/<video>/*.png  one picture a frame, in order of name
+                  MASKS/<class>/<video>.json   COCO run lengths: a list with one entry a frame, null where nobody is
+    jhmdb         MASKS/<class>/<video>/puppet_mask.mat   part_mask (H,W,T), for HMDB51
+    boxes         MASKS, one .csv with the columns video,frame,left,top,right,bottom, or one .json
+                  {video: {frame: [[left, top, right, bottom], ...]}}, or a folder
+                  MASKS/<class>/<video>/*.txt, a file a frame named by its number from 1: "class left top right bottom"
+
+Frames in .csv and .json count from 0; pixels are those of the source video; ``video`` is its path without suffix. (The
+pickle that UCF101-24 comes with is not read: unpickling a download runs whatever is in it.) A pixel of 128 or more is
+foreground.
+"""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .coco_rle import decode_rle
+from .matlab import read_mat
+
+MaskFrom = Literal["segmentation", "jhmdb", "boxes"]
+MaskReader = Callable[[str, tuple[int, int, int]], np.ndarray | None]
+Boxes = dict[int, list[tuple[float, float, float, float]]]
+
+
+def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False) -> MaskReader:
+    """A function (video, (T,H,W)) -> bool (T',H,W) with T' <= T, or None where the video has no masks.
+
+    Args:
+        path: file or folder, see above.
+        kind: what it holds.
+        first_box_only: of several boxes in a frame use the first, as the published UCF101 benchmark does.
+
+    Raises:
+        InputError: no such path, an unknown kind, or a file that is not what it should be; the returned function
+            raises it for files that it opens.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; expected masks")
+    if kind == "boxes":
+        read = _box_reader(path)
+        return lambda video, shape: _fill(read(video), shape, first_box_only)
+    if kind not in ("segmentation", "jhmdb"):
+        raise InputError(f"mask_from is {kind!r}; expected one of segmentation, jhmdb, boxes")
+    find = _find_jhmdb if kind == "jhmdb" else _find_segmentation
+
+    def masks(video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
+        try:
+            found = find(path, video, shape)
+        except (ValueError, OSError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}: the masks of {video} are not readable ({error}); remove or replace them"
+            ) from None
+        if found is None:
+            return None
+        if found.shape[1:] != shape[1:]:
+            raise InputError(
+                f"{path}: masks of {video} are {found.shape[2]} x {found.shape[1]}, its frames {shape[2]} x "
+                f"{shape[1]}; make masks of the videos' own size"
+            )
+        return found[: shape[0]]
+
+    return masks
+
+
+def _find_segmentation(root: Path, video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
+    strip, folder, runs = root / f"{video}.png", root / video, root / f"{video}.json"
+    if strip.is_file():
+        pixels = _grey(strip)
+        if pixels.shape[1] % shape[2]:
+            raise ValueError(f"a strip {pixels.shape[1]} wide for frames {shape[2]} wide")
+        return pixels.reshape(len(pixels), -1, shape[2]).transpose(1, 0, 2) >= 128
+    if folder.is_dir():
+        files = sorted(folder.glob("*.png"))
+        return np.stack([_grey(file) >= 128 for file in files]) if files else None
+    if runs.is_file():
+        entries = json.loads(runs.read_text())
+        empty = np.zeros(shape[1:], bool)
+        return np.stack([empty if entry is None else decode_rle(entry) for entry in entries])
+    return None
+
+
+def _find_jhmdb(root: Path, video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
+    file = root / video / "puppet_mask.mat"
+    if not file.is_file():
+        return None
+    masks = read_mat(file)["part_mask"]
+    masks = masks if masks.ndim == 3 else masks[..., None]  # MATLAB drops the last axis of a single frame
+    return masks.transpose(2, 0, 1) > 0
+
+
+def _grey(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        return np.asarray(image.convert("L"))
+
+
+def _box_reader(path: Path) -> Callable[[str], Boxes | None]:
+    if path.is_dir():
+        return lambda video: _text_boxes(path / video)
+    try:
+        table = _json_boxes(path) if path.suffix == ".json" else _csv_boxes(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not readable as boxes ({type(error).__name__}: {error}); expected a .csv with the columns video, "
+            "frame, left, top, right, bottom, or .json {video: {frame: [[left, top, right, bottom]]}}"
+        ) from None
+    return table.get
+
+
+def _csv_boxes(path: Path) -> dict[str, Boxes]:
+    table: dict[str, Boxes] = {}
+    with open(path, newline="") as file:
+        for row in csv.DictReader(file):
+            box = tuple(float(row[side]) for side in ("left", "top", "right", "bottom"))
+            table.setdefault(row["video"], {}).setdefault(int(row["frame"]), []).append(box)
+    return table
+
+
+def _json_boxes(path: Path) -> dict[str, Boxes]:
+    return {
+        video: {int(frame): [tuple(map(float, box)) for box in boxes] for frame, boxes in frames.items()}
+        for video, frames in json.loads(path.read_text()).items()
+    }
+
+
+def _text_boxes(folder: Path) -> Boxes | None:
+    if not folder.is_dir():
+        return None
+    found: Boxes = {}
+    for file in sorted(folder.glob("*.txt")):
+        try:
+            lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
+            found[int(file.stem) - 1] = [tuple(map(float, line[1:5])) for line in lines]
+            if any(len(line) < 5 for line in lines):
+                raise ValueError("expected: class left top right bottom")
+        except ValueError as error:
+            raise InputError(f"{file}: not readable as boxes ({error})") from None
+    return found
+
+
+def _fill(boxes: Boxes | None, shape: tuple[int, int, int], first_only: bool) -> np.ndarray | None:
+    if boxes is None:
+        return None
+    masks = np.zeros(shape, bool)
+    for frame, found in boxes.items():
+        if 0 <= frame < shape[0]:
+            for left, top, right, bottom in found[:1] if first_only else found:
+                rows = slice(max(0, round(top)), max(0, round(bottom)))
+                masks[frame, rows, max(0, round(left)) : max(0, round(right))] = True
+    return masks

@@ -1,0 +1,166 @@
+"""SCUBA and Confl-FG from small videos made here, through the converter."""
+
+import csv
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from unstill.pipeline.errors import InputError
+from unstill.pipeline.ood.build import OodConfig, build, read_manifest, smoothed
+from unstill.pipeline.ood.compose import over_background, with_still_actor
+from unstill.pipeline.ood.video_files import read_frames
+
+T, H, W = 5, 48, 64
+
+
+def write_video(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=10, options={"crf": "0", "preset": "ultrafast"})
+        stream.height, stream.width, stream.pix_fmt = H, W, "yuv444p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Four videos in two classes: a bright square walks right (left) over grey; the first frame shows nobody."""
+    for n, (label, level) in enumerate([("run", 200), ("run", 220), ("jump", 240), ("jump", 180)]):
+        frames = np.full((T, H, W, 3), 90, np.uint8)
+        masks = np.zeros((T, H, W), np.uint8)
+        for t in range(1, T):
+            left = 4 + 4 * t if label == "run" else 44 - 4 * t
+            frames[t, 16:32, left : left + 12] = level
+            masks[t, 16:32, left : left + 12] = 255
+        write_video(tmp_path / "videos" / label / f"v{n}.mp4", frames)
+        (tmp_path / "masks" / label).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.hstack(list(masks))).save(tmp_path / "masks" / label / f"v{n}.png")
+    return tmp_path
+
+
+def settings(source, out="out", **changes):
+    given = {"source": source / "videos", "masks": source / "masks", "out": source / out, "quality": 0, "workers": 2}
+    return OodConfig(**given | {"per_video": 2} | changes)
+
+
+def test_compositing_is_exact():
+    rng = np.random.default_rng(0)
+    frames, background = rng.integers(0, 256, (T, H, W, 3), np.uint8), rng.integers(0, 256, (H, W, 3), np.uint8)
+    masks = rng.random((T, H, W)) < 0.5
+    out = over_background(frames, masks, background)
+    assert np.array_equal(out[masks], frames[masks])
+    assert np.array_equal(out[~masks], np.broadcast_to(background, out.shape)[~masks])
+
+
+def test_scuba_files_manifest_and_preview(source):
+    report = build(settings(source))
+    assert report.composites == 8 and not report.left_out
+    rows = list(read_manifest(source / "out" / "manifest.csv"))
+    assert [row["path"] for row in rows] == sorted(
+        f"{c}/v{n}__{k}.mp4" for n, c in enumerate(["run", "run", "jump", "jump"]) for k in range(2)
+    )
+    for row in rows:
+        frames, rate = read_frames(source / "out" / "videos" / row["path"])
+        original, _ = read_frames(source / "videos" / row["source"])
+        assert rate == 10 and row["first_frame"] == "1" and len(frames) == int(row["frames"]) == T - 1
+        person = original[1:] > 150
+        assert float(row["mask_coverage"]) == pytest.approx(person[..., 0].mean(), abs=1e-4)
+        assert abs(frames.astype(int) - original[1:])[person].max() <= 4  # colours are rounded once by the codec
+        still = ~person[..., 0].any(0)
+        assert np.ptp(frames[:, still].astype(int), axis=0).max() <= 4  # one background that does not move
+    first, second = (read_frames(source / "out" / "videos" / f"run/v0__{k}.mp4")[0] for k in range(2))
+    assert abs(first.astype(int) - second).mean() > 5
+    assert Image.open(source / "out" / "preview.png").height == 8 * 96
+
+
+def test_the_same_bytes_again_and_after_a_stop(source):
+    build(settings(source, "one"))
+    build(settings(source, "two", workers=1))
+    names = [row["path"] for row in read_manifest(source / "one" / "manifest.csv")]
+    before = {name: (source / "one" / "videos" / name).read_bytes() for name in names}
+    assert before == {name: (source / "two" / "videos" / name).read_bytes() for name in names}
+
+    # as a kill leaves it: rows of finished videos in the log, one video of another row gone
+    lines = (source / "two" / "manifest.csv").read_text().splitlines()
+    (source / "two" / "manifest.csv").unlink()
+    (source / "two" / "manifest.partial").write_text("\n".join(lines[1:6]) + "\nrun/v1__1.mp4,ru")
+    (source / "two" / "videos" / names[2]).unlink()
+    kept = source / "two" / "videos" / names[0]
+    stamp = kept.stat().st_mtime_ns
+    report = build(settings(source, "two"))
+    assert report.composites == 8 and kept.stat().st_mtime_ns == stamp
+    assert before == {name: (source / "two" / "videos" / name).read_bytes() for name in names}
+    assert (source / "two" / "manifest.csv").read_text() == (source / "one" / "manifest.csv").read_text()
+    with pytest.raises(InputError, match="made with seed 0, not 1"):
+        build(settings(source, "two", seed=1))
+
+
+def test_backgrounds_from_a_folder(source):
+    (source / "places").mkdir()
+    for n, colour in enumerate([(250, 0, 0), (0, 0, 250)]):
+        Image.new("RGB", (30, 20), colour).save(source / "places" / f"{n}.png")
+    build(settings(source, backgrounds=source / "places", per_video=4))
+    rows = list(read_manifest(source / "out" / "manifest.csv"))
+    assert {row["background"] for row in rows} == {"0.png", "1.png"}
+    for row in rows[:3]:
+        frames, _ = read_frames(source / "out" / "videos" / row["path"])
+        assert frames[0, 0, 0, 0 if row["background"] == "0.png" else 2] > 200
+    with pytest.raises(InputError, match="no pictures"):
+        build(settings(source, "other", backgrounds=source / "videos"))
+
+
+def test_conflfg_places_another_class_behind(source):
+    build(settings(source, kind="conflfg", per_video=1))
+    rows = list(read_manifest(source / "out" / "manifest.csv"))
+    levels = {"run/v0.mp4": 200, "run/v1.mp4": 220, "jump/v2.mp4": 240, "jump/v3.mp4": 180}
+    for row in rows:
+        assert row["static_class"] != row["class"]
+        frames, _ = read_frames(source / "out" / "videos" / row["path"])
+        top, left = int(row["static_top"]), int(row["static_left"])
+        assert (top, left) in {(16, 10), (16, 42)}  # centred at a quarter or three quarters, at its own height
+        spot = frames[-1 if row["class"] == "jump" else 0, top + 2, left + 1 : left + 11].mean()
+        moving = levels[row["source"]]
+        assert min(abs(spot - levels[row["static_source"]]), abs(spot - moving)) < 15
+    with open(source / "out" / "truth.csv", newline="") as file:
+        truth = {row["key"]: row["static_actor"] for row in csv.DictReader(file)}
+    assert truth == {row["path"][:-4].replace("/", "_"): row["static_class"] for row in rows}
+
+
+def test_still_actor_goes_to_the_emptier_half_beneath():
+    background, masks = np.zeros((40, 80, 3), np.uint8), np.zeros((2, 40, 80), bool)
+    masks[:, :, 50:70] = True
+    still, shape = np.full((20, 40, 3), 200, np.uint8), np.zeros((20, 40), bool)
+    shape[5:15, 30:40] = True
+    out, corner = with_still_actor(background, masks, still, shape)
+    assert corner == (15, 15) and (out[15:25, 15:25] == 200).all() and out.sum() == 200 * 3 * 100
+    large = np.ones((90, 200), bool)
+    out, (_, left) = with_still_actor(background, masks, np.full((90, 200, 3), 9, np.uint8), large)
+    assert left == 0 and (out[:, 40:] == 0).all() and out[20, 0, 0] == 9  # scaled down to half the width
+
+
+def test_what_cannot_be_used_is_named(source):
+    (source / "masks" / "run" / "v0.png").unlink()
+    blank = np.zeros((H, W * T), np.uint8)
+    Image.fromarray(blank).save(source / "masks" / "jump" / "v2.png")
+    report = build(settings(source, allow_missing=True))
+    assert report.left_out == {
+        "run/v0.mp4": "no masks",
+        "jump/v2.mp4": "0% of its frames have a mask that covers enough",
+    }
+    assert "run/v0.mp4,no masks" in (source / "out" / "left_out.csv").read_text()
+    with pytest.raises(InputError, match="none of the 4 videos"):
+        build(settings(source, "none", min_coverage=0.9))
+    (source / "full").mkdir()
+    (source / "full" / "file").touch()
+    with pytest.raises(InputError, match="not empty"):
+        build(settings(source, "full"))
+
+
+def test_smoothing():
+    masks = np.zeros((5, 1, 1), bool)
+    masks[2] = True
+    assert smoothed(masks, 1).flatten().tolist() == [False, True, True, True, False]
+    assert np.array_equal(smoothed(masks, 0), masks)
