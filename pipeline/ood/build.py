@@ -138,10 +138,18 @@ class _Work:
     """Makes the composites of one video at a time; safe to call from several threads."""
 
     def __init__(self, config: OodConfig, videos: tuple[SourceVideo, ...], classes: tuple[str, ...]):
-        if not isinstance(videos[0].path, str) or any(video.length is not None for video in videos):
-            raise InputError(f"{config.source}: videos inside tars cannot be used here; give a folder of videos")
+        for video in videos:
+            if video.length is not None or video.start is not None or "://" in str(config.source):
+                raise InputError(
+                    f"{config.source}: {video.path} is a part of a file or not on this machine; give a folder of whole "
+                    "videos (for Kinetics: its clips, cut)"
+                )
         self._config, self._videos, self._classes = config, videos, classes
         self._root = Path(config.source)
+        taken: dict[str, str] = {}
+        for video in videos:
+            if (other := taken.setdefault(self._name(video, 0), video.path)) != video.path:
+                raise InputError(f"{config.source}: {other} and {video.path} would have one name; rename one")
         self._masks = open_masks(config.masks, config.mask_from, first_box_only=config.first_box_only)
         self._backgrounds = Backgrounds(config.backgrounds)
 
