@@ -42,6 +42,8 @@ class TrainConfig:
     """What is minimised."""
     augmentation: Augmentation | None = None
     """How whole batches are augmented (Mixup, StillMix, ...) before the method sees them; none by default."""
+    people: Path | None = None
+    """Boxes of people by key and frame (.csv or .json), for ActorCutMix and for SDN with `w_mask`; see people.py."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Shape of a clip."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)

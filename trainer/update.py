@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ..kernels import clip_prep
+from ..pipeline.errors import InputError
 from ..pipeline.loading.loader import Clips
 from .config import TrainConfig
 from .methods.augmentation import Context
 from .methods.batch import Batch
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
+from .people import PeopleMasks
 from .step import Upcoming, static_leaf
 from .torus_roll import torus_roll
 from .train_state import TrainState
@@ -36,16 +38,27 @@ class Prepare:
     """uint8 frames -> normalised motion clip and static clip; the loader runs it ahead, on its own stream.
 
     Args:
-        config: ``torus_roll``, ``mean``, ``std``, ``step`` and ``method.static`` are read.
+        config: ``torus_roll``, ``mean``, ``std``, ``step``, ``method``, ``augmentation`` and ``people`` are read.
     """
 
     def __init__(self, config: TrainConfig):
         self._roll, self._options = config.torus_roll, clip_options(config)
+        self._people = None
+        if config.method.needs_people or (config.augmentation is not None and config.augmentation.needs_people):
+            if config.people is None:
+                raise InputError("this method needs to know where people are; give a file of boxes: --people")
+            self._people = PeopleMasks(config.people, config.data, config.clip, config.torus_roll)
 
     def __call__(self, clips: Clips) -> tuple[Tensor, Tensor | None]:
         """(motion (B,3,T,h,w), static of the same shape or None)."""
         frames, flip, static_index = self.upcoming(clips)
+        self.find_people(clips)
         return clip_prep(frames, flip=flip, t_idx=static_index, **self._options)
+
+    def find_people(self, clips: Clips) -> None:
+        """Put the masks of people into ``clips.side``, where the run wants them."""
+        if self._people is not None and "people" not in clips.side:
+            clips.side["people"] = self._people(clips)
 
     def upcoming(self, clips: Clips) -> Upcoming:
         """The augmented frames and what else the clips are made from."""
@@ -125,7 +138,8 @@ class Update:
         return self._config.optimiser.lr * multiplier(self._config.schedule, step, self._steps)
 
     def _batch(self, clips: Clips, motion: Tensor, static: Tensor | None) -> Batch:
-        side = {name: table[clips.sample] for name, table in self._tables.items()}
+        self._prepare.find_people(clips)  # with a fused boundary nobody has yet
+        side = clips.side | {name: table[clips.sample] for name, table in self._tables.items()}
         batch = Batch(motion, static, clips.label, clips.static_index, side)
         if self._config.augmentation is None:
             return batch

@@ -1,6 +1,6 @@
 """What the loader hands over, what it counts, and how hard it works."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,8 @@ class Clips:
         flip: bool (B,), still to be applied (``clip_prep`` does).
         draws: float32 (B, 8), uniform in [0, 1).
         prepared: what ``prepare`` returned for this batch, else None.
+        region: float32 (B, 4), which part of the picture the clip is: top, left, height, width as shares of it.
+        side: more tensors by name that ``prepare`` made.
     """
 
     frames: torch.Tensor
@@ -68,6 +70,8 @@ class Clips:
     flip: torch.Tensor
     draws: torch.Tensor
     prepared: Any = None
+    region: torch.Tensor | None = None
+    side: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)

@@ -101,6 +101,7 @@ class ClipLoader:
         self.index, self._reader = _open_dataset(dataset, self.config)
         self._known_good = check_codecs(self.index, self._reader, self.device, dataset)
         self._label = np.asarray(self.index.label, dtype=np.int64)
+        self._height, self._width = (np.asarray(side, np.int64) for side in (self.index.height, self.index.width))
         if self.train:
             self._sampler = TrainSampler(self.index, clip, augment, seed)
             self._last_step = None
@@ -240,7 +241,9 @@ class ClipLoader:
         whole = np.stack([self._label[r.sample], r.sample, r.position, r.start_frame, r.static_index])
         whole, flip, draws = (self._upload(array) for array in (whole, r.flip, r.draws))
         label, sample, position, start_frame, static_index = whole.unbind(0)
-        return Clips(decoded.clips, label, sample, position, start_frame, static_index, flip, draws)
+        size = np.stack([self._height[r.sample], self._width[r.sample]] * 2, 1)
+        region = self._upload((np.stack([r.top, r.left, r.height, r.width], 1) / size).astype(np.float32))
+        return Clips(decoded.clips, label, sample, position, start_frame, static_index, flip, draws, region=region)
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -250,7 +253,7 @@ class ClipLoader:
         """Order the training stream after the side stream, and keep memory alive until it is done with it."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(event)
-        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.prepared)):
+        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.region, clips.side, clips.prepared)):
             tensor.record_stream(current)
         # DALI knows nothing of the training stream: the frames of the previous batch are held until all that has been
         # launched so far is done

@@ -46,7 +46,7 @@ def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False) -> M
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected masks")
     if kind == "boxes":
-        read = _box_reader(path)
+        read = read_boxes(path)
         return lambda video, shape: _fill(read(video), shape, first_box_only)
     if kind not in ("segmentation", "jhmdb"):
         raise InputError(f"mask_from is {kind!r}; expected one of segmentation, jhmdb, boxes")
@@ -102,7 +102,12 @@ def _grey(file: Path) -> np.ndarray:
         return np.asarray(image.convert("L"))
 
 
-def _box_reader(path: Path) -> Callable[[str], Boxes | None]:
+def read_boxes(path: Path) -> Callable[[str], Boxes | None]:
+    """A function from a video's name to its boxes (left, top, right, bottom) by frame, None where it has none.
+
+    Raises:
+        InputError: the file is not what it should be; see the top of this module.
+    """
     if path.is_dir():
         return lambda video: _text_boxes(path / video)
     try:
