@@ -1,0 +1,139 @@
+"""How far the scene alone gives the class away: B_scene = ln(M / M_rand) (Choi et al., arXiv 1912.05534).
+
+M is the accuracy of a linear classifier on frozen features of single frames, M_rand = 1 / number of classes. With the
+features of a Places365 network it is a property of a dataset (UCF101: ln(59.7 / 1.0) = 4.09); with a trained model's
+own features of static clips it says how much of the class that model can still be read from a still frame.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from tyro.conf import Positional, arg
+
+from ...pipeline.errors import InputError
+from .frame_features import FrameFeatures, Look, frame_features, places365, still_clips_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneBiasConfig:
+    """Measure the scene bias of a dataset, or of a trained model's features."""
+
+    train: Annotated[Path, Positional, arg(metavar="TRAIN")]
+    """Dataset that the linear classifier is trained on."""
+    test: Annotated[Path, Positional, arg(metavar="TEST")]
+    """Dataset that it is tested on, with the same classes."""
+    places: Path | None = None
+    """Weights of a Places365 ResNet (resnet50_places365.pth.tar): the scene bias of the dataset."""
+    run: Path | None = None
+    """Run folder: what its network keeps of the scene, in its features of static clips."""
+    frames: int = 3
+    """Frames of each video, spread evenly; features are averaged over them."""
+    decay: float = 1e-3
+    """L2 penalty of the linear classifier."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Where to decode and look."""
+
+    def __post_init__(self):
+        if (self.places is None) == (self.run is None):
+            raise InputError("scene bias: give either --places or --run, whose features are to be used")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneLabelConfig:
+    """Write the soft scene label of every video, for SDN: Places365 probabilities, averaged over frames."""
+
+    data: Annotated[Path, Positional, arg(metavar="DATA")]
+    """Dataset folder made by `unstill convert`."""
+    out: Annotated[Path, Positional, arg(metavar="OUT")]
+    """The .npz to write: keys and probabilities, for --method.scenes."""
+    places: Path
+    """Weights of a Places365 ResNet (resnet50_places365.pth.tar)."""
+    frames: int = 8
+    """Frames of each video, spread evenly."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Where to decode and look."""
+
+
+@dataclass(frozen=True)
+class SceneBias:
+    """Shares in [0,1], and B_scene in nats: 0 where frames tell nothing."""
+
+    accuracy: float
+    chance: float
+    bias: float
+
+
+def measure_scene_bias(config: SceneBiasConfig) -> SceneBias:
+    """Train the linear classifier on frozen frame features, and test it.
+
+    Raises:
+        InputError: the two datasets have different classes, or something cannot be read.
+    """
+    look = still_clips_of(config.run, config.device) if config.run else places365(config.places, config.device)
+    train, test = (
+        frame_features(path, look, frames=config.frames, device=config.device) for path in (config.train, config.test)
+    )
+    if train.classes != test.classes:
+        raise InputError(f"{config.test}: its classes are not those of {config.train}; convert it with --classes")
+    return probe(train, test, config.decay)
+
+
+def probe(train: FrameFeatures, test: FrameFeatures, decay: float = 1e-3) -> SceneBias:
+    """B_scene of features that are there already."""
+    logits = linear_classifier(train.features, train.labels, test.features, len(train.classes), decay)
+    accuracy = float((logits.argmax(1) == test.labels).mean())
+    return SceneBias(accuracy, 1 / len(train.classes), scene_bias(accuracy, len(train.classes)))
+
+
+def scene_bias(accuracy: float, classes: int) -> float:
+    """ln(accuracy / (1 / classes)); minus infinity at accuracy 0."""
+    return math.log(accuracy * classes) if accuracy > 0 else -math.inf
+
+
+def linear_classifier(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: int, decay: float) -> np.ndarray:
+    """Logits (M,C) of multinomial logistic regression, fitted to the end by L-BFGS in float64; no random numbers.
+
+    Args:
+        x: (N,D); standardised by its own mean and deviation.
+        y: int64 (N,).
+        test: (M,D).
+        classes: C.
+        decay: of the squared weights.
+    """
+    mean, spread = x.mean(0), x.std(0)
+    spread = np.where(spread > 1e-6, spread, 1)
+    features, test = (torch.from_numpy(((v - mean) / spread).astype(np.float64)) for v in (x, test))
+    target = torch.from_numpy(y)
+    weight = torch.zeros(features.shape[1], classes, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weight, bias], max_iter=200, history_size=10, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = F.cross_entropy(features @ weight + bias, target) + decay * weight.square().sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(closure)
+    with torch.no_grad():
+        return (test @ weight + bias).numpy()
+
+
+def write_scene_labels(config: SceneLabelConfig, look: Look | None = None) -> Path:
+    """Write keys and probabilities; ``look`` replaces the Places365 network. Returns the file."""
+    found = frame_features(
+        config.data,
+        look or places365(config.places, config.device),
+        frames=config.frames,
+        device=config.device,
+    )
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    partial = config.out.with_suffix(".partial.npz")
+    np.savez_compressed(partial, keys=np.array(found.keys), probabilities=found.probabilities)
+    partial.replace(config.out)
+    return config.out
