@@ -63,6 +63,9 @@ COMMANDS = {
         "trainer.commands:verify",
         "trainer.commands:VerifyOptions",
     ),
+    "ood": Command(
+        "Build SCUBA and Confl-FG test videos from videos and masks: `unstill ood build`.", "trainer.commands:ood"
+    ),
     "train": Command("Train a model by a recipe.", "trainer.commands:train"),
     "evaluate": Command(
         "Measure accuracy and static bias of trained models.",

@@ -79,6 +79,28 @@ def verify(options: VerifyOptions) -> int:
     return 1 if faults else 0
 
 
+def ood(arguments: list[str]) -> int:
+    """``unstill ood build SOURCE MASKS OUT``."""
+    from ..pipeline.ood.build import OodConfig, build
+
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: unstill ood build SOURCE MASKS OUT [--option value ...]\n")
+        print("Cuts the people out of test videos and puts them before other backgrounds.")
+        print("unstill ood build --help shows every option.")
+        return 0
+    action, *rest = arguments
+    if action != "build":
+        raise InputError(f"no action named {action!r}; expected: unstill ood build SOURCE MASKS OUT")
+    report = build(tyro.cli(OodConfig, prog="unstill ood build", args=rest))
+    print(f"{report.videos}: {report.composites} videos; {len(report.left_out)} source videos left out")
+    for path, reason in list(report.left_out.items())[:10]:
+        print(f"  {path}: {reason}")
+    if len(report.left_out) > 10:
+        print(f"  and {len(report.left_out) - 10} more: {report.videos.parent / 'left_out.csv'}")
+    print(f"next: unstill convert {report.videos} DATASET, then unstill evaluate RUN --scuba NAME DATASET")
+    return 0
+
+
 def train(arguments: list[str]) -> int:
     """``unstill train RECIPE [--option value ...]``; 75 when the run was preempted and saved."""
     from . import loop
