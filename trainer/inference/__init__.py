@@ -1,0 +1,1 @@
+"""Trained networks in use: exported files, and predictions for single videos."""

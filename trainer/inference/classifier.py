@@ -1,0 +1,107 @@
+"""A trained network with all that must go with it: normalisation inside, class names and clip shape beside.
+
+exported/
+    config.json            clip shape, normalisation, classes, the network's name
+    labels.txt             class names, one a line
+    model.safetensors      weights
+    model.pt2, model.onnx  the same network for torch.export and ONNX runtimes, where asked for
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from ...pipeline.errors import InputError
+from ...pipeline.loading.sampler import ClipConfig
+from ..checkpoints.checkpoint import load_model
+from ..models.registry import build_model
+
+FORMAT = 1
+CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.safetensors"
+
+
+class Classifier(nn.Module):
+    """uint8 frames in, logits out: nothing about the training can be got wrong by who uses it.
+
+    Args:
+        model: clips (B,3,T,h,w) -> logits (B,C).
+        mean, std: per channel, in units of the full range.
+    """
+
+    def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.model = model
+        shape = (1, 3, 1, 1, 1)
+        self.register_buffer("scale", torch.tensor([1 / (255 * s) for s in std]).view(shape), persistent=False)
+        shift = [-m / s for m, s in zip(mean, std, strict=True)]
+        self.register_buffer("shift", torch.tensor(shift).view(shape), persistent=False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """uint8 (B,T,h,w,3) -> float32 (B,C)."""
+        return self.model(frames.permute(0, 4, 1, 2, 3).float() * self.scale + self.shift)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What goes with exported weights.
+
+    Attributes:
+        model: the network's name, for ``build_model``.
+        classes: class names, in the order of the logits.
+        clip: shape of the clips it was trained on.
+        mean, std: of its normalisation, in units of the full range.
+    """
+
+    model: str
+    classes: tuple[str, ...]
+    clip: ClipConfig
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def save(self, folder: Path) -> None:
+        """Write config.json and labels.txt."""
+        record = {"format": FORMAT, "input": "uint8 frames (batch, time, height, width, RGB)"} | asdict(self)
+        (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
+        (folder / LABELS).write_text("".join(f"{name}\n" for name in self.classes))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Facts":
+        """Read config.json.
+
+        Raises:
+            InputError: missing, damaged, or of a newer format.
+        """
+        try:
+            record = json.loads((folder / CONFIG).read_text())
+            if record["format"] != FORMAT:
+                raise InputError(f"{folder}: exported in format {record['format']}, this version reads format {FORMAT}")
+            mean, std = tuple(record["mean"]), tuple(record["std"])
+            return cls(record["model"], tuple(record["classes"]), ClipConfig(**record["clip"]), mean, std)
+        except FileNotFoundError:
+            raise InputError(f"{folder}: no {CONFIG} in it; expected a folder made by `unstill export`") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder / CONFIG}: damaged ({type(error).__name__}: {error}); export again") from None
+
+
+def load_classifier(path: Path) -> tuple[Classifier, Facts]:
+    """Load a network from an exported folder, a run, or a checkpoint; on the CPU, in evaluation mode.
+
+    Raises:
+        InputError: there is none, or it is damaged.
+    """
+    if (path / LABELS).exists():
+        facts = Facts.load(path)
+        model = build_model(facts.model, len(facts.classes), frames=facts.clip.frames, size=facts.clip.size)
+        try:
+            model.load_state_dict(load_file(path / WEIGHTS))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise InputError(f"{path / WEIGHTS}: {str(error).splitlines()[0]}; export again") from None
+    else:
+        model, config, classes = load_model(path)
+        facts = Facts(config.model.name, tuple(classes), config.clip, config.mean, config.std)
+    return Classifier(model, facts.mean, facts.std).eval(), facts

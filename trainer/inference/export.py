@@ -1,0 +1,138 @@
+"""``unstill export``: a run becomes a folder that others can use, with or without this package.
+
+export(ExportConfig(run=Path("runs/hmdb51_albar"), out=Path("exported")))
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from safetensors.torch import save_file
+
+from ...pipeline.errors import InputError
+from .classifier import WEIGHTS, Classifier, Facts, load_classifier
+
+log = logging.getLogger(__name__)
+
+TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
+# exported and eager logits may differ by this share of their largest: other kernels round otherwise
+AGREE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Turn a run into a folder with weights, configuration, class names, and the network in exchange formats."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run folder (its newest checkpoint; the moving average where it kept one), or one checkpoint."""
+    out: Path
+    """New folder."""
+    formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
+    """Beside the weights: torch_export (model.pt2) and onnx (model.onnx; needs `pip install onnx onnxscript`)."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What ``export`` wrote.
+
+    Attributes:
+        folder: the new folder.
+        difference: format -> largest difference of its logits from the original's, relative to the largest logit.
+    """
+
+    folder: Path
+    difference: dict[str, float]
+
+
+def export(config: ExportConfig) -> Exported:
+    """Write the folder, and check every format against the original on random frames.
+
+    The folder appears whole or not at all.
+
+    Raises:
+        InputError: no run there, the folder exists, the network cannot be exported, or an export does not agree.
+    """
+    if config.out.exists():
+        raise InputError(f"{config.out}: exists already; choose another --out")
+    classifier, facts = load_classifier(config.run)
+    clip = facts.clip
+    example = torch.randint(0, 256, (2, clip.frames, clip.size, clip.size, 3), dtype=torch.uint8)
+    with torch.inference_mode():
+        expected = classifier(example)
+    beside = config.out.with_name(f".{config.out.name}.{os.getpid()}.partial")
+    try:
+        beside.mkdir(parents=True)
+        facts.save(beside)
+        state = {name: value.contiguous() for name, value in classifier.model.state_dict().items()}
+        save_file(state, beside / WEIGHTS)
+        difference = {}
+        for name in config.formats:
+            run = {"torch_export": to_torch_export, "onnx": to_onnx}[name](classifier, facts, example, beside)
+            with torch.inference_mode():
+                apart = (run(example) - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
+            difference[name] = float(apart)
+            if not difference[name] <= AGREE:
+                raise InputError(f"{config.run}: its {name} form gives other logits (by {difference[name]:.2g})")
+        os.rename(beside, config.out)
+    except OSError as error:
+        raise InputError(f"{config.out}: cannot be written ({error.strerror}); choose another --out") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Exported(config.out, difference)
+
+
+def to_torch_export(classifier: Classifier, facts: Facts, example: torch.Tensor, folder: Path) -> Callable:
+    """Write model.pt2, for any number of clips; returns what runs it."""
+    program = _trace(classifier, facts, example)
+    torch.export.save(program, folder / TORCH_FILE)
+    return torch.export.load(folder / TORCH_FILE).module()
+
+
+def to_onnx(classifier: Classifier, facts: Facts, example: torch.Tensor, folder: Path) -> Callable:
+    """Write model.onnx, for any number of clips; returns what runs it: onnxruntime, or the original without one."""
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise InputError("the onnx format needs two packages; pip install onnx onnxscript") from None
+    program = torch.onnx.export(_trace(classifier, facts, example), dynamo=True, verbose=False)
+    program.save(folder / ONNX_FILE)
+    try:
+        return onnx_runner(folder / ONNX_FILE)
+    except InputError:
+        log.warning("onnxruntime is not installed: model.onnx is written, but not compared with the original")
+        return classifier
+
+
+def onnx_runner(path: Path) -> Callable:
+    """uint8 frames -> logits by onnxruntime.
+
+    Raises:
+        InputError: it is not installed, or the file is not there.
+    """
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("running model.onnx needs onnxruntime; pip install onnxruntime") from None
+    if not path.exists():
+        raise InputError(f"{path}: no such file; export with --formats onnx")
+    session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
+    name = session.get_inputs()[0].name
+    return lambda frames: torch.from_numpy(session.run(None, {name: frames.cpu().numpy()})[0])
+
+
+def _trace(classifier: Classifier, facts: Facts, example: torch.Tensor) -> torch.export.ExportedProgram:
+    try:
+        return torch.export.export(classifier, (example,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+    except Exception as error:  # anything the network does may be the reason
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"model {facts.model} cannot be traced by torch.export ({reason}); "
+            "export the weights alone: --formats without a value"
+        ) from error

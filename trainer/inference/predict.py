@@ -1,0 +1,152 @@
+"""``unstill predict VIDEO...``: what a trained network sees in single videos.
+
+for found in predict(PredictConfig(videos=(Path("a.mp4"),), model=Path("exported"))):
+    print(found)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import av
+import numpy as np
+import torch
+import torch.nn.functional as F
+import tyro
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
+from .classifier import load_classifier
+from .export import ONNX_FILE, TORCH_FILE, onnx_runner
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Classify video files with a trained network."""
+
+    videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Video files of any kind that FFmpeg reads."""
+    model: Path
+    """Folder made by `unstill export`, a run folder, or a checkpoint."""
+    top: int = 3
+    """Classes shown for each video."""
+    views: int = 1
+    """Clips per video, spread evenly over it; their probabilities are averaged. One is taken from the middle."""
+    engine: Literal["torch", "torch_export", "onnx"] = "torch"
+    """torch: the network itself. torch_export, onnx: the exported file, to see that it works."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network runs; the videos are decoded on the CPU."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found in one video.
+
+    Attributes:
+        video: the file.
+        ranked: (class, probability), best first; empty when the file could not be read.
+        error: why not, in one line, else None.
+    """
+
+    video: Path
+    ranked: tuple[tuple[str, float], ...]
+    error: str | None = None
+
+    def __str__(self) -> str:
+        if self.error is not None:
+            return self.error
+        return f"{self.video}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in self.ranked)
+
+
+def predict(config: PredictConfig) -> list[Prediction]:
+    """Classify each video; one that cannot be read becomes a ``Prediction`` with its error, and the others go on.
+
+    Raises:
+        InputError: the network cannot be loaded, or an option is out of range.
+    """
+    if config.views < 1 or config.top < 1:
+        raise InputError(f"views {config.views}, top {config.top}: expected at least 1")
+    classifier, facts = load_classifier(config.model)
+    run = _engine(config, classifier)
+    found = []
+    for video in config.videos:
+        try:
+            clips = read_clips(video, facts.clip, config.views)
+        except InputError as error:
+            found.append(Prediction(video, (), str(error)))
+            continue
+        with torch.inference_mode():
+            probabilities = run(clips.to(config.device)).float().softmax(1).mean(0).cpu()
+        best = probabilities.argsort(descending=True)[: config.top].tolist()
+        found.append(Prediction(video, tuple((facts.classes[i], float(probabilities[i])) for i in best)))
+    return found
+
+
+def read_clips(video: Path, clip: ClipConfig, views: int) -> Tensor:
+    """Decode a video and cut clips from it, as an evaluation does: centred square, short videos by the clip's rule.
+
+    Args:
+        video: the file.
+        clip: shape of a clip.
+        views: number of clips, from the video's start to its end; one from its middle.
+
+    Returns:
+        uint8 (views, T, size, size, 3).
+
+    Raises:
+        InputError: it cannot be decoded, or has no frames.
+    """
+    frames = _decode(video, clip.size)
+    count = np.array([len(frames)])
+    stride = clip_strides(clip, count)
+    room = max(0, len(frames) - ((clip.frames - 1) * int(stride[0]) + 1))
+    starts = [room // 2] if views == 1 else [room * view // (views - 1) for view in range(views)]
+    rows = [frame_numbers(clip, np.array([start]), stride, count)[0] for start in starts]
+    return torch.stack([frames[torch.from_numpy(row)] for row in rows])
+
+
+def _decode(video: Path, size: int) -> Tensor:
+    """All frames, cut to the centred square and resized: uint8 (F, size, size, 3)."""
+    if not video.is_file():
+        raise InputError(f"{video}: no such file")
+    small = []
+    try:
+        with av.open(str(video), options={"protocol_whitelist": "file"}) as container:
+            if not container.streams.video:
+                raise InputError(f"{video}: has no video stream")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for frame in container.decode(stream):
+                small.append(_square(torch.from_numpy(frame.to_ndarray(format="rgb24")), size))
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        if not small:
+            raise InputError(f"{video}: cannot be decoded ({str(error).splitlines()[0]})") from None
+    if not small:
+        raise InputError(f"{video}: has no frames")
+    return torch.stack(small)
+
+
+def _square(picture: Tensor, size: int) -> Tensor:
+    height, width, _ = picture.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = picture[top : top + side, left : left + side].permute(2, 0, 1)[None]
+    if side != size:  # the same triangle filter as the loader's, so that training and use see alike
+        square = F.interpolate(square.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+        square = square.round().clamp(0, 255).to(torch.uint8)
+    return square[0].permute(1, 2, 0).contiguous()
+
+
+def _engine(config: PredictConfig, classifier: torch.nn.Module) -> Callable[[Tensor], Tensor]:
+    if config.engine == "torch":
+        return classifier.to(config.device)
+    if config.engine == "onnx":
+        return onnx_runner(config.model / ONNX_FILE)
+    if config.engine != "torch_export":
+        raise InputError(f"engine is {config.engine!r}; expected torch, torch_export or onnx")
+    path = config.model / TORCH_FILE
+    if not path.exists():
+        raise InputError(f"{path}: no such file; export with --formats torch_export")
+    return torch.export.load(path).module()
