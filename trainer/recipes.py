@@ -175,6 +175,33 @@ def choi_r3d18() -> TrainConfig:
     )
 
 
+def choi_sdn_adversary() -> TrainConfig:
+    """SDN of Choi et al., first stage: the scene adversary alone, new layers at 100 times the rate.
+
+    The original trains the new layers alone for the first 5 epochs; here all are trained from the start.
+    """
+    recipe = choi_r3d18()
+    return replace(
+        recipe,
+        data=DATA / "kinetics200" / "train",
+        out=OUT / "choi_sdn_adversary",
+        method=Sdn(scenes=DATA / "kinetics200" / "scenes.npz", alpha=1.0),
+        optimiser=replace(recipe.optimiser, lr=1e-4, head_lr=100.0),
+    )
+
+
+def choi_sdn() -> TrainConfig:
+    """SDN, second stage: adversary and human-mask confusion; give the first stage's weights with --model.weights."""
+    first = choi_sdn_adversary()
+    return replace(
+        first,
+        out=OUT / "choi_sdn",
+        method=replace(first.method, alpha=0.5, w_mask=1.0),
+        people=DATA / "kinetics200" / "people.csv",
+        optimiser=replace(first.optimiser, head_lr=1.0),
+    )
+
+
 # of torchvision's Kinetics-400 weights for r3d_18, mc3_18, r2plus1d_18
 KINETICS_MEAN, KINETICS_STD = (0.43216, 0.394666, 0.37645), (0.22803, 0.22145, 0.216989)
 
@@ -201,6 +228,8 @@ RECIPES = {
         kinetics400_baseline,
         kinetics400_scratch,
         choi_r3d18,
+        choi_sdn_adversary,
+        choi_sdn,
     )
 }
 

@@ -31,11 +31,9 @@ class ActorCutMix(BatchAugmentation):
         chosen = chosen_rows(n, self.prob, rng)
         partner = np.arange(n)
         partner[chosen] = chosen[::-1]
-        black = torch.tensor([-m / s for m, s in zip(context.mean, context.std, strict=True)])
         partner = to_device(partner, device)
-        motion, label_share, scene_share = actor_cutmix(
-            batch.motion, batch.side["people"], partner, black.to(device, non_blocking=True)
-        )
+        mean, std = context.normalisation(device)
+        motion, label_share, scene_share = actor_cutmix(batch.motion, batch.side["people"], partner, -mean / std)
         return batch.blended(
             motion,
             partner,
@@ -53,7 +51,7 @@ def actor_cutmix(motion: Tensor, people: Tensor, partner: Tensor, black: Tensor)
         motion: (B,3,T,h,w).
         people: (B,1,T,h,w), 1 where a person is, else 0.
         partner: int64 (B,); a row that is its own partner is left alone.
-        black: (3,), what black is in normalised units.
+        black: (3,1,1,1), what black is in normalised units.
 
     Returns:
         The clips, and the own class's and own scene's shares, (B,) float32. A clip without people, or with nothing
@@ -63,7 +61,7 @@ def actor_cutmix(motion: Tensor, people: Tensor, partner: Tensor, black: Tensor)
     area = people.float().mean((1, 2, 3, 4))
     rows = torch.arange(len(motion), device=motion.device)
     alone = (partner == rows) | (area == 0) | (area == 1)
-    background = torch.where(mask[partner] > 0, black.to(motion.dtype).view(1, 3, 1, 1, 1), motion[partner])
+    background = torch.where(mask[partner] > 0, black.to(motion.dtype), motion[partner])
     pasted = torch.where(mask > 0, motion, background)
     share = torch.where(alone, 1.0, 1 - (area - 1) ** 4)
     return torch.where(per_sample(alone, motion), motion, pasted), share, alone.float()

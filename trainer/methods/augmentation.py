@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ...pipeline.errors import InputError
 from .batch import Batch
@@ -27,6 +29,12 @@ class Context:
     classes: int
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, float32 (3,1,1,1); copied without waiting for the device."""
+        values = torch.tensor([self.mean, self.std]).view(2, 3, 1, 1, 1)
+        mean, std = values.to(device, non_blocking=True)
+        return mean, std
 
 
 @dataclass(frozen=True, kw_only=True)

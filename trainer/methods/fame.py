@@ -43,8 +43,8 @@ class Fame(BatchAugmentation):
         n, device = len(batch), batch.motion.device
         chosen = chosen_rows(n, self.prob, rng)
         partner = to_device(shuffled_partners(n, chosen, rng), device)
-        scale, shift = (torch.tensor(v, device=device).view(3, 1, 1, 1) for v in (context.std, context.mean))
-        mask = foreground_mask(batch.motion.detach().float() * scale + shift, self.beta)
+        mean, std = context.normalisation(device)
+        mask = foreground_mask(batch.motion.detach().float() * std + mean, self.beta)
         own = per_sample(partner == torch.arange(n, device=device), mask)
         motion = torch.where((own | mask)[:, None, None], batch.motion, batch.motion[partner])
         return batch.blended(motion, partner, scene_share=own.flatten().float(), static_from=self.static_from)

@@ -50,8 +50,8 @@ class StillMix(BatchAugmentation):
         else:
             bank = read_bank(self.bank, tuple(motion.shape[3:]))
             picked = bank[torch.from_numpy(rng.integers(len(bank), size=n))].to(device, non_blocking=True)
-            scale, shift = (torch.tensor(v, device=device).view(3, 1, 1) for v in (context.std, context.mean))
-            stills = ((picked.float() / 255 - shift) / scale).to(motion.dtype)[:, :, None]
+            mean, std = context.normalisation(device)
+            stills = ((picked[:, :, None].float() / 255 - mean) / std).to(motion.dtype)
         return batch.blended(mix(motion, stills, share), static_from=self.static_from)
 
 

@@ -84,7 +84,7 @@ def paste_cuboid(motion: Tensor, partner: Tensor, spans: tuple[Span, ...]) -> tu
         The clips, and the share of voxels that are still their own.
     """
     (t0, t1), (y0, y1), (x0, x1) = spans
-    inside = torch.zeros(motion.shape[2:], dtype=torch.bool)
+    inside = torch.zeros(motion.shape[2:], dtype=torch.bool, device=motion.device)
     inside[t0:t1, y0:y1, x0:x1] = True
     own = 1 - (t1 - t0) * (y1 - y0) * (x1 - x0) / inside.numel()
-    return torch.where(inside.to(motion.device, non_blocking=True), motion[partner], motion), own
+    return torch.where(inside, motion[partner], motion), own

@@ -149,7 +149,7 @@ def test_actor_cutmix_by_hand():
     people[0, 0, 0, 0] = 1  # upper row
     people[1, 0, 0, :, 0] = 1  # left column
     people[2] = 1  # nothing but people
-    out, label, scene = actor_cutmix(clips, people, torch.tensor([1, 0, 0]), torch.tensor([-9.0, -9, -9]))
+    out, label, scene = actor_cutmix(clips, people, torch.tensor([1, 0, 0]), torch.full((3, 1, 1, 1), -9.0))
     # below row 0's own people: the partner's person on the left is black, its background on the right is kept
     assert out[0, 0, 0].tolist() == [[1, 1], [-9, 2]]
     assert out[1, 0, 0].tolist() == [[2, -9], [2, 1]]

@@ -32,7 +32,10 @@ def settings(name, folder):
     clip = {"clip": dataclasses.replace(run_config(folder).clip, frames=4, size=12)}
     return {
         "albar+stillmix": {"augmentation": StillMix(prob=0.75)},
-        "albar+mixup": {"augmentation": Mixup(prob=0.75)},
+        "albar+mixup": {
+            "augmentation": Mixup(prob=0.75),
+            "step": StepConfig(precision="fp64", compile="off", ema=0.9),
+        },
         "albar+videomix+parts": {
             "augmentation": VideoMix(static_from="augmented"),
             "step": StepConfig(precision="fp32", compile="off", accumulate=2, ema=0.9),
