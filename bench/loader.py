@@ -109,8 +109,9 @@ def _cpu_rows(config: LoaderBench, videos: Path, notes: list[str]) -> list[dict]
     rows.append(_row("GOPs only / whole file", ratio, "times", SLICED_BAR, np.median(ratio) >= SLICED_BAR))
     rows += _flat_rows(config, index, root, clip)
 
-    reading = _reading_rate(index, root, sampler, 2000)
-    rows.append(_row("sampler + reading alone", [reading], "clips per CPU-second", READ_BAR, reading >= READ_BAR))
+    reading = [_reading_rate(index, root, sampler, 2000) for _ in range(config.rounds + 1)][1:]  # the first warms up
+    met = np.median(reading) >= READ_BAR
+    rows.append(_row("sampler + reading alone", reading, "clips per CPU-second", READ_BAR, met))
     return rows
 
 
