@@ -1,6 +1,7 @@
 """Reading whole videos as RGB frames, and writing composites so that little is lost before they are converted."""
 
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import av
@@ -9,8 +10,12 @@ import numpy as np
 from ..errors import InputError
 
 
-def read_frames(path: Path) -> tuple[np.ndarray, Fraction]:
+def read_frames(path: Path, most_seconds: float | None = None) -> tuple[np.ndarray, Fraction]:
     """All frames, uint8 (T,H,W,3), and the frames per second.
+
+    Args:
+        path: the video.
+        most_seconds: stop a frame after so much of it: who wants to know whether it is longer need not hold all of it.
 
     Raises:
         InputError: not a readable video, or one without frames.
@@ -19,7 +24,8 @@ def read_frames(path: Path) -> tuple[np.ndarray, Fraction]:
         with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.base_rate or Fraction(25)
-            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+            most = None if most_seconds is None else int(most_seconds * rate) + 1
+            frames = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(stream), most)]
     except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"{path}: not a readable video ({error}); remove or replace it") from None
     if not frames:

@@ -1,8 +1,6 @@
 """Mask files of every kind, made here."""
 
 import json
-import struct
-import zlib
 
 import numpy as np
 import pytest
@@ -48,24 +46,6 @@ def text_of(counts):
     return text
 
 
-def mat_file(name, array, compress=True):
-    """A MATLAB 5 file of one uint8 array."""
-
-    def element(kind, data):
-        return struct.pack("<II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
-
-    body = element(6, struct.pack("<II", 9, 0))
-    body += element(5, struct.pack(f"<{array.ndim}i", *array.shape))
-    small = struct.pack("<HH", 1, len(name)) + name.encode().ljust(4, b"\0") if len(name) <= 4 else None
-    body += small or element(1, name.encode())
-    body += element(2, array.tobytes(order="F"))
-    matrix = element(14, body)
-    if compress:
-        packed = zlib.compress(matrix)
-        matrix = struct.pack("<II", 15, len(packed)) + packed
-    return b"MATLAB 5.0 MAT-file".ljust(124) + struct.pack("<H", 0x0100) + b"IM" + matrix
-
-
 def test_strip_and_pictures(tmp_path, masks):
     pixels = masks.astype(np.uint8) * 255
     (tmp_path / "run" / "b").mkdir(parents=True)
@@ -100,7 +80,7 @@ def test_run_lengths(tmp_path, masks):
 
 
 @pytest.mark.parametrize("compress", [True, False])
-def test_puppet_masks(tmp_path, masks, compress):
+def test_puppet_masks(tmp_path, masks, mat_file, compress):
     folder = tmp_path / "brush_hair" / "video"
     folder.mkdir(parents=True)
     array = masks.astype(np.uint8).transpose(1, 2, 0)
