@@ -64,13 +64,28 @@ COMMANDS = {
         "trainer.commands:VerifyOptions",
     ),
     "ood": Command(
-        "Build SCUBA and Confl-FG test videos from videos and masks: `unstill ood build`.", "trainer.commands:ood"
+        "Build SCUBA and Confl-FG test videos from videos and masks, or check the masks.", "trainer.commands:ood"
     ),
     "train": Command("Train a model by a recipe.", "trainer.commands:train"),
     "evaluate": Command(
         "Measure accuracy and static bias of trained models.",
         "trainer.commands:evaluate",
         "trainer.commands:EvaluateCommand",
+    ),
+    "still-bank": Command(
+        "Collect the still pictures that StillMix lays over clips.",
+        "trainer.diagnostics.commands:still_bank",
+        "trainer.methods.still_bank:StillBankConfig",
+    ),
+    "scene-bias": Command(
+        "Measure how far still frames give the class away.",
+        "trainer.diagnostics.commands:scene_bias",
+        "trainer.diagnostics.scene_bias:SceneBiasConfig",
+    ),
+    "scene-labels": Command(
+        "Write the scene of every video, for SDN.",
+        "trainer.diagnostics.commands:scene_labels",
+        "trainer.diagnostics.scene_bias:SceneLabelConfig",
     ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part beside its peers and its limit.", "bench.command:main"),

@@ -32,6 +32,8 @@ class RunWatch:
         self._config, self._data, self._steps, self._writers = config, data, steps, writers
         self._collapse = CollapseWatch(len(data.classes))
         title = f"{config.model.name} {type(config.method).__name__.lower()}"
+        if config.augmentation is not None:
+            title += f" + {type(config.augmentation).__name__.lower()}"
         self._dashboard = Dashboard(title, steps, state.step, visible=ranks.first)
         self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
         self._flops_per_clip, self._peak = _mfu_terms(config, ranks, state)

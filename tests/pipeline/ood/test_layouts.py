@@ -25,7 +25,7 @@ def write_video(path, frames=T):
 
 
 def test_hmdb51_with_puppet_masks(tmp_path, mat_file):
-    for n, label in enumerate(("brush_hair", "catch", "wave")):
+    for label in ("brush_hair", "catch", "wave"):
         lists = []
         for k, flag in enumerate((1, 2, 2)):
             name = f"{label}_{k}_u_cm_np1"

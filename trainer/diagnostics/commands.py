@@ -1,0 +1,28 @@
+"""``unstill scene-bias``, ``scene-labels`` and ``still-bank``: options in, a line out; returns the exit code."""
+
+from ..methods.still_bank import StillBankConfig, build_still_bank
+from .scene_bias import SceneBiasConfig, SceneLabelConfig, measure_scene_bias, write_scene_labels
+
+
+def scene_bias(options: SceneBiasConfig) -> int:
+    """``unstill scene-bias``."""
+    found = measure_scene_bias(options)
+    print(
+        f"B_scene = ln({100 * found.accuracy:.1f} % / {100 * found.chance:.1f} %) = {found.bias:.2f}: accuracy of a "
+        "linear classifier on features of still frames, over guessing"
+    )
+    return 0
+
+
+def scene_labels(options: SceneLabelConfig) -> int:
+    """``unstill scene-labels``."""
+    path = write_scene_labels(options)
+    print(f"{path}: for SDN, --method.scenes {path}")
+    return 0
+
+
+def still_bank(options: StillBankConfig) -> int:
+    """``unstill still-bank``."""
+    path = build_still_bank(options)
+    print(f"{path}: for StillMix, --augmentation.bank {path}")
+    return 0
