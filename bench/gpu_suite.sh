@@ -44,12 +44,13 @@ part() { # part NAME SECONDS COMMAND...: run one part within its time, remember 
     "$PYTHON" -c 'import nvidia.dali as d; print("dali", d.__version__)' 2>&1 | tail -n 1
 } 2>&1 | tee "$OUT/gpu_suite.log"
 
-part gpu_tests 150 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -x -m gpu -p no:cacheprovider tests'
-part kernels 100 'unstill bench kernels'
-part loader 110 'unstill bench loader'
-part step 150 'unstill bench step'
+part gpu_tests 90 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -m gpu -p no:cacheprovider tests'
+part kernel_tests 60 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -m "not gpu" -p no:cacheprovider tests/kernels'
+part kernels 90 'unstill bench kernels'
+part loader 90 'unstill bench loader'
+part step 110 'unstill bench step'
 work=$(mktemp -d)
-part demo 120 "unstill demo --device cuda --out '$work/demo' && cp '$work/demo/results.json' \"\$OUT/demo-gpu.json\""
+part demo 100 "unstill demo --device cuda --out '$work/demo' && cp '$work/demo/results.json' \"\$OUT/demo-gpu.json\""
 rm -rf "$work"
 
 printf '\n%s\n' "results in $OUT:"
