@@ -25,7 +25,7 @@ from .watching.metrics import LogConfig
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # what a resumed run may change: where things are and how they are watched, nothing that moves a weight
-FREE_TO_CHANGE = ("data", "out", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after")
+FREE_TO_CHANGE = ("data", "out", "validation", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class TrainConfig:
     """Dataset folder made by `unstill convert`."""
     out: Path
     """Run folder: config.json, metrics.jsonl and checkpoints/. A run that was stopped continues where it was."""
+    validation: Path | None = None
+    """Dataset folder to score the network on at every checkpoint; `best` names the one with the highest top-1."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The network."""
     method: Method = field(default_factory=Albar)

@@ -33,6 +33,7 @@ from .step import LossModule, compile_loss, translate
 from .supported import refuse_unsupported
 from .train_state import TrainState
 from .update import Prepare, Update, clip_options
+from .validation import Validator, score
 from .watching.metrics import Meter, MetricsFile, TensorBoard, WandB, Writers
 from .watching.run_watch import RunWatch
 
@@ -70,7 +71,8 @@ def train(
         config: everything; see the recipes.
         make_loader: replaces ``open_loader``: called with (config, ranks, start_step, steps), returns a context manager
             that iterates over ``Clips``.
-        validate: called with (model, step) at every checkpoint, returns a score; ``best`` follows the highest.
+        validate: called with (network, step) at every checkpoint, returns a score; ``best`` follows the highest. By
+            default top-1 on ``config.validation``, if there is one.
 
     Raises:
         InputError: something the user can mend. Preempted: SIGTERM or SIGUSR1 came; the run is saved (exit code 75).
@@ -81,6 +83,8 @@ def train(
         steps = count_steps(config, data, ranks)
         state, update = build(config, data, ranks, steps)
         saver = Checkpointer(config, data, ranks)
+        if validate is None and config.validation is not None:
+            validate = Validator(config, data.classes)
         try:
             if saver.resume(state):
                 log.info("%s: continuing at step %d of %d", config.out, state.step, steps)
@@ -96,7 +100,10 @@ def train(
                         watch.record(state, update.learning_rate(state.step - 1))
                     stopping = state.step < steps and should_stop(config, stop, ranks, state.step)
                     if saver.due(state.step) or stopping or state.step == steps:
-                        best = watch.validate(state, validate)
+                        best = False
+                        if validate is not None:
+                            value, best = score(state, validate)
+                            watch.scored(state.step, value)
                         saver.save(state, wait=stopping or state.step == steps, best=best)
                     if stopping:
                         raise Preempted(state.step)

@@ -46,6 +46,7 @@ class Dashboard:
         self._visible = visible
         self._live: Live | None = None
         self._record: dict = {}
+        self._score: float | None = None
         self._notes: list[str] = []
 
     def __enter__(self) -> "Dashboard":
@@ -67,9 +68,13 @@ class Dashboard:
 
     def show(self, record: dict) -> None:
         """Show a logged record."""
-        self._record = record
+        self._record = record if self._score is None else record | {"validation": self._score}
         if self._live is None and self._visible:
             self._guard(lambda: print(self._line(), file=sys.stderr, flush=True))
+
+    def scored(self, value: float) -> None:
+        """Show a validation score with the records that follow."""
+        self._score = value
 
     def warn(self, text: str) -> None:
         """Show a warning; it stays."""

@@ -96,18 +96,11 @@ class RunWatch:
         for warning in self._collapse.look(record):
             self._dashboard.warn(warning)
 
-    def validate(self, state: TrainState, validate) -> bool:
-        """Score the network if there is something to score it with; returns whether it is the best so far."""
-        if validate is None:
-            return False
-        state.model.eval()
-        score = validate(state.model, state.step)
-        state.model.train()
+    def scored(self, step: int, value: float) -> None:
+        """Record a validation score."""
         if self._writers is not None:
-            self._writers.write({"step": state.step, "validation": score})
-        best = state.best is None or score > state.best
-        state.best = max(score, state.best) if state.best is not None else score
-        return best
+            self._writers.write({"step": step, "validation": value})
+        self._dashboard.scored(value)
 
 
 def _mfu_terms(config: TrainConfig, ranks: Ranks, state: TrainState) -> tuple[float, float | None]:
