@@ -87,6 +87,16 @@ COMMANDS = {
         "trainer.diagnostics.commands:scene_labels",
         "trainer.diagnostics.scene_bias:SceneLabelConfig",
     ),
+    "export": Command(
+        "Write a trained model as safetensors, torch.export and ONNX.",
+        "trainer.commands:export",
+        "trainer.inference.export:ExportConfig",
+    ),
+    "predict": Command(
+        "Name what happens in single videos, with an exported model.",
+        "trainer.commands:predict",
+        "trainer.inference.predict:PredictConfig",
+    ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part beside its peers and its limit.", "bench.command:main"),
 }

@@ -21,6 +21,8 @@ from .demo.demo import DemoConfig
 from .evaluation.evaluate import EvaluateOptions, TestSets
 from .evaluation.predictions import Predictions
 from .evaluation.scorecard import Scorecard
+from .inference.export import ExportConfig
+from .inference.predict import PredictConfig
 
 
 def demo(options: DemoConfig) -> int:
@@ -200,6 +202,28 @@ def evaluate(command: EvaluateCommand) -> int:
         write_evaluation(command.out, cards, predictions, facts)
         print(f"written: {command.out / 'evaluation.html'}, .json, .csv, .tex and the predictions")
     return 0
+
+
+def export(config: ExportConfig) -> int:
+    """``unstill export``."""
+    from .inference.export import export
+
+    exported = export(config)
+    for name, difference in exported.difference.items():
+        print(f"{name}: largest difference of a logit to the trained model {difference:.1e} of the largest")
+    print(f"written: {exported.folder}; next: unstill predict VIDEO... --model {exported.folder}")
+    return 0
+
+
+def predict(config: PredictConfig) -> int:
+    """``unstill predict``; 1 when a video could not be read."""
+    from .inference.predict import predict
+
+    found = predict(config)
+    for prediction in found:
+        ranked = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.ranked)
+        print(prediction.error or f"{prediction.video}: {ranked}")
+    return 1 if any(prediction.error for prediction in found) else 0
 
 
 def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
