@@ -1,7 +1,7 @@
 """The compiled ALBAR step beside eager, beside the official code's arithmetic, and beside plain cross entropy.
 
-Every variant runs in a process of its own, so that its peak memory is its own. Result rows are written as they come; a
-benchmark that is cut off keeps what it has.
+Every variant runs in a process of its own, so that its peak memory is its own. On a GPU result rows are written as they
+come; a benchmark that is cut off keeps what it has.
 
 On a CPU: a reduced Swin (two stages of two blocks, width 48), ALBAR eager and compiled, and their gradients in float64.
 On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and the largest batch's memory.
@@ -9,6 +9,7 @@ On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and the largest ba
 
 import copy
 import ctypes
+import itertools
 import multiprocessing
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from ..trainer.methods import Albar, Baseline
@@ -67,22 +69,25 @@ class Variant:
     closed_conv: bool = False
     channels_last: bool = False
     joint: bool = False
+    recompute: bool = False
 
 
 def run(config: StepBench) -> Path:
     """Measure, print the table and the bars, and return the result file."""
     gpu = torch.cuda.is_available()
-    start, rows, left_out = time.monotonic(), [], []
-    for variant in variants(config, gpu):
-        if gpu and time.monotonic() - start > config.seconds:
-            left_out.append(f"{variant.model} {variant.name} x{variant.batch}")
-            continue
-        rows.append(in_own_process(variant, config.steps, "cuda" if gpu else "cpu"))
-        path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
-        print(
-            {name: rows[-1].get(name) for name in ("model", "variant", "batch", "p50", "peak_mib", "error")}, flush=True
-        )
-    if not gpu:
+    chosen = variants(config, gpu)
+    rows, left_out = [], []
+    if gpu:  # one after another: each may need the whole device
+        start = time.monotonic()
+        for variant in chosen:
+            if time.monotonic() - start > config.seconds:
+                left_out.append(f"{variant.model} {variant.name} x{variant.batch}")
+                continue
+            rows += measure([variant], config.steps, "cuda")
+            path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
+            print({name: rows[-1].get(name) for name in ("model", "variant", "batch", "p50", "error")}, flush=True)
+    else:
+        rows += measure(chosen, config.steps, "cpu")
         rows.append(gradient_difference())
     rows += held_against_bars(rows, gpu)
     path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
@@ -111,13 +116,14 @@ def variants(config: StepBench, gpu: bool) -> list[Variant]:
     if not gpu:
         batch = (config.batches or (2,))[0]
         return [
-            Variant(name, model, batch, kind=kind, compiled=compiled)
+            Variant(name, model, batch, kind=kind, compiled=compiled, recompute=recompute)
             for model in models
-            for name, kind, compiled in (
-                ("albar eager", "albar", False),
-                ("albar compiled", "albar", True),
-                ("cross entropy eager", "cross_entropy", False),
-                ("cross entropy compiled", "cross_entropy", True),
+            for name, kind, compiled, recompute in (
+                ("albar eager", "albar", False, False),
+                ("albar compiled", "albar", True, False),
+                ("albar compiled, recompute", "albar", True, True),
+                ("cross entropy eager", "cross_entropy", False, False),
+                ("cross entropy compiled", "cross_entropy", True, False),
             )
         ]
     batch, *others = config.batches or (16, 32, 64)
@@ -146,26 +152,113 @@ def variants(config: StepBench, gpu: bool) -> list[Variant]:
     return chosen
 
 
-def in_own_process(variant: Variant, steps: int, device: str) -> dict:
-    """Measure one variant in a fresh process; a failure is a row, too."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(variant, steps, device, theirs))
-    process.start()
-    theirs.close()
+def measure(chosen: list[Variant], steps: int, device: str) -> list[dict]:
+    """One row a variant. Each lives in a process of its own, and they step in turn, so that other work on the machine
+    disturbs all alike; a failure is a row, too.
+    """
+    processes = [StepProcess(variant, device) for variant in chosen]
+    samples = [[] for _ in processes]
+    for _ in range(steps):
+        for process, times in zip(processes, samples, strict=True):
+            times.append(process.ask("time"))
+    rows = []
+    for variant, process, times in zip(chosen, processes, samples, strict=True):
+        row = {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name"}}
+        if process.error is None:
+            row |= {**record.quantiles(times), "unit": "ms"}
+            row["clips_per_s"] = variant.batch * 1e3 / row["p50"]
+            row |= process.ask("facts") or {}
+            if "peak_flops" in row:
+                row["mfu"] = row["tflop_per_clip"] * 1e12 * row["clips_per_s"] / row.pop("peak_flops")
+        if process.error is not None:
+            row["error"] = process.error
+        process.close()
+        rows.append(row)
+    return rows
+
+
+class StepProcess:
+    """A variant in a process of its own, warmed up.
+
+    Attributes:
+        error: why it failed, in one line, else None.
+    """
+
+    def __init__(self, variant: Variant, device: str):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(variant, device, theirs))
+        self._process.start()
+        theirs.close()
+        self.error: str | None = None
+        self.ask("ready")
+
+    def ask(self, what: str):
+        """ "time": ms of one step. "facts": peak memory and the rest of the row. None once it has failed."""
+        if self.error is not None:
+            return None
+        try:
+            self._pipe.send(what)
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            answer = RuntimeError("the process died")
+        if isinstance(answer, Exception):
+            self.error = str(answer)
+            return None
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(variant: Variant, device: str, pipe) -> None:
     try:
-        found = ours.recv()
+        answers = _warmed_up(variant, device)
+        while True:
+            pipe.send(answers[pipe.recv()]())
     except EOFError:
-        found = {"error": "the process died"}
-    process.join()
-    return {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name"}, **found}
-
-
-def _child(variant: Variant, steps: int, device: str, pipe) -> None:
-    try:
-        pipe.send(measure(variant, steps, device))
+        return
     except Exception as error:
-        pipe.send({"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"})
+        pipe.send(RuntimeError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+
+
+def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
+    """What a ``StepProcess`` answers."""
+    gpu = device == "cuda"
+    if gpu:
+        torch.backends.cudnn.benchmark = True
+    else:
+        torch.set_num_threads(1)
+    step, model, method = make_step(variant, device)
+    synchronise = torch.cuda.synchronize if gpu else lambda: None
+    clock = time.perf_counter if gpu else time.process_time
+
+    def timed() -> float:
+        begin = clock()
+        step()
+        synchronise()
+        return (clock() - begin) * 1e3
+
+    begin = time.perf_counter()
+    timed()
+    first = time.perf_counter() - begin
+    timed()
+
+    def facts() -> dict:
+        found = {"first_step_s": first, "peak_mib": _gpu_peak(step) if gpu else _cpu_peak(step)}
+        if not gpu:
+            found["resident_mib"] = _resident_peak(step)
+        if variant.compiled:
+            found["graph_breaks"] = sum(torch._dynamo.utils.counters["graph_break"].values())
+        if gpu:
+            found["tflop_per_clip"] = step_flops(model, method, *SHAPES[variant.model]) / 1e12
+            peak = peak_flops(torch.cuda.get_device_name())
+            found |= {"peak_flops": peak} if peak else {}
+        return found
+
+    return {"ready": lambda: True, "time": timed, "facts": facts}
 
 
 def network(name: str) -> nn.Module:
@@ -197,7 +290,7 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], None], nn.Mod
         return lambda: reference_step(model, optimiser, motion, static, target, method), model, method
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
     loss_module = LossModule(model, method, torch.bfloat16 if variant.precision == "bf16" else None)
-    compile_loss(loss_module, "default" if variant.compiled else "off")
+    compile_loss(loss_module, "default" if variant.compiled else "off", variant.recompute)
     adversarial = variant.kind == "albar"
 
     def step():
@@ -232,41 +325,6 @@ def reference_step(
     return loss.item()
 
 
-def measure(variant: Variant, steps: int, device: str) -> dict:
-    """Times, memory, graph breaks and MFU of a variant, in this process."""
-    gpu = device == "cuda"
-    if gpu:
-        torch.backends.cudnn.benchmark = True
-    else:
-        torch.set_num_threads(1)
-    step, model, method = make_step(variant, device)
-    begin = time.perf_counter()
-    step()
-    synchronise = torch.cuda.synchronize if gpu else lambda: None
-    synchronise()
-    first = time.perf_counter() - begin
-    step()
-    synchronise()
-    clock = time.perf_counter if gpu else time.process_time
-    samples = []
-    for _ in range(steps if gpu else min(steps, 5)):
-        begin = clock()
-        step()
-        synchronise()
-        samples.append((clock() - begin) * 1e3)
-    found = {**record.quantiles(samples), "unit": "ms", "first_step_s": first}
-    found["peak_mib"] = _gpu_peak(step) if gpu else _cpu_peak(step)
-    found["clips_per_s"] = variant.batch * 1e3 / found["p50"]
-    if variant.compiled:
-        found["graph_breaks"] = sum(torch._dynamo.utils.counters["graph_break"].values())
-    if gpu:
-        peak_rate = peak_flops(torch.cuda.get_device_name())
-        found["tflop_per_clip"] = step_flops(model, method, *SHAPES[variant.model]) / 1e12
-        if peak_rate:
-            found["mfu"] = found["tflop_per_clip"] * 1e12 * found["clips_per_s"] / peak_rate
-    return found
-
-
 def _gpu_peak(step: Callable[[], None]) -> float:
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
@@ -276,6 +334,15 @@ def _gpu_peak(step: Callable[[], None]) -> float:
 
 
 def _cpu_peak(step: Callable[[], None]) -> float:
+    # what the allocator handed out, as on a GPU; scratch memory of libraries is not in it
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        step()
+    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held) / 2**20
+
+
+def _resident_peak(step: Callable[[], None]) -> float:
     # Compiling needs more memory than the step, and the C library keeps what was freed: give large blocks back at once,
     # and start the kernel's high-water mark anew. The least of three.
     library = ctypes.CDLL(None)

@@ -8,6 +8,7 @@ the share of the time that the loader was not ready.
 
 import json
 import logging
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -121,10 +122,9 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
         InputError: a combination that is known to train wrongly.
     """
     if config.step.deterministic:
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
-    elif ranks.device.type == "cuda":
-        torch.backends.cudnn.benchmark = True  # shapes never change within a run
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products
+    torch.use_deterministic_algorithms(config.step.deterministic)
+    torch.backends.cudnn.benchmark = not config.step.deterministic  # shapes never change within a run
     torch.manual_seed(config.seed)  # every rank starts from the same weights
     model = build_model(
         config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
@@ -162,7 +162,9 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
     )
     autocast = torch.bfloat16 if config.step.precision == "bf16" else None
     loss = LossModule(model, config.method, autocast, clip_options(config), head=head, extra=extra)
-    compile_loss(loss, config.step.compile)  # before wrapping: the gradient hooks stay outside of the graphs
+    compile_loss(
+        loss, config.step.compile, config.step.recompute
+    )  # before wrapping: the gradient hooks stay outside of the graphs
     tables = {name: table.to(ranks.device) for name, table in tables.items()}
     return state, Update(config, state, wrap(loss, ranks), steps, ranks.rank, len(data.classes), tables)
 

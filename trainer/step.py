@@ -28,6 +28,8 @@ class StepConfig:
     """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
     """torch.compile's mode for the whole loss; reduce-overhead replays CUDA graphs. off: eager, the same code."""
+    recompute: bool = False
+    """Compiled: keep less for the backward, and compute cheap operations again there. Saves memory, may cost time."""
     channels_last: bool = False
     """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
     closed_conv: bool = False
@@ -145,12 +147,13 @@ class LossModule(nn.Module):
         return loss, terms, clips
 
 
-def compile_loss(loss_module: LossModule, mode: str) -> None:
+def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False) -> None:
     """Compile the module in place; a graph break is an error, for a step in pieces has no double backward.
 
     Args:
         loss_module: what to compile.
         mode: "off" or a mode of torch.compile.
+        recompute: see ``StepConfig``.
     """
     if mode == "off":
         return
@@ -162,7 +165,8 @@ def compile_loss(loss_module: LossModule, mode: str) -> None:
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]):
         if checks:
             refuse_custom_functions(graph)
-        return compile_fx(graph, inputs, config_patches=options)
+        with torch._functorch.config.patch(aggressive_recomputation=recompute):
+            return compile_fx(graph, inputs, config_patches=options)
 
     loss_module.compile(fullgraph=True, dynamic=False, backend=backend)
 

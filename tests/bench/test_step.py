@@ -35,11 +35,12 @@ def test_the_reference_step_has_our_gradients():
         torch.testing.assert_close(a, b.grad, rtol=1e-8, atol=1e-12)
 
 
-def test_a_variant_is_measured_in_a_process_of_its_own_and_a_failure_is_a_row(monkeypatch):
-    row = step.in_own_process(step.Variant("albar eager", "reduced_swin", 1), 2, "cpu")
-    assert row["p50"] > 0 and row["peak_mib"] > 10 and row["variant"] == "albar eager" and row["unit"] == "ms"
-    row = step.in_own_process(step.Variant("albar eager", "no such model", 1), 2, "cpu")
-    assert "KeyError" in row["error"] and "p50" not in row
+def test_variants_step_in_processes_of_their_own_and_a_failure_is_a_row():
+    chosen = [step.Variant("albar eager", "reduced_swin", 1), step.Variant("broken", "no such model", 1)]
+    good, bad = step.measure(chosen, 2, "cpu")
+    assert good["p50"] > 0 and good["peak_mib"] > 10 and good["resident_mib"] > 10
+    assert good["variant"] == "albar eager" and good["unit"] == "ms" and "error" not in good
+    assert "KeyError" in bad["error"] and "p50" not in bad
 
 
 def test_variants_put_the_bars_first_and_cover_both_models():
@@ -64,9 +65,8 @@ def test_bars_are_held_or_not(tmp_path, monkeypatch):
     ]
     assert [bar["held"] for bar in step.held_against_bars(gpu, gpu=True)] == [False, True]
 
-    times = iter((10.0, 9.0, 4.0, 3.0))
-    monkeypatch.setattr(step, "in_own_process", lambda v, *_: row | {"variant": v.name, "p50": next(times)})
+    monkeypatch.setattr(step, "measure", lambda chosen, *_: [row | {"variant": v.name, "p50": 9.0} for v in chosen])
     monkeypatch.setattr(step, "gradient_difference", lambda: {"bar": "x", "value": 0.0, "at_most": 1, "held": True})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = json.loads(step.run(step.StepBench(out=tmp_path)).read_text())
-    assert len(result["rows"]) == 4 + 4 and result["name"] == "step"
+    assert len(result["rows"]) == 5 + 4 and result["name"] == "step"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fault_scenarios import digest
 from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.checkpoints import checkpoint
 from unstill.trainer.checkpoints import files as checkpoint_files
 from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.checkpoints.config import CheckpointConfig
@@ -257,3 +259,21 @@ def test_memory_format_and_accumulation_survive_a_resume(folder):
     train(run_config(folder, step=step, out=folder / "b"), make_loader=loader_of())
     a, b = load_model(folder / "a")[0], load_model(folder / "b")[0]
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_a_background_save_does_not_hold_up_the_steps(folder, whole, monkeypatch):
+    # the writer is stuck until two more steps are done; were the loop to wait for it, this would never end
+    go_on, real_write, written_late = threading.Event(), checkpoint.write_checkpoint, []
+
+    def write(folder, step, files):
+        if step == 3:
+            written_late.append(go_on.wait(timeout=60))
+        return real_write(folder, step, files)
+
+    def change(step, clips):
+        if step == 5:
+            go_on.set()
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", write)
+    train(run_config(folder), make_loader=loader_of(change=change))
+    assert written_late == [True] and digest(folder / "run") == whole[0]

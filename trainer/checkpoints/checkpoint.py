@@ -107,6 +107,7 @@ class Checkpointer:
             InputError: ``checkpoint.max_failed`` saves in a row failed, or this one did and ``wait`` is set.
         """
         average_buffers(state.trained, self._ranks)
+        state.meter.share()
         if not self._ranks.first:
             return
         self.finish(strict=False)

@@ -90,10 +90,19 @@ def _torchvision_model(name: str, classes: int, frames: int | None, size: int | 
             f"model {name} takes clips of 16 frames of 224; got {frames} of {size}: set clip.frames and clip.size"
         )
     model = getattr(zoo, name)(num_classes=classes)
-    if name == "s3d":
-        # torchvision averages (2,7,7) windows, which needs clips of at least 16x224; equal at that shape
-        model.avgpool = nn.AdaptiveAvgPool3d(1)
+    if hasattr(model, "avgpool"):
+        # The same mean, but with a deterministic backward on CUDA, which adaptive pooling lacks. s3d averages windows
+        # of (2,7,7), which needs clips of at least 16x224; equal at that shape.
+        model.avgpool = GlobalAverage()
     return model
+
+
+class GlobalAverage(nn.Module):
+    """(B,C,T,h,w) -> (B,C,1,1,1)."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The mean over time and space."""
+        return x.mean((2, 3, 4), keepdim=True)
 
 
 def _call(name: str, classes: int) -> nn.Module:

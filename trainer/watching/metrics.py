@@ -59,6 +59,13 @@ class Meter:
         self._sums = {}
         return {name: total / steps for name, (total, steps) in totals.items()}
 
+    def share(self) -> None:
+        """Give all ranks the same sums, so that a checkpoint of the first stands for all; every rank must call it."""
+        if self._world_size > 1:
+            for values, _ in self._sums.values():
+                dist.all_reduce(values)
+                values /= self._world_size
+
     def state_dict(self) -> dict:
         """What a checkpoint keeps, so that a resumed run logs the same means."""
         return {names: {"sums": values.clone(), "steps": steps} for names, (values, steps) in self._sums.items()}
