@@ -59,6 +59,9 @@ class Dashboard:
     def __exit__(self, *_):
         if self._live is not None:
             self._guard(self._live.stop)
+            for text in (*(f"warning: {note}" for note in self._notes), self._line() if self._record else ""):
+                if text:  # the panel vanishes; what it said last stays on the screen
+                    self._guard(lambda text=text: self._console.print(text, markup=False, highlight=False))
 
     def step(self, step: int) -> None:
         """Move the bar; costs nothing when no panel is shown."""
