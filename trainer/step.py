@@ -19,6 +19,8 @@ from ..pipeline.errors import InputError
 from .methods import Method
 from .models.observed_network import ObservedNetwork
 
+GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
+
 
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
@@ -27,7 +29,7 @@ class StepConfig:
     precision: Literal["bf16", "fp32", "fp64"] = "bf16"
     """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
-    """torch.compile's mode for the whole loss; reduce-overhead replays CUDA graphs. off: eager, the same code."""
+    """torch.compile's mode for the whole loss; the last two replay CUDA graphs. off: eager, the same code."""
     recompute: bool = False
     """Compiled: keep less for the backward, and compute cheap operations again there. Saves memory, may cost time."""
     channels_last: bool = False
@@ -55,6 +57,11 @@ class StepConfig:
             )
         if self.accumulate < 1:
             raise InputError(f"step.accumulate is {self.accumulate}; expected a whole number of at least 1")
+        if self.accumulate > 1 and self.compile in GRAPH_MODES:
+            raise InputError(
+                f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that step.accumulate "
+                f"{self.accumulate} adds up; use --step.compile default"
+            )
         if not 0 <= self.ema < 1:
             raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")
 

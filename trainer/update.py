@@ -17,7 +17,7 @@ from .methods.batch import Batch
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
 from .people import PeopleMasks
-from .step import Upcoming, static_leaf
+from .step import GRAPH_MODES, Upcoming, static_leaf
 from .torus_roll import torus_roll
 from .train_state import TrainState
 
@@ -93,7 +93,7 @@ class Update:
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
         self._context, self._tables = Context(classes, config.mean, config.std), tables or {}
-        self._replays_graphs = config.step.compile == "reduce-overhead" and config.device == "cuda"
+        self._replays_graphs = config.step.compile in GRAPH_MODES and config.device == "cuda"
         self._made: tuple[Tensor, Tensor | None] | None = None  # this step's clips, made by the last one's boundary
 
     def __call__(self, clips: Clips, following: Clips | None = None) -> None:

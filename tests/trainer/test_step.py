@@ -7,8 +7,9 @@ import synthetic_run
 import torch
 from torch import nn
 
+from unstill.pipeline.errors import InputError
 from unstill.trainer.methods import Albar
-from unstill.trainer.step import LossModule, compile_loss, static_leaf, translate
+from unstill.trainer.step import LossModule, StepConfig, compile_loss, static_leaf, translate
 
 
 def gradients(net, backend, penalise, method=None, autocast=None):
@@ -94,6 +95,14 @@ def test_fused_attention_is_replaced_by_the_math_kernel_where_a_penalty_needs_it
     for name, g in eager.items():
         assert g.isfinite().all()
         torch.testing.assert_close(compiled[name], g, rtol=1e-4, atol=1e-6)
+
+
+def test_options_that_do_not_go_together_are_refused():
+    with pytest.raises(InputError, match=r"step\.accumulate 2 adds up"):
+        StepConfig(compile="reduce-overhead", accumulate=2)
+    for wrong in ({"precision": "fp16"}, {"compile": "on"}, {"accumulate": 0}, {"ema": 1.0}):
+        with pytest.raises(InputError, match=f"step.{next(iter(wrong))} is"):
+            StepConfig(**wrong)
 
 
 def test_an_operation_without_double_backward_is_named():
