@@ -7,7 +7,9 @@ Every named model has a double backward (tests/trainer/test_models.py), which th
 """
 
 import importlib
+import os
 import pickle
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +109,8 @@ class GlobalAverage(nn.Module):
 
 def _call(name: str, classes: int) -> nn.Module:
     module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # a console script does not look there; last, so that it hides nothing
     try:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:

@@ -1,6 +1,7 @@
 """Named models: each has a double backward, compiles into one graph with it, and takes pretrained weights safely."""
 
 import copy
+import sys
 
 import pytest
 import torch
@@ -128,6 +129,15 @@ def test_names_are_checked():
     with pytest.raises(InputError, match="16 frames of 224"):
         build_model("mvit_v2_s", 2, frames=8, size=112)
     assert isinstance(build_model("synthetic_run:layer_norm_net", 3), nn.Module)
+
+
+def test_a_network_of_the_users_own_is_found_beside_them(tmp_path, monkeypatch):
+    (tmp_path / "my_own_net.py").write_text(
+        "from torch import nn\n\ndef net(classes):\n    return nn.Linear(2, classes)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert build_model("my_own_net:net", 5).out_features == 5
 
 
 class FSDPModule(nn.Linear):
