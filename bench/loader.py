@@ -18,7 +18,7 @@ import torch
 from ..pipeline.loading.bad_clips import BadClips
 from ..pipeline.loading.clip_stream import ClipStream
 from ..pipeline.loading.clips import LoaderConfig
-from ..pipeline.loading.gop_reader import GopReader
+from ..pipeline.loading.gop_reader import GopReader, shards_in
 from ..pipeline.loading.loader import ClipLoader
 from ..pipeline.loading.sampler import (
     AugmentConfig,
@@ -233,7 +233,7 @@ def _flat_rows(config: LoaderBench, index: SampleIndex, root: Path, clip: ClipCo
 
 def _reading_rate(index: SampleIndex, root: Path, sampler: TrainSampler, clips: int) -> float:
     """Clips per CPU-second of choosing clips and fetching and checking their bytes, nothing decoded."""
-    reader = GopReader(index, lambda shard: root / index.shard_names[shard])
+    reader = GopReader(index, shards_in(root, index))
     frames = np.asarray(index.frames, np.int64)
     begin = time.process_time()
     for step in range(clips // 32):

@@ -56,7 +56,9 @@ class LocalOutput:
         """Called before the merge: manifests that other runs made must lie in ``shards`` now."""
 
     def close(self) -> None:
-        """Leave."""
+        """Leave; what a worker that died meanwhile left half written goes, too."""
+        sweep_partials(self.root)
+        sweep_partials(self.shards)
 
     def __enter__(self):
         return self

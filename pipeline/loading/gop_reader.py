@@ -30,12 +30,16 @@ class BadClip(Exception):
 class _OpenShard:
     """A file descriptor that is closed when the last thread that reads from it lets go."""
 
-    def __init__(self, path: Path):
-        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, fd: int):
+        self.fd = fd
 
     def __del__(self):
-        if hasattr(self, "fd"):
-            os.close(self.fd)
+        os.close(self.fd)
+
+
+def shards_in(folder: Path, index: SampleIndex) -> Callable[[int], int]:
+    """``open_shard`` of a ``GopReader`` for a dataset in a local folder."""
+    return lambda shard: os.open(folder / index.shard_names[shard], os.O_RDONLY | os.O_CLOEXEC)
 
 
 class GopReader:
@@ -43,13 +47,13 @@ class GopReader:
 
     Args:
         index: the dataset.
-        locate: gives the local path of a shard by its row in ``index.shard_names``; called when it is first needed.
+        open_shard: opens a shard by its row in ``index.shard_names``, gives the descriptor; called when first needed.
 
     Safe to use from many threads.
     """
 
-    def __init__(self, index: SampleIndex, locate: Callable[[int], Path]):
-        self.index, self._locate = index, locate
+    def __init__(self, index: SampleIndex, open_shard: Callable[[int], int]):
+        self.index, self._open_shard = index, open_shard
         # plain arrays over the same memory: taking one number out of a memory map costs ten times as much
         columns = "shard mp4_offset init_bytes init_crc gop frames fragment_row fragment_end fragment_crc".split()
         self._column = {name: np.asarray(getattr(index, name)) for name in columns}
@@ -121,7 +125,7 @@ class GopReader:
     def _open(self, row: int) -> _OpenShard:
         shard = self._files.get(row)
         if shard is None:
-            path = self._locate(row)
+            opened = _OpenShard(self._open_shard(row))
             with self._lock:
                 shard = self._files.get(row)
                 if shard is None:
@@ -129,7 +133,7 @@ class GopReader:
                     removed = [r for r, other in self._files.items() if os.fstat(other.fd).st_nlink == 0]
                     for r in removed:
                         del self._files[r]
-                    shard = self._files[row] = _OpenShard(path)
+                    shard = self._files[row] = opened
         return shard
 
 

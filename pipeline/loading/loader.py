@@ -32,7 +32,7 @@ from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
 from .clips import Clips, LoaderConfig, LoaderStats
 from .codec_support import check_codecs
-from .gop_reader import GopReader
+from .gop_reader import GopReader, shards_in
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
 
 _running: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()
@@ -281,9 +281,9 @@ def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleInde
     check_index(index, dataset)
     if cache is None:
         check_shards(index, root)
-        return index, GopReader(index, lambda shard: root / index.shard_names[shard])
+        return index, GopReader(index, shards_in(root, index))
     check_shards(index, address, cache.sizes())
-    return index, GopReader(index, lambda shard: cache.shard(index.shard_names[shard]))
+    return index, GopReader(index, lambda shard: cache.open(index.shard_names[shard]))
 
 
 def _resolve(device: str | torch.device) -> torch.device:

@@ -91,26 +91,29 @@ class ShardCache:
         index = self.root / INDEX_NAME
         if not index.exists() or _sha256(index) != manifest["index_sha256"]:
             with self._locked(INDEX_NAME):
-                self._download(INDEX_NAME, None, manifest["index_sha256"])
+                os.close(self._download(INDEX_NAME, None, manifest["index_sha256"]))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every shard, by name."""
         return {name: size for name, (size, _) in self._shards.items()}
 
-    def shard(self, name: str) -> Path:
-        """A local file with the shard's content, fetched if it is not there.
+    def open(self, name: str) -> int:
+        """A descriptor of the shard's content, open for reading; the shard is fetched if it is not there.
 
-        The file may be removed when others need the room: open it at once. An open file stays readable.
+        What is open stays readable when the file has to make room for others.
         """
         path = self.root / name
         with self._locked(name):
-            if not path.exists():
-                self._download(name, *self._shards[name])
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                # opened before others see it: from then on they may remove it at any moment
+                descriptor = self._download(name, *self._shards[name])
                 self._make_room(keep=path)
-            os.utime(path)  # the time of last use; the modification time of a shard means nothing else
-        return path
+            os.utime(descriptor)  # the time of last use; the modification time of a shard means nothing else
+        return descriptor
 
-    def _download(self, name: str, size: int | None, sha256: str) -> None:
+    def _download(self, name: str, size: int | None, sha256: str) -> int:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -126,8 +129,9 @@ class ShardCache:
                         digest.update(data)
                         target.write(data)
                 if digest.hexdigest() == sha256 and size in (None, got):
+                    descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
                     os.replace(partial, path)
-                    return
+                    return descriptor
                 problem = f"{got} bytes whose SHA-256 is not that of the manifest"
             except OSError as error:
                 problem = error

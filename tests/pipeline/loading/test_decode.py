@@ -9,7 +9,7 @@ from nvidia.dali import fn, types
 from unstill.pipeline.loading.bad_clips import BadClips
 from unstill.pipeline.loading.clip_stream import ClipStream
 from unstill.pipeline.loading.decode import ClipDecoder, EncodedBatch, decoder_message
-from unstill.pipeline.loading.gop_reader import GopReader
+from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.sampler import ClipConfig, ClipRequests, clip_strides
 from unstill.pipeline.shards.index import SampleIndex
 
@@ -34,7 +34,7 @@ class AskedFor:
 def decode_clips(root, clip, asked, device="cpu", batch=16) -> torch.Tensor:
     """The clips at (sample, start, stride), uint8 (n, T, 64, 64, 3) on the CPU."""
     index, device = SampleIndex.load(root), torch.device(device)
-    reader = GopReader(index, lambda shard: root / index.shard_names[shard])
+    reader = GopReader(index, shards_in(root, index))
     stream = ClipStream(
         index,
         reader,
@@ -107,7 +107,7 @@ def test_every_start_stride_and_length(videos, frames, stride, short_video):
 def test_a_clip_reads_only_the_fragments_it_touches(videos):
     root, _ = videos
     index = SampleIndex.load(root)
-    reader = GopReader(index, lambda shard: root / index.shard_names[shard])
+    reader = GopReader(index, shards_in(root, index))
     gop = int(index.gop[0])
     spans = reader.spans(np.zeros(FRAMES, np.int64), np.arange(FRAMES), np.minimum(np.arange(FRAMES) + 4, FRAMES - 1))
     assert spans.tolist() == [[k // gop, min(k + 4, FRAMES - 1) // gop + 1] for k in range(FRAMES)]

@@ -35,6 +35,11 @@ def kept(cache: ShardCache) -> list[str]:
     return sorted(path.name for path in (cache.root / "shards").glob("*.tar"))
 
 
+def fetch(cache: ShardCache, name: str) -> bytes:
+    with open(cache.open(name), "rb") as file:
+        return file.read()
+
+
 @pytest.mark.parametrize("as_path", [False, True])
 def test_a_remote_dataset_delivers_the_same_clips(remote, small_dataset, tmp_path, as_path):
     address = f"file://{remote}"
@@ -51,14 +56,15 @@ def test_a_remote_dataset_delivers_the_same_clips(remote, small_dataset, tmp_pat
 def test_shards_are_fetched_once_and_the_oldest_make_room(remote, tmp_path):
     size = max(path.stat().st_size for path in (remote / "shards").glob("*.tar"))
     cache = ShardCache(f"file://{remote}", tmp_path / "cache", 2 * size)
-    first = cache.shard("shards/00000.tar")
+    first = cache.root / "shards/00000.tar"
+    fetch(cache, "shards/00000.tar")
     first.write_bytes(b"marked")  # fetched again, it would be overwritten
-    assert cache.shard("shards/00000.tar").read_bytes() == b"marked"
-    cache.shard("shards/00001.tar")
-    cache.shard("shards/00000.tar")
+    assert fetch(cache, "shards/00000.tar") == b"marked"
+    fetch(cache, "shards/00001.tar")
+    fetch(cache, "shards/00000.tar")
     first.write_bytes(b"m" * size)
-    cache.shard("shards/00001.tar")
-    cache.shard("shards/00002.tar")
+    fetch(cache, "shards/00001.tar")
+    fetch(cache, "shards/00002.tar")
     assert "00002.tar" in kept(cache) and len(kept(cache)) <= 2
     assert "00000.tar" not in kept(cache)
 
@@ -80,11 +86,29 @@ def test_a_small_cache_works_while_shards_come_and_go(remote, tmp_path):
         assert len(files) <= 3
 
 
+def test_a_shard_removed_by_others_at_any_moment_is_read_all_the_same(remote, tmp_path):
+    cache = ShardCache(f"file://{remote}", tmp_path / "cache", 10**9)
+    path, stop = cache.root / "shards/00000.tar", threading.Event()
+
+    def remove() -> None:
+        while not stop.is_set():
+            path.unlink(missing_ok=True)
+
+    thread = threading.Thread(target=remove)
+    thread.start()
+    try:
+        contents = {fetch(cache, "shards/00000.tar") for _ in range(200)}
+    finally:
+        stop.set()
+        thread.join()
+    assert contents == {(remote / "shards/00000.tar").read_bytes()}
+
+
 def test_threads_that_ask_at_once_get_one_copy(remote, tmp_path):
     cache = ShardCache(f"file://{remote}", tmp_path / "cache", 10**9)
     downloads, download = [], cache._download
-    cache._download = lambda name, *rest: (downloads.append(name), download(name, *rest))
-    threads = [threading.Thread(target=cache.shard, args=("shards/00001.tar",)) for _ in range(6)]
+    cache._download = lambda name, *rest: (downloads.append(name), download(name, *rest))[1]
+    threads = [threading.Thread(target=fetch, args=(cache, "shards/00001.tar")) for _ in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -98,7 +122,7 @@ def test_a_shard_that_is_not_the_one_of_the_manifest_is_refused(remote, tmp_path
     shard.write_bytes(damage(shard.read_bytes()))
     cache = ShardCache(f"file://{remote}", tmp_path / "cache", 10**9)
     with pytest.raises(InputError, match=r"00001.tar: 3 tries to fetch it failed, .* SHA-256"):
-        cache.shard("shards/00001.tar")
+        fetch(cache, "shards/00001.tar")
     assert kept(cache) == []
 
 
