@@ -80,6 +80,9 @@ class TrainConfig:
     """Steps in a row with a loss or gradient that is not finite before the run stops; single ones are skipped."""
     stop_after: int | None = None
     """Stop after this step as if preempted; the schedule still counts on the whole run."""
+    replay: int = 0
+    """For measuring, not for training: read only so many batches, keep them on the device, and train on them over and
+    over. Its clips/s is what the step could take from an ideal loader; every record of such a run says so. 0: train."""
 
     def __post_init__(self):
         if self.batch_size < 1:
@@ -88,6 +91,8 @@ class TrainConfig:
             raise InputError(f"epochs is {self.epochs}; expected more than 0")
         if self.max_skipped < 1:
             raise InputError(f"max_skipped is {self.max_skipped}; expected a whole number of at least 1")
+        if self.replay < 0:
+            raise InputError(f"replay is {self.replay}; expected a number of batches to measure with, or 0 to train")
 
 
 def to_dict(config: Any) -> Any:

@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -30,6 +31,7 @@ from .models.registry import build_model, head_name
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
 from .optimisers.nonfinite import NonFiniteGuard
+from .replay import ReplayLoader
 from .step import LossModule, compile_loss, translate
 from .supported import refuse_unsupported
 from .train_state import TrainState
@@ -171,7 +173,16 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
 
 def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) -> ClipLoader:
     """The loader of this rank's clips, which prepares them ahead."""
-    return ClipLoader(
+    kind = ClipLoader
+    if config.replay:
+        kind = partial(ReplayLoader, replay=config.replay)
+        if ranks.first:
+            log.warning(
+                "%s: NOT A TRAINING but a measurement: the same %d batches are trained on over and over (--replay)",
+                config.out,
+                config.replay,
+            )
+    return kind(
         config.data,
         clip=config.clip,
         batch_size=config.batch_size,

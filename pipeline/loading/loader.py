@@ -188,6 +188,10 @@ class ClipLoader:
                 yield np.asarray(self._share[step * part : (step + 1) * part], dtype=np.int64)
             step += 1
 
+    def _decoded(self, stream: ClipStream) -> Iterator[DecodedBatch]:
+        """What is handed over, in order; called in the background thread, on a GPU under its stream."""
+        return stream.batches(self._positions())
+
     def _run(self) -> None:
         """The background thread: everything up to the queue of finished batches."""
         stream = None
@@ -212,7 +216,7 @@ class ClipLoader:
                 stream=self._stream,
             )
             with torch.cuda.stream(self._stream):  # does nothing for None
-                for decoded in stream.batches(self._positions()):
+                for decoded in self._decoded(stream):
                     clips = self._clips(decoded)
                     if self._prepare is not None:
                         clips.prepared = self._prepare(clips)

@@ -34,6 +34,8 @@ class RunWatch:
         title = f"{config.model.name} {type(config.method).__name__.lower()}"
         if config.augmentation is not None:
             title += f" + {type(config.augmentation).__name__.lower()}"
+        if config.replay:
+            title += f" (MEASUREMENT, not a training: {config.replay} batches replayed)"
         self._dashboard = Dashboard(title, steps, state.step, visible=ranks.first)
         self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
         self._flops_per_clip, self._peak = _mfu_terms(config, ranks, state)
@@ -89,6 +91,8 @@ class RunWatch:
         }
         if self._peak is not None:
             record["mfu"] = record["clips_per_s"] * self._flops_per_clip / self._peak
+        if self._config.replay:
+            record["replayed_batches"] = self._config.replay
         self._window_start, self._window_steps, self._waited = now, -1, 0.0
         if self._writers is not None:
             self._writers.write(record)
