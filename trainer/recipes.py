@@ -93,6 +93,12 @@ def demo_albar_stillmix() -> TrainConfig:
     return replace(demo_albar(), out=OUT / "demo_albar_stillmix", augmentation=StillMix())
 
 
+def demo_albar_sdn() -> TrainConfig:
+    """ALBAR beside SDN on the demonstration's videos: both losses."""
+    recipe = demo_albar()
+    return replace(recipe, out=OUT / "demo_albar_sdn", method=replace(recipe.method, beside=demo_sdn().method))
+
+
 def hmdb51_stillmix() -> TrainConfig:
     """StillMix on HMDB51, everything else as ``hmdb51_albar``; give its bank with --augmentation.bank."""
     return replace(hmdb51_baseline(), out=OUT / "hmdb51_stillmix", augmentation=StillMix(prob=0.75))
@@ -176,29 +182,28 @@ def choi_r3d18() -> TrainConfig:
 
 
 def choi_sdn_adversary() -> TrainConfig:
-    """SDN of Choi et al., first stage: the scene adversary alone, new layers at 100 times the rate.
-
-    The original trains the new layers alone for the first 5 epochs; here all are trained from the start.
-    """
+    """SDN of Choi et al., first stage: the scene adversary alone, new layers at 100 times the rate, and before the
+    others for the first 5 of 100 epochs."""
     recipe = choi_r3d18()
     return replace(
         recipe,
         data=DATA / "kinetics200" / "train",
         out=OUT / "choi_sdn_adversary",
         method=Sdn(scenes=DATA / "kinetics200" / "scenes.npz", alpha=1.0),
-        optimiser=replace(recipe.optimiser, lr=1e-4, head_lr=100.0),
+        optimiser=replace(recipe.optimiser, lr=1e-4, head_lr=100.0, head_first=0.05),
     )
 
 
 def choi_sdn() -> TrainConfig:
-    """SDN, second stage: adversary and human-mask confusion; give the first stage's weights with --model.weights."""
+    """SDN, second stage: adversary and human-mask confusion, from where the first stage's run ended."""
     first = choi_sdn_adversary()
     return replace(
         first,
         out=OUT / "choi_sdn",
-        method=replace(first.method, alpha=0.5, w_mask=1.0),
+        model=replace(first.model, weights="none"),  # the first stage's
+        method=replace(first.method, alpha=0.5, w_mask=1.0, first_stage=first.out),
         people=DATA / "kinetics200" / "people.csv",
-        optimiser=replace(first.optimiser, head_lr=1.0),
+        optimiser=replace(first.optimiser, head_lr=1.0, head_first=0.0),
     )
 
 
@@ -218,6 +223,7 @@ RECIPES = {
         demo_sdn,
         demo_two_streams,
         demo_albar_stillmix,
+        demo_albar_sdn,
         hmdb51_albar,
         hmdb51_stillmix,
         hmdb51_albar_stillmix,

@@ -107,7 +107,8 @@ class Update:
         step, parts = state.step, config.step.accumulate
         # dropout and augmentations are functions of (seed, step, rank) as well: there is no random state to save
         torch.manual_seed(_fold(config.seed, step, self._rank))
-        set_learning_rate(state.optimiser, self.learning_rate(step))
+        head_alone = step < config.optimiser.head_first * self._steps
+        set_learning_rate(state.optimiser, self.learning_rate(step), head_alone=head_alone)
         state.guard.before()
         batch = self._batch(clips, *(self._made or clips.prepared or self._prepare(clips)))
         upcoming = None

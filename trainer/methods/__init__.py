@@ -13,7 +13,8 @@ A method is a frozen dataclass of its weights (``terms.MethodDefaults`` has the 
 ``loss`` runs inside the compiled step: plain tensor code, no host synchronisation, the same in eager.
 
 A batch augmentation (``augmentation.BatchAugmentation``) changes clips and labels before the loss, so any of them goes
-with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``.
+with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``. The other losses go with ALBAR
+as ``Albar(beside=Sdn(...))``.
 """
 
 from .actor_cutmix import ActorCutMix

@@ -7,18 +7,23 @@
 
     L = L_ce + w_adv L_adv + w_ent L_ent + w_gp L_gp
 
-The same network sees both. The objective has no lower bound (-CE has none), so the run watches ``static_ce``.
+The same network sees both. The objective has no lower bound (-CE has none), so the run watches ``static_ce``. Beside
+another method, that method's loss takes the place of L_ce.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
 from .batch import row_targets
+from .consistency import with_consistency
+from .sdn import Sdn
 from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong
+from .two_streams import TwoStreams
 
 # inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
 NORM_EPS = 1e-12
@@ -47,6 +52,8 @@ class Albar(MethodDefaults):
     whose statistics are then shared, and for the draws of dropout."""
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes, in both cross entropies."""
+    beside: Sdn | TwoStreams | None = None
+    """Another method, whose loss on the motion clips is taken instead of their cross entropy."""
 
     static: ClassVar[Literal["none", "full"]] = "full"
 
@@ -60,6 +67,8 @@ class Albar(MethodDefaults):
                 raise InputError(f"method.{field} is {getattr(self, field)!r}; expected one of {', '.join(allowed)}")
         if self.gp_every < 1:
             raise InputError(f"method.gp_every is {self.gp_every}; expected a whole number of at least 1")
+        if self.beside is not None and self.forward == "joint":
+            raise InputError("method.forward joint: the method beside ALBAR makes its own pass; use two")
 
     @property
     def twice_differentiable(self) -> bool:
@@ -69,6 +78,19 @@ class Albar(MethodDefaults):
     def penalises(self, step: int) -> bool:
         """Whether ``step`` (counted from 0) takes the gradient penalty."""
         return self.w_gp != 0 and step % self.gp_every == 0
+
+    @property
+    def needs_people(self) -> bool:
+        """Whether the method beside it does."""
+        return self.beside is not None and self.beside.needs_people
+
+    def tables(self, data: Path) -> dict[str, Tensor]:
+        """Those of the method beside it."""
+        return {} if self.beside is None else self.beside.tables(data)
+
+    def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module | None:
+        """That of the method beside it."""
+        return None if self.beside is None else self.beside.module(model, head, tables)
 
     def loss(
         self,
@@ -96,9 +118,18 @@ class Albar(MethodDefaults):
         Returns:
             ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name. ``ce`` and
             ``static_ce`` are cross entropies in nats, ``static_entropy`` the entropy in nats, ``gp`` the unweighted
-            penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch.
+            penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch; and those of ``beside``.
         """
         n = len(motion)
+        if self.beside is not None:
+            loss, terms = self.beside.loss(
+                *(logits, rows, motion, static.detach(), target), penalise=False, side={} if side is None else side
+            )
+            zs = logits(static, twice_differentiable=penalise)
+            still_target = row_targets(target, side, n, zs.shape[1])[2]
+            weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
+            static_loss, ce, negent = rows(zs, still_target, n, *weights, self.label_smoothing)
+            return self._with_static_terms(loss + static_loss, terms, zs, ce, negent, static, still_target, penalise)
         if self.forward == "joint":
             joint = logits(torch.cat([motion, static]), twice_differentiable=penalise)
             z, zs = joint[:n], joint[n:]
@@ -109,11 +140,14 @@ class Albar(MethodDefaults):
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
         labels, motions, still_target = row_targets(target, side, n, joint.shape[1])
         loss, ce, negent = rows(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
-        terms = {
-            "ce": ce[:n].detach().mean(),
-            "static_ce": ce[n:].detach().mean(),
-            "static_entropy": -negent[n:].detach().mean(),
-            "top1": agreement(z, target),
+        terms = {"ce": ce[:n].detach().mean(), "top1": agreement(z, target)}
+        loss, terms = with_consistency(loss, terms, logits, z, side)
+        return self._with_static_terms(loss, terms, zs, ce[n:], negent[n:], static, still_target, penalise)
+
+    def _with_static_terms(self, loss, terms, zs, ce, negent, static, still_target, penalise):
+        terms = terms | {
+            "static_ce": ce.detach().mean(),
+            "static_entropy": -negent.detach().mean(),
             "static_top1": agreement(zs, still_target),
             "static_flip": confidently_wrong(zs, still_target),
         }

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .consistency import with_consistency
 from .terms import MethodDefaults, Network, RowLosses, agreement
 
 
@@ -30,4 +31,5 @@ class Baseline(MethodDefaults):
         z = logits(motion)
         weight = z.new_full((len(z),), 1 / len(z))
         loss, _, _ = rows(z, target, len(z), weight, torch.zeros_like(weight), self.label_smoothing)
-        return loss, {"ce": loss.detach(), "top1": agreement(z, target)}
+        terms = {"ce": loss.detach(), "top1": agreement(z, target)}
+        return with_consistency(loss, terms, logits, z, side)

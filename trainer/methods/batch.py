@@ -25,7 +25,7 @@ class Batch:
         static_index: int64 (B,), which frame of the clip the static clip repeats.
         side: more per-sample tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
             (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
-            ``target``.
+            ``target``. ``clean``, ``clean_weight``: see ``consistency``.
     """
 
     motion: Tensor

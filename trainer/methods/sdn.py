@@ -6,7 +6,8 @@
 
 The loss of the painted clips acts on the class head and everything below it, as the paper writes it; the released code
 trains a separate head there, behind its own reversal. One step takes all terms, where the code alternates two.
-The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, then from those weights with both and ``alpha`` 0.5.
+The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, the new layers before the others
+(``optimiser.head_first``); then from all of those weights (``first_stage``) with both terms and ``alpha`` 0.5.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from ...pipeline.errors import InputError
 from ..models.observed_network import feature_width
 from .batch import SCENE
+from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
 from .scene_labels import scene_head, scene_table, soft_cross_entropy
 from .terms import MethodDefaults, Network, RowLosses, agreement
@@ -37,6 +39,8 @@ class Sdn(MethodDefaults):
     """Width of the scene classifier."""
     layers: int = 3
     """Hidden layers of the scene classifier."""
+    first_stage: Path | None = None
+    """Run whose network and scene classifier this one starts from; none: `model.weights`, and a new classifier."""
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes."""
 
@@ -57,10 +61,17 @@ class Sdn(MethodDefaults):
         return {SCENE: scene_table(self.scenes, data)}
 
     def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module:
-        """The scene classifier."""
-        return nn.ModuleDict(
+        """The scene classifier; with ``first_stage`` both it and ``model`` get that run's weights.
+
+        Raises:
+            InputError: there is no such run, or its network or classifier is another one.
+        """
+        parts = nn.ModuleDict(
             {"head": scene_head(feature_width(model, head), tables[SCENE].shape[1], self.hidden, self.layers)}
         )
+        if self.first_stage is not None:
+            start_from(self.first_stage, model, parts)
+        return parts
 
     def loss(
         self,
@@ -92,7 +103,29 @@ class Sdn(MethodDefaults):
         terms["ce"] = ce[:n].detach().mean()
         if self.w_mask:
             terms["masked_entropy"] = -(negent[n:].detach() * counted).sum()
-        return loss + scene_ce, terms
+        return with_consistency(loss + scene_ce, terms, network, z[:n], side)
+
+
+def start_from(run: Path, model: nn.Module, parts: nn.Module) -> None:
+    """Give a network, and what a method adds to it, the newest weights of a run that had the same of both.
+
+    Raises:
+        InputError: it has not.
+    """
+    # at the top it would import the configuration, and so this file
+    from ..checkpoints.checkpoint import find_checkpoint, load_model
+    from ..train_state import REST
+
+    first, _, _ = load_model(run)
+    try:
+        model.load_state_dict(first.state_dict())
+        parts.load_state_dict(torch.load(find_checkpoint(run) / REST, map_location="cpu", weights_only=True)["extra"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"method.first_stage {run}: its network or scene classifier is another one ({reason[:200]}); give a run of "
+            "the same model, classes, scenes, hidden and layers"
+        ) from None
 
 
 def people_painted_over(motion: Tensor, people: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ...pipeline.errors import InputError
 from ..models.observed_network import feature_width
 from .batch import SCENE, row_targets
+from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
 from .hsic import hsic
 from .scene_labels import scene_head, scene_table, soft_cross_entropy
@@ -104,4 +105,4 @@ class TwoStreams(MethodDefaults):
                 adversary = soft_cross_entropy(hidden, side[SCENE])
                 loss = loss + adversary
                 terms["hidden_scene_ce"] = adversary.detach()
-        return loss, terms
+        return with_consistency(loss, terms, network, z, side)

@@ -26,6 +26,8 @@ class OptimiserConfig:
     """Apply the weight decay to one-dimensional parameters (biases, norms) as well."""
     head_lr: float = 1.0
     """Learning rate of the classifier head as a multiple of `lr`: above 1 when only the head is new."""
+    head_first: float = 0.0
+    """Share of the run at whose start only the head, and what a method adds to the network, is trained."""
     momentum: float = 0.9
     """sgd: momentum."""
     nesterov: bool = False
@@ -40,25 +42,29 @@ class OptimiserConfig:
             raise InputError(f"optimiser.name is {self.name!r}; expected sgd, adam, adamw or lamb")
         if self.backend not in ("torch", "apex"):
             raise InputError(f"optimiser.backend is {self.backend!r}; expected torch or apex")
+        if not 0 <= self.head_first < 1:
+            raise InputError(f"optimiser.head_first is {self.head_first}; expected a share of the run, 0 to below 1")
 
 
 def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> list[dict]:
-    """Split the trainable parameters by learning rate and weight decay; each group keeps its ``lr_scale``.
+    """Split the trainable parameters by learning rate and weight decay; each group keeps its ``lr_scale``, and whether
+    it ``waits`` for the head.
 
     Args:
         model: the network.
         head: name prefix of the classifier's parameters.
-        config: ``head_lr``, ``decay_norms`` and ``weight_decay`` are read.
+        config: ``head_lr``, ``head_first``, ``decay_norms`` and ``weight_decay`` are read.
     """
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
-            scale = config.head_lr if head and name.startswith(head + ".") else 1.0
+            new = bool(head) and name.startswith(head + ".")
             decay = config.weight_decay if config.decay_norms or p.ndim > 1 else 0.0
-            groups.setdefault((scale, decay), []).append(p)
+            waits = config.head_first > 0 and not new
+            groups.setdefault((config.head_lr if new else 1.0, decay, waits), []).append(p)
     return [
-        {"params": params, "lr": config.lr * scale, "lr_scale": scale, "weight_decay": decay}
-        for (scale, decay), params in groups.items()
+        {"params": params, "lr": config.lr * scale, "lr_scale": scale, "weight_decay": decay, "waits": waits}
+        for (scale, decay, waits), params in groups.items()
     ]
 
 
@@ -94,10 +100,13 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
     return optimiser
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of this step; each group runs at its ``lr_scale`` times it."""
+def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, *, head_alone: bool = False) -> None:
+    """Set the learning rate of this step; each group runs at its ``lr_scale`` times it, or at 0 while it waits.
+
+    At rate 0 a group's weights stay to the bit, while its moments and batch statistics already follow the data.
+    """
     for group in optimiser.param_groups:
-        group["lr"] = lr * group["lr_scale"]
+        group["lr"] = 0.0 if head_alone and group.get("waits") else lr * group["lr_scale"]
 
 
 def _apex_optimisers():

@@ -1,16 +1,22 @@
-"""SDN: the sign of the reversed gradient, the entropy on painted clips, scenes by key."""
+"""SDN: the sign of the reversed gradient, the entropy on painted clips, scenes by key, two stages."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from synthetic_run import layer_norm_net
+from safetensors.torch import load_file
+from synthetic_run import layer_norm_net, loader_of, run_config
 
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.shards.index import SampleIndex
+from unstill.trainer.checkpoints.checkpoint import find_checkpoint
+from unstill.trainer.loop import train
 from unstill.trainer.methods import Sdn
 from unstill.trainer.methods.scene_labels import scene_table
 from unstill.trainer.methods.sdn import people_painted_over
+from unstill.trainer.models.registry import build_model
 from unstill.trainer.step import LossModule
 
 B, C, K = 4, 4, 3
@@ -128,3 +134,35 @@ def test_scenes_are_joined_by_key(tmp_path, named_data):
         scene_table(tmp_path / "wrong.npz", data)
     with pytest.raises(InputError, match=r"--method\.scenes"):
         Sdn().tables(data)
+
+
+def test_two_stages(tmp_path, named_data, one_thread):
+    keys = SampleIndex.load(named_data).keys()
+    (tmp_path / "scenes.csv").write_text("\n".join(["key,scene", *(f"{k},{n % 3}" for n, k in enumerate(keys))]))
+    first = run_config(tmp_path, out=tmp_path / "first")
+    first = dataclasses.replace(
+        first,
+        model=dataclasses.replace(first.model, name="motion_cnn"),
+        method=Sdn(scenes=tmp_path / "scenes.csv", hidden=8, layers=1),
+        optimiser=dataclasses.replace(first.optimiser, head_first=0.8),  # 8 of 10 steps
+        checkpoint=dataclasses.replace(first.checkpoint, every=1, keep=100),
+        step=dataclasses.replace(first.step, ema=0.0),
+    )
+    train(first, make_loader=loader_of())
+    weights = [load_file(path / "model.safetensors") for path in sorted((first.out / "checkpoints").glob("step*"))]
+    body = "features.0.weight"
+    assert torch.equal(weights[0][body], weights[7][body]) and not torch.equal(weights[7][body], weights[8][body])
+    assert not torch.equal(weights[0]["head.weight"], weights[7]["head.weight"])
+
+    second = dataclasses.replace(first.method, alpha=0.1, first_stage=first.out)
+    torch.manual_seed(5)
+    model = build_model("motion_cnn", 4)
+    extra = second.module(model, "head", second.tables(named_data))
+    saved = torch.load(find_checkpoint(first.out) / "state.pt", weights_only=True)["extra"]
+    assert saved and all(torch.equal(value, saved[name]) for name, value in extra.state_dict().items())
+    assert all(torch.equal(value, weights[-1][name]) for name, value in model.state_dict().items())
+    with pytest.raises(InputError, match="scene classifier is another one"):
+        other = dataclasses.replace(second, hidden=4)
+        other.module(model, "head", other.tables(named_data))
+    with pytest.raises(InputError, match="nowhere: no checkpoint"):
+        dataclasses.replace(second, first_stage=tmp_path / "nowhere").module(model, "head", {"scene": torch.eye(3)})

@@ -100,3 +100,20 @@ def test_apex_is_nvidias_only_with_its_cuda_extension(monkeypatch):
     make_optimiser(OptimiserConfig(name="lamb", backend="apex"), groups)
     assert calls[0] == ("FusedAdam", {"lr": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "adam_w_mode": False})
     assert calls[1][0] == "FusedLAMB"
+
+
+def test_the_body_waits_for_the_head():
+    net = nn.Sequential()
+    net.body, net.head = nn.Linear(3, 4), nn.Linear(4, 2)
+    config = OptimiserConfig(name="adamw", lr=0.01, weight_decay=0.5, head_first=0.25)
+    optimiser = make_optimiser(config, parameter_groups(net, "head", config))
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    moved = []
+    for head_alone in (True, False):
+        set_learning_rate(optimiser, 0.01, head_alone=head_alone)
+        net(torch.ones(2, 3)).square().sum().backward()
+        optimiser.step()
+        moved.append({name for name, p in net.named_parameters() if not torch.equal(p, before[name])})
+    assert moved[0] == {"head.weight", "head.bias"} and moved[1] == set(before)
+    with pytest.raises(InputError, match="head_first is 1"):
+        OptimiserConfig(head_first=1.0)
