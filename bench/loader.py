@@ -154,7 +154,7 @@ def _through_dali(
     threads: int = 1,
 ) -> Iterator[torch.Tensor]:
     """uint8 batches from the loader's own chain, with either reader."""
-    reader = reader_type(index, lambda shard: root / index.shard_names[shard])
+    reader = reader_type(index, shards_in(root, index))
     stream = ClipStream(
         index,
         reader,
