@@ -1,6 +1,8 @@
 """Videos that anyone can make again: a panning texture, moving squares and sensor noise, converted into shards."""
 
+import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -51,10 +53,12 @@ def synthetic_dataset(
     """
     if not (out / "dataset.json").exists():
         with tempfile.TemporaryDirectory() as source, Progress("synthetic videos", videos, "videos") as progress:
-            for n in range(videos):
-                folder = Path(source) / f"class_{n % CLASSES}"
-                folder.mkdir(exist_ok=True)
-                synthetic_video(folder / f"{n:05d}.mp4", frames, height, width, seed=n)
-                progress.advance()
+            for n in range(min(CLASSES, videos)):
+                (Path(source) / f"class_{n}").mkdir()
+            with ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy and the encoder release the interpreter's lock
+                paths = [Path(source) / f"class_{n % CLASSES}" / f"{n:05d}.mp4" for n in range(videos)]
+                render = lambda n: synthetic_video(paths[n], frames, height, width, seed=n)  # noqa: E731
+                for _ in pool.map(render, range(videos)):
+                    progress.advance()
             convert(ConvertConfig(source=source, out=out, codec=codec, short_side=min(height, width), gop=gop))
     return out
