@@ -23,9 +23,20 @@ BENCHES = {
         "The Triton kernels beside torch and the memory's limit.",
     ),
     "step": ("step", "StepBench", "The compiled ALBAR step beside eager, the official arithmetic and cross entropy."),
+    "train": (
+        "train",
+        "TrainBench",
+        "Training end to end: the real loader beside an ideal one.",
+    ),
+    "roofline": (
+        "roofline",
+        "RooflineBench",
+        "Every stage of the pipeline beside this machine's limits, and which one holds it up.",
+    ),
     "demo": ("demo", "DemoBench", "The demonstration for three seeds, held against its bars."),
     "bias": ("bias", "BiasBench", "Every method on the procedural dataset: the table of the literature."),
     "growth": ("growth", "GrowthBench", "Start-up time and memory against the number of samples, to ten million."),
+    "report": ("report", "ReportOptions", "One page and one picture of all result files."),
 }
 
 
