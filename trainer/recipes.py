@@ -18,6 +18,7 @@ from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
 from .checkpoints.config import CheckpointConfig
 from .config import TrainConfig
 from .methods import (
+    ActorCutMix,
     Albar,
     Augmentation,
     BackgroundErasing,
@@ -37,6 +38,7 @@ from .step import StepConfig
 from .watching.metrics import LogConfig
 
 DATA, OUT = Path("data"), Path("runs")
+DEMO_SCENES = DATA / "motions" / "truth" / "train.csv"
 
 
 def demo_baseline() -> TrainConfig:
@@ -68,24 +70,36 @@ def demo_be() -> TrainConfig:
     return _demo("demo_be", Baseline(), BackgroundErasing())
 
 
+def demo_actor_cutmix() -> TrainConfig:
+    """ActorCutMix on the demonstration's videos, with boxes around the moving actor (`motions/boxes.py`)."""
+    return replace(_demo("demo_actor_cutmix", Baseline(), ActorCutMix()), people=DATA / "motions" / "people.csv")
+
+
 def demo_fame() -> TrainConfig:
     """FAME on the demonstration's videos, whose camera stands still: what moves is unusually easy to cut out."""
     return _demo("demo_fame", Baseline(), Fame())
 
 
 def demo_stillmix() -> TrainConfig:
-    """StillMix on the demonstration's videos, with random frames of other clips as stills."""
+    """StillMix on the demonstration's videos: random frames of other clips are the stills unless a bank is given."""
     return _demo("demo_stillmix", Baseline(), StillMix())
 
 
+def demo_reference() -> TrainConfig:
+    """The network on single frames of the demonstration's videos, to choose StillMix's stills by."""
+    recipe = _demo("demo_reference", Baseline())
+    return replace(recipe, clip=replace(recipe.clip, frames=1))
+
+
 def demo_sdn() -> TrainConfig:
-    """SDN's scene adversary on the demonstration's videos; the scenes' labels are the true ones."""
-    return _demo("demo_sdn", Sdn(scenes=DATA / "motions" / "truth" / "train.csv", hidden=64, layers=1))
+    """SDN on the demonstration's videos, adversary and people painted over; scenes and boxes are the true ones."""
+    recipe = _demo("demo_sdn", Sdn(scenes=DEMO_SCENES, w_mask=1.0, hidden=64, layers=1))
+    return replace(recipe, people=DATA / "motions" / "people.csv")
 
 
 def demo_two_streams() -> TrainConfig:
-    """Two independent streams on the demonstration's videos."""
-    return _demo("demo_two_streams", TwoStreams())
+    """Two independent streams on the demonstration's videos; the scenes' labels are the true ones."""
+    return _demo("demo_two_streams", TwoStreams(scenes=DEMO_SCENES))
 
 
 def demo_albar_stillmix() -> TrainConfig:
@@ -96,7 +110,8 @@ def demo_albar_stillmix() -> TrainConfig:
 def demo_albar_sdn() -> TrainConfig:
     """ALBAR beside SDN on the demonstration's videos: both losses."""
     recipe = demo_albar()
-    return replace(recipe, out=OUT / "demo_albar_sdn", method=replace(recipe.method, beside=demo_sdn().method))
+    method = replace(recipe.method, beside=demo_sdn().method)
+    return replace(demo_sdn(), out=OUT / "demo_albar_sdn", method=method)
 
 
 def hmdb51_stillmix() -> TrainConfig:
@@ -218,8 +233,10 @@ RECIPES = {
         demo_mixup,
         demo_videomix,
         demo_be,
+        demo_actor_cutmix,
         demo_fame,
         demo_stillmix,
+        demo_reference,
         demo_sdn,
         demo_two_streams,
         demo_albar_stillmix,

@@ -28,9 +28,9 @@ def test_unknown_methods_are_refused():
         BiasBench(methods=("none",))
 
 
-def test_two_methods_and_a_repeat(tmp_path, monkeypatch):
+def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
     config = BiasBench(
-        methods=("sdn", "albar_stillmix"),
+        methods=("sdn", "actor_cutmix", "albar_stillmix"),
         seeds=(3,),
         runs=tmp_path / "runs",
         out=tmp_path / "results",
@@ -39,7 +39,9 @@ def test_two_methods_and_a_repeat(tmp_path, monkeypatch):
         epochs=1,
     )
     found = json.loads(run(config).read_text())
-    assert [row["method"] for row in found["rows"]] == ["sdn", "albar_stillmix"] * 2
+    assert [row["method"] for row in found["rows"]] == list(config.methods) * 2
     assert all(0 <= row[column] <= 100 for row in found["rows"] for column in bias.COLUMNS)
+    used = json.loads((tmp_path / "runs/seed3/bias/albar_stillmix.json").read_text())["settings"]
+    assert used["augmentation"]["bank"].endswith("seed3/stills.safetensors")
     monkeypatch.setattr(bias, "train", lambda _: pytest.fail("trained again"))
     assert json.loads(run(config).read_text())["rows"] == found["rows"]
