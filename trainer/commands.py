@@ -249,7 +249,7 @@ def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
         arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
         shares = [card.shares.get(measure) for card in cards.values()]
         cells = ["" if s is None else f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares]
-        table.add_row(title + arrow, *cells)
+        table.add_row(title + arrow + (" (one-sided)" if known and known.one_sided else ""), *cells)
     console = Console(soft_wrap=False)
     console.print(table)
     for fact, value in facts.items():

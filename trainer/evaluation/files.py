@@ -1,7 +1,7 @@
 """Evaluations as files: JSON, CSV, LaTeX and HTML from the same numbers, and the logits that they were made from.
 
-    OUT/evaluation.json      every measure with its interval, per class, and the set-up
-    OUT/evaluation.csv       one row a model and measure
+    OUT/evaluation.json      every measure with its interval, per class, what it means, and the set-up
+    OUT/evaluation.csv       one row a model and measure, then one for each class of it
     OUT/evaluation.tex       a booktabs table, one row a model
     OUT/evaluation.html      the same for a browser, one self-contained page
     OUT/predictions/<model>.<set>.npz
@@ -110,7 +110,7 @@ def write_evaluation(
     spreads = across_seeds(cards)
     texts = {
         "evaluation.json": _json(cards, spreads, facts),
-        "evaluation.csv": _csv(cards),
+        "evaluation.csv": _csv(cards, facts),
         "evaluation.tex": latex(cards, spreads, facts),
         "evaluation.html": html(cards, spreads, facts),
     }
@@ -126,7 +126,9 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     measures = _headline(cards)
     known = [MEASURES.get(name, _plain(name)) for name in measures]
     arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
-    head = " & ".join(["model", *(_tex(measure.title) + arrows[measure.better] for measure in known)])
+    marks = {True: r"$^\ast$", False: ""}
+    titles = [_tex(measure.title) + arrows[measure.better] + marks[measure.one_sided] for measure in known]
+    head = " & ".join(["model", *titles])
     rows = []
     for run, spread in spreads.items():
         cells = [
@@ -144,6 +146,7 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     return "\n".join(
         [
             comment,
+            "% with an asterisk: one-sided, a high value shows that looks decide, a low one proves nothing",
             "% " + note.replace("\n", " "),
             rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",
             r"\toprule",
@@ -193,18 +196,31 @@ def _json(cards: Mapping[str, Scorecard], spreads: Mapping, facts: Mapping[str, 
     for spread in seeds.values():
         for entry in spread.values():
             entry["deviation"] = None if np.isnan(entry["deviation"]) else entry["deviation"]
-    return json.dumps({"models": models, "across_seeds": seeds, "facts": dict(facts)}, indent=1) + "\n"
+    names = dict.fromkeys(m.partition(".")[0] for card in cards.values() for m in card.shares)
+    measures = {name: asdict(MEASURES.get(name, _plain(name))) for name in names}
+    content = {"models": models, "across_seeds": seeds, "measures": measures, "facts": dict(facts)}
+    return json.dumps(content, indent=1) + "\n"
 
 
-def _csv(cards: Mapping[str, Scorecard]) -> str:
+def _csv(cards: Mapping[str, Scorecard], facts: Mapping[str, str]) -> str:
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", "measure", "background", "percent", "low95", "high95", "samples", "source_videos"])
+    columns = "model measure background class percent low95 high95 samples source_videos one_sided how".split()
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    how = "; ".join(f"{name}: {value}" for name, value in facts.items())
     for model, card in cards.items():
+        rows = []
         for name, share in card.shares.items():
             measure, _, background = name.partition(".")
-            interval = [f"{v:.4f}" for v in (share.value, share.low, share.high)]
-            writer.writerow([model, measure, background, *interval, share.samples, share.clusters])
+            interval = {"low95": f"{share.low:.4f}", "high95": f"{share.high:.4f}"}
+            counts = {"samples": share.samples, "source_videos": share.clusters}
+            about = {"measure": measure, "background": background, "percent": f"{share.value:.4f}"}
+            rows.append(about | interval | counts)
+        for measure, table in card.per_class.items():
+            rows += [{"measure": measure, "class": name, "percent": f"{v:.4f}"} for name, v in table.items()]
+        for row in rows:
+            one_sided = MEASURES.get(row["measure"], _plain("")).one_sided
+            writer.writerow({"model": model, **row, "one_sided": "yes" if one_sided else "no", "how": how})
     return buffer.getvalue()
 
 

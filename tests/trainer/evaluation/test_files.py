@@ -33,14 +33,24 @@ def test_every_format_holds_the_same_numbers(models, tmp_path):
     plain = json.loads((tmp_path / "out/evaluation.json").read_text())
     rows = list(csv.DictReader((tmp_path / "out/evaluation.csv").open()))
     page = (tmp_path / "out/evaluation.html").read_text()
-    assert len(rows) == sum(len(card.shares) for card in cards.values())
-    for row in rows:
+    whole = [row for row in rows if not row["class"]]
+    assert len(whole) == sum(len(card.shares) for card in cards.values())
+    assert all(row["how"] == "views: 1 x 1; seed: 0" for row in rows)
+    classes = {(row["model"], row["measure"], row["class"]): row for row in rows if row["class"]}
+    assert len(classes) == len(rows) - len(whole)
+    for model, card in cards.items():
+        for measure, table in card.per_class.items():
+            for name, value in table.items():
+                assert float(classes.pop((model, measure, name))["percent"]) == pytest.approx(value, abs=1e-4)
+    assert not classes
+    for row in whole:
         name = row["measure"] + ("." + row["background"] if row["background"] else "")
         share = cards[row["model"]].shares[name]
         assert float(row["percent"]) == pytest.approx(share.value, abs=1e-4)
         assert plain["models"][row["model"]]["shares"][name]["low"] == share.low
         assert (int(row["samples"]), int(row["source_videos"])) == (share.samples, share.clusters)
         assert f"{share.value:.1f} <i>{share.low:.1f}–{share.high:.1f}</i>" in page
+    assert plain["measures"]["contrasted"]["better"] == "higher" and plain["measures"]["mine"]["title"] == "mine"
     assert plain["facts"] == {"views": "1 x 1", "seed": "0"}
     assert "right_&amp;_on" in page and "<script" not in page and "http" not in page
 
@@ -84,3 +94,14 @@ def test_seeds_must_have_been_evaluated_alike(models):
     cards["albar_seed1"] = scorecard(models["albar_seed1"])
     with pytest.raises(InputError, match="albar: its seeds were not evaluated on the same sets"):
         across_seeds(cards)
+
+
+def test_one_sided_measures_are_labelled(tmp_path):
+    keys = tuple(f"v{n}" for n in range(4))
+    said = Predictions(keys, np.arange(4) % 2, np.eye(2)[[0, 1, 1, 1]], CLASSES, "shuffled")
+    write_evaluation(tmp_path, {"mine": scorecard({"shuffled": said, "iid": said})}, {}, {"views": "1 x 1"})
+    rows = list(csv.DictReader((tmp_path / "evaluation.csv").open()))
+    assert {(row["measure"], row["one_sided"]) for row in rows} == {("shuffled", "yes"), ("iid", "no")}
+    assert json.loads((tmp_path / "evaluation.json").read_text())["measures"]["shuffled"]["one_sided"] is True
+    assert r"Shuffled $\downarrow$$^\ast$" in (tmp_path / "evaluation.tex").read_text()
+    assert "One-sided." in (tmp_path / "evaluation.html").read_text()
