@@ -103,11 +103,12 @@ def ood(arguments: list[str]) -> int:
         print(f"  {path}: {reason}")
     if len(report.left_out) > 10:
         print(f"  and {len(report.left_out) - 10} more: {report.videos.parent / 'left_out.csv'}")
-    print(f"next: unstill convert {report.videos} DATASET --classes TRAIN/dataset.json --allow-missing,")
+    if report.shards is None:
+        print(f"next: unstill convert {report.videos} DATASET --classes TRAIN/dataset.json --allow-missing,")
     if (truth := report.videos.parent / "truth.csv").exists():
-        print(f"then: unstill evaluate RUN --conflfg DATASET --conflfg-truth {truth}")
+        print(f"then: unstill evaluate RUN --conflfg {report.shards or 'DATASET'} --conflfg-truth {truth}")
     else:
-        print("then: unstill evaluate RUN --scuba NAME DATASET")
+        print(f"then: unstill evaluate RUN --scuba NAME {report.shards or 'DATASET'}")
     return 0
 
 

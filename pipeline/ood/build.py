@@ -1,6 +1,7 @@
 """``unstill ood build``: SCUBA and Confl-FG from videos and masks of who moves in them.
 
-    OUT/videos/<class>/<video>__<k>.mp4    for `unstill convert`; k counts the backgrounds of one video
+    OUT/videos/<class>/<video>__<k>.mp4    k counts the backgrounds of one video
+    OUT/shards/                            the same as a dataset for `unstill evaluate`, when --like is given
     OUT/manifest.csv                       what each was made from
     OUT/truth.csv                          Confl-FG: key and static_actor, for `unstill evaluate --conflfg-truth`
     OUT/preview.png                        some of them
@@ -14,7 +15,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from os import cpu_count
 from pathlib import Path
@@ -31,8 +32,9 @@ from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import SourceVideo
 from .backgrounds import Backgrounds
 from .compose import over_background, with_still_actor
-from .masks import MaskFrom, open_masks
+from .masks import MaskFrom, either, open_masks
 from .preview import write_preview
+from .shards import convert_like
 from .video_files import read_frames, write_frames
 
 COLUMNS = (
@@ -60,6 +62,12 @@ class OodConfig(SourceConfig):
     """Folder of pictures to put behind (Places365, VQGAN-CLIP); none: sinusoidal stripes."""
     per_video: int = 5
     """Composites of each video; Kinetics-400 has 1 in the published sets, HMDB51 and UCF101 have 5."""
+    mask_value: int | None = None
+    """segmentation: the value of foreground in pictures of class numbers (60 is a person in VSPW); by default 128 or
+    more."""
+    saliency: Path | None = None
+    """More segmentation masks, white where something stands out: their pixels count as foreground, too, as in the
+    published Kinetics-400 set; videos that lack either are left out."""
     first_box_only: bool = False
     """Of several boxes in a frame use the first, as the published UCF101 set does."""
     smooth: int = 0
@@ -68,6 +76,9 @@ class OodConfig(SourceConfig):
     """Share of the picture that the mask of a usable frame must cover; 0.1 for Kinetics-400. 0: any pixel."""
     min_usable: float = 0.0
     """Share of usable frames below which a video is left out; 0.9 for Kinetics-400. 0: one frame suffices."""
+    like: Path | None = None
+    """Training set made by `unstill convert`: the composites are also converted, to OUT/shards, with its classes, codec
+    and size."""
     quality: int = 10
     """Constant rate factor of the H.264 files, 0 (lossless) to 51; they are encoded again when converted."""
     seed: int = 0
@@ -88,6 +99,7 @@ class OodReport:
 
     Attributes:
         videos: folder of the composites.
+        shards: the dataset made of them, or None.
         composites: how many there are.
         left_out: source video -> why it has none.
     """
@@ -95,6 +107,7 @@ class OodReport:
     videos: Path
     composites: int
     left_out: dict[str, str]
+    shards: Path | None = None
 
 
 def build(config: OodConfig) -> OodReport:
@@ -132,7 +145,13 @@ def build(config: OodConfig) -> OodReport:
         reason = next(iter(left_out.values()), "there are none")
         raise InputError(f"{config.masks}: none of the {len(listing.videos)} videos could be used; the first: {reason}")
     _write_lists(config, [rows[path] for path in sorted(rows)], left_out)
-    return OodReport(config.out / "videos", len(rows), left_out)
+    report = OodReport(config.out / "videos", len(rows), left_out)
+    if config.like is None:
+        return report
+    done = convert_like(report.videos, config.out / "shards", config.like, config.workers)
+    if done.quarantined:
+        raise InputError(f"{done.out}: {done.quarantined} composites were refused; see quarantine.csv there")
+    return replace(report, shards=config.out / "shards")
 
 
 class _Work:
@@ -152,7 +171,11 @@ class _Work:
         for video in videos:
             if (other := taken.setdefault(self._name(video, 0), video.path)) != video.path:
                 raise InputError(f"{config.source}: {other} and {video.path} would have one name; rename one")
-        self._masks = open_masks(config.masks, config.mask_from, first_box_only=config.first_box_only)
+        self._masks = open_masks(
+            config.masks, config.mask_from, first_box_only=config.first_box_only, value=config.mask_value
+        )
+        if config.saliency is not None:
+            self._masks = either(self._masks, open_masks(config.saliency, "segmentation"))
         self._backgrounds = Backgrounds(config.backgrounds)
 
     def video(self, video: SourceVideo, done: dict[str, dict]) -> tuple[list[dict], str]:
@@ -248,7 +271,7 @@ def _stream(seed: int, name: str, k: int) -> np.random.Generator:
 
 
 def _same_settings(config: OodConfig) -> None:
-    free = ("out", "workers")
+    free = ("out", "workers", "like")
     settings = {k: str(v) for k, v in asdict(config).items() if k not in free}
     path = config.out / "settings.json"
     if path.exists():

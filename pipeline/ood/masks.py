@@ -10,12 +10,13 @@
 
 Frames in .csv and .json count from 0; pixels are those of the source video; ``video`` is its path without suffix. (The
 pickle that UCF101-24 comes with is not read: unpickling a download runs whatever is in it.) A pixel of 128 or more is
-foreground.
+foreground, or one of a given value where pictures hold class numbers.
 """
 
 import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -31,13 +32,14 @@ MaskReader = Callable[[str, tuple[int, int, int]], np.ndarray | None]
 Boxes = dict[int, list[tuple[float, float, float, float]]]
 
 
-def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False) -> MaskReader:
+def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False, value: int | None = None) -> MaskReader:
     """A function (video, (T,H,W)) -> bool (T',H,W) with T' <= T, or None where the video has no masks.
 
     Args:
         path: file or folder, see above.
         kind: what it holds.
         first_box_only: of several boxes in a frame use the first, as the published UCF101 benchmark does.
+        value: for pictures: the grey level or palette index of foreground; None: 128 or more.
 
     Raises:
         InputError: no such path, an unknown kind, or a file that is not what it should be; the returned function
@@ -50,7 +52,7 @@ def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False) -> M
         return lambda video, shape: _fill(read(video), shape, first_box_only)
     if kind not in ("segmentation", "jhmdb"):
         raise InputError(f"mask_from is {kind!r}; expected one of segmentation, jhmdb, boxes")
-    find = _find_jhmdb if kind == "jhmdb" else _find_segmentation
+    find = _find_jhmdb if kind == "jhmdb" else partial(_find_segmentation, value=value)
 
     def masks(video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
         try:
@@ -71,16 +73,29 @@ def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False) -> M
     return masks
 
 
-def _find_segmentation(root: Path, video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
+def either(one: MaskReader, other: MaskReader) -> MaskReader:
+    """A reader of pixels that either of two says are foreground; None where neither has masks, or only one has."""
+
+    def masks(video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
+        a, b = one(video, shape), other(video, shape)
+        if a is None or b is None:
+            return None
+        count = min(len(a), len(b))
+        return a[:count] | b[:count]
+
+    return masks
+
+
+def _find_segmentation(root: Path, video: str, shape: tuple[int, int, int], value: int | None) -> np.ndarray | None:
     strip, folder, runs = root / f"{video}.png", root / video, root / f"{video}.json"
     if strip.is_file():
-        pixels = _grey(strip)
+        pixels = _foreground(strip, value)
         if pixels.shape[1] % shape[2]:
             raise ValueError(f"a strip {pixels.shape[1]} wide for frames {shape[2]} wide")
-        return pixels.reshape(len(pixels), -1, shape[2]).transpose(1, 0, 2) >= 128
+        return pixels.reshape(len(pixels), -1, shape[2]).transpose(1, 0, 2)
     if folder.is_dir():
         files = sorted(folder.glob("*.png"))
-        return np.stack([_grey(file) >= 128 for file in files]) if files else None
+        return np.stack([_foreground(file, value) for file in files]) if files else None
     if runs.is_file():
         entries = json.loads(runs.read_text())
         empty = np.zeros(shape[1:], bool)
@@ -97,9 +112,12 @@ def _find_jhmdb(root: Path, video: str, shape: tuple[int, int, int]) -> np.ndarr
     return masks.transpose(2, 0, 1) > 0
 
 
-def _grey(file: Path) -> np.ndarray:
+def _foreground(file: Path, value: int | None) -> np.ndarray:
     with Image.open(file) as image:
-        return np.asarray(image.convert("L"))
+        if value is None:
+            return np.asarray(image.convert("L")) >= 128
+        # class numbers are the indices of a palette, and its colours mean nothing
+        return np.asarray(image if image.mode in ("P", "L", "I;16", "I") else image.convert("L")) == value
 
 
 def read_boxes(path: Path) -> Callable[[str], Boxes | None]:

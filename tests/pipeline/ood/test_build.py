@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.ood.build import OodConfig, build, read_manifest, smoothed
 from unstill.pipeline.ood.compose import over_background, with_still_actor
 from unstill.pipeline.ood.video_files import read_frames
+from unstill.pipeline.shards.index import SampleIndex
 
 T, H, W = 5, 48, 64
 
@@ -164,3 +166,26 @@ def test_smoothing():
     masks[2] = True
     assert smoothed(masks, 1).flatten().tolist() == [False, True, True, True, False]
     assert np.array_equal(smoothed(masks, 0), masks)
+
+
+def test_shards_like_those_of_the_training_set(source):
+    (source / "classes.txt").write_text("walk\nrun\njump\n")
+    train = ConvertConfig(
+        source=source / "videos",
+        out=source / "train",
+        classes=source / "classes.txt",
+        allow_missing=True,
+        codec="vp9",
+        short_side=32,
+        workers=1,
+    )
+    convert(train)
+    report = build(settings(source, like=source / "train"))
+    made, model = SampleIndex.load(report.shards), SampleIndex.load(source / "train")
+    assert made.classes == model.classes == ("walk", "run", "jump")
+    assert sorted(made.keys()) == sorted(
+        f"{c}_v{n}__{k}" for n, c in enumerate(["run", "run", "jump", "jump"]) for k in range(2)
+    )
+    assert (made.width[0], made.height[0], made.codec[0]) == (model.width[0], model.height[0], model.codec[0])
+    with pytest.raises(InputError, match="nowhere: no dataset"):
+        build(settings(source, like=source / "nowhere"))

@@ -8,7 +8,7 @@ from PIL import Image
 
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.ood.coco_rle import decode_rle
-from unstill.pipeline.ood.masks import open_masks
+from unstill.pipeline.ood.masks import either, open_masks
 from unstill.pipeline.ood.matlab import read_mat
 
 T, H, W = 3, 6, 8
@@ -118,3 +118,20 @@ def test_boxes(tmp_path):
         open_masks(tmp_path / "none", "boxes")
     with pytest.raises(InputError, match="mask_from is 'pickle'"):
         open_masks(tmp_path, "pickle")
+
+
+def test_class_numbers_and_a_second_kind_of_masks(tmp_path):
+    rng = np.random.default_rng(3)
+    numbers, salient = rng.choice([0, 60, 200], SHAPE).astype(np.uint8), rng.random(SHAPE) < 0.5
+    for name in ("people", "palette", "salient"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(np.hstack(list(numbers))).save(tmp_path / "people" / "a.png")
+    indexed = Image.fromarray(np.hstack(list(numbers)), "P")
+    indexed.putpalette(rng.integers(0, 256, 768).astype(np.uint8).tobytes())
+    indexed.save(tmp_path / "palette" / "a.png")
+    Image.fromarray(np.hstack(list(salient)).astype(np.uint8) * 255).save(tmp_path / "salient" / "a.png")
+    Image.fromarray(np.hstack(list(numbers))).save(tmp_path / "people" / "b.png")
+    people, palette = (open_masks(tmp_path / name, "segmentation", value=60) for name in ("people", "palette"))
+    assert np.array_equal(people("a", SHAPE), numbers == 60) and np.array_equal(palette("a", SHAPE), numbers == 60)
+    both = either(people, open_masks(tmp_path / "salient", "segmentation"))
+    assert np.array_equal(both("a", SHAPE), (numbers == 60) | salient) and both("b", SHAPE) is None
