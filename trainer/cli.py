@@ -87,6 +87,11 @@ COMMANDS = {
         "trainer.diagnostics.commands:scene_labels",
         "trainer.diagnostics.scene_bias:SceneLabelConfig",
     ),
+    "hat": Command(
+        "Measure whether a model reads the human or the background (HAT).",
+        "trainer.diagnostics.commands:hat",
+        "trainer.diagnostics.hat_command:HatConfig",
+    ),
     "export": Command(
         "Write a trained model as safetensors, torch.export and ONNX.",
         "trainer.commands:export",

@@ -34,8 +34,8 @@ def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
         seeds=(3,),
         runs=tmp_path / "runs",
         out=tmp_path / "results",
-        train=64,
-        test=16,
+        train=32,
+        test=8,
         epochs=1,
     )
     found = json.loads(run(config).read_text())

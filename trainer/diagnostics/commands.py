@@ -1,6 +1,7 @@
-"""``unstill scene-bias``, ``scene-labels`` and ``still-bank``: options in, a line out; returns the exit code."""
+"""``unstill scene-bias``, ``scene-labels``, ``still-bank``, ``hat``: options in, a line out; returns the exit code."""
 
 from ..methods.still_bank import StillBankConfig, build_still_bank
+from .hat_command import HatConfig, measure_hat
 from .scene_bias import SceneBiasConfig, SceneLabelConfig, measure_scene_bias, write_scene_labels
 
 
@@ -25,4 +26,12 @@ def still_bank(options: StillBankConfig) -> int:
     """``unstill still-bank``."""
     path = build_still_bank(options)
     print(f"{path}: for StillMix, --augmentation.bank {path}")
+    return 0
+
+
+def hat(options: HatConfig) -> int:
+    """``unstill hat``."""
+    titles = {"bor": "BOR (lower)", "hor": "HOR (higher)", "shacc": "SHAcc (higher)", "sberr": "SBErr (lower)"}
+    for model, values in measure_hat(options).items():
+        print(f"{model}: " + ", ".join(f"{titles[name]} {value:.1f} %" for name, value in values.items()))
     return 0
