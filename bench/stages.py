@@ -33,7 +33,7 @@ from .nvdec import missing_library
 
 _CHUNK = 16  # clips of a reading task, as in the loader
 _READ = 8  # batches of encoded clips that are read and decoded over and over
-_SEQUENTIAL = 240  # frames of a video that the decoder's limit is measured on
+_DECODED = 64 << 20  # bytes of decoded frames, at most, of each video that the decoder's limit is measured on
 _WARM_UP = 3  # steps: the first compiles, cuDNN then tries its algorithms
 
 
@@ -194,8 +194,9 @@ class RunStages:
     def videos(self, count: int = 32) -> list[np.ndarray]:
         """The first frames of some videos as MP4 files, for the decoder's limit."""
         samples = np.unique(np.linspace(0, len(self.index) - 1, count).astype(np.int64))
-        last = np.minimum(np.asarray(self.index.frames, np.int64)[samples], _SEQUENTIAL) - 1
-        spans = self._reader.spans(samples, np.zeros_like(samples), last)
+        column = lambda name: np.asarray(getattr(self.index, name), np.int64)[samples]  # noqa: E731
+        fitting = np.maximum(_DECODED // (3 * column("height") * column("width")), 1)
+        spans = self._reader.spans(samples, np.zeros_like(samples), np.minimum(column("frames"), fitting) - 1)
         return [self._reader.read(int(sample), *span) for sample, span in zip(samples, spans.tolist(), strict=True)]
 
     def _stage(self, name: str, delivered: float, work: float | None, limit: Ceiling, resource: str, how: str) -> Stage:

@@ -84,7 +84,8 @@ _NOTES = (
     "device (`unstill train --replay`). Both take turns in one training run; clips_per_s is the median over the "
     "windows that the loop logged, p20/p50/p80 are over single steps, from one batch in hand to the next.",
     "data_wait_percent: 100 x (1 - real / ideal clips/s). loop_wait_percent: the share of the time that the training "
-    "loop itself says it waited for the loader (`data_wait` in metrics.jsonl).",
+    "loop itself says it waited for the loader (`data_wait` in metrics.jsonl); on a GPU the loop runs ahead of the "
+    "device and may wait without holding it up.",
 )
 
 

@@ -29,7 +29,7 @@ class Workload:
     recipe: str | None = None
     """A recipe of `unstill train`, from random weights; by default hmdb51_albar on a GPU, demo_albar on a CPU."""
     data: Path | None = None
-    """Dataset folder made by `unstill convert`; by default synthetic videos, as large as the recipe's."""
+    """Dataset folder made by `unstill convert`; by default synthetic videos are made."""
     videos: Path | None = None
     """Where to keep the synthetic dataset; a temporary folder by default."""
     batch_size: int | None = None
