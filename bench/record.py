@@ -59,13 +59,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with ``+`` when tracked files differ from it; ``unknown`` outside a checkout."""
+    """The checkout's commit, with ``+`` when tracked files other than results differ; ``unknown`` outside a checkout."""
     root = Path(__file__).parent
     run = lambda *args: subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False)  # noqa: E731
     head = run("rev-parse", "--short=12", "HEAD")
     if head.returncode != 0:
         return "unknown"
-    dirty = run("status", "--porcelain", "--untracked-files=no").stdout.strip()
+    dirty = run("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)bench/results").stdout.strip()
     return head.stdout.strip() + ("+" if dirty else "")
 
 
