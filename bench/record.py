@@ -59,13 +59,14 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, with ``+`` when tracked files other than results differ; ``unknown`` outside a checkout."""
+    """The checkout's commit, with ``+`` when tracked files differ (results do not count); ``unknown`` without."""
     root = Path(__file__).parent
     run = lambda *args: subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False)  # noqa: E731
     head = run("rev-parse", "--short=12", "HEAD")
     if head.returncode != 0:
         return "unknown"
-    dirty = run("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)bench/results").stdout.strip()
+    code = (":/", ":(top,exclude)bench/results")
+    dirty = run("status", "--porcelain", "--untracked-files=no", "--", *code).stdout.strip()
     return head.stdout.strip() + ("+" if dirty else "")
 
 
