@@ -1,0 +1,333 @@
+"""Costs that can be counted, held to what they are today. No clock: the counts are the same on a busy machine.
+
+Each guard names its number, how far it may move, and the regression that would move it. A change that moves one on
+purpose, either way, writes the new number here. Counted elsewhere: operations of the step (test_flops.py), registers
+and spilled bytes of the kernels (test_aot.py).
+"""
+
+import os
+import sys
+import tracemalloc
+import zlib
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch._dynamo
+from functorch.compile import make_boxed_func
+from torch import nn
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from unstill.bench.growth import BATCH, FRAGMENT_BYTES, synthetic_index
+from unstill.bench.loader_peers import WholeFileReader
+from unstill.pipeline.loading.bad_clips import BadClips
+from unstill.pipeline.loading.clip_stream import ClipStream
+from unstill.pipeline.loading.clips import Clips
+from unstill.pipeline.loading.gop_reader import GopReader, shards_in
+from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
+from unstill.pipeline.shards.index import SampleIndex
+from unstill.trainer import recipes
+from unstill.trainer.dataset_facts import DatasetFacts
+from unstill.trainer.distributed import Ranks
+from unstill.trainer.loop import build
+from unstill.trainer.methods import Albar, Baseline
+from unstill.trainer.models.motion_cnn import MotionCNN
+from unstill.trainer.step import LossModule, static_leaf
+
+FRAMES = 16
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A number of today.
+
+    Attributes:
+        today: what is counted now.
+        within: share of it by which it may differ; 0: not at all.
+        catches: the regression that would move it.
+    """
+
+    today: float
+    within: float
+    catches: str
+
+
+GUARDS = {
+    # videos of 300 frames in GOPs of 12, fragments of 12,000 bytes, a header of 800; clips of 16 frames, stride 2
+    "bytes read per clip": Guard(42_659.375, 0, "a GOP too many is read, or the whole file"),
+    "bytes read per clip / whole file": Guard(0.14182, 0.001, "the same, whatever the size of the videos"),
+    "reads per clip": Guard(1.94921875, 0, "fragments or tables are read one by one"),
+    "frames decoded per frame delivered": Guard(
+        2.2783203125, 0, "decoding starts before the key frame that a clip needs"
+    ),
+    "calls per clip read": Guard(27, 0.1, "work in Python for every clip that is read and checked"),
+    "calls per batch drawn": Guard(172, 0.1, "the sampler treats clips one by one, or in more passes"),
+    "bytes allocated per clip drawn": Guard(834, 0.05, "the sampler keeps more of a batch at a time"),
+    "bytes of index per sample": Guard(283, 0.001, "a column is added to the index, or a wider type chosen"),
+    # 4 clips of 8x32x32, eager, with the penalty: one convolution and a head
+    "convolutions of a step": Guard(7, 0, "a forward or backward pass more"),
+    "operations of a step": Guard(184, 0.03, "small operations creep into the loss"),
+    "launches of static_losses": Guard(2, 0, "the losses are no longer one launch forward and one backward"),
+    "values read by the host in an update": Guard(
+        1, 0, "a wait for the device in every step; the one is the CPU's own"
+    ),
+    "operations of an update beside its step": Guard(29, 0.07, "small operations creep into guard, meter or optimiser"),
+    # MotionCNN, the same clips
+    "bytes kept for the backward": Guard(4_286_900, 0.02, "activations are kept that were not"),
+    "bytes kept for the backward / cross entropy": Guard(3.308, 0.02, "the same, whatever the network"),
+    # one convolution and a head, compiled
+    "graphs of a compiled step": Guard(1, 0, "a graph break or a recompilation"),
+    "bytes kept by the compiled step": Guard(2_219_060, 0.05, "the compiler is kept from computing activations again"),
+}
+
+
+def hold(name: str, found: float) -> None:
+    """Fail unless a number is what it was."""
+    guard = GUARDS[name]
+    assert abs(found - guard.today) <= guard.within * guard.today, (
+        f"{name}: {found:,.6g}, was {guard.today:,.6g} (may differ by {guard.within:.0%}); it catches: {guard.catches}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------- reading
+
+
+class NothingDecoded:
+    """In the place of DALI: clips of no pixels."""
+
+    def submit(self, batch):
+        self.clips = len(batch)
+
+    def collect(self, stream):
+        return torch.empty(self.clips, 0)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> Path:
+    """A shard of 1,000 videos that are zeros: a hole in a file, which costs no disk."""
+    root, index = tmp_path_factory.mktemp("zeros"), synthetic_index(1000)
+    header, fragment = zlib.crc32(bytes(int(index.init_bytes[0]))), zlib.crc32(bytes(FRAGMENT_BYTES))
+    index = replace(
+        index, init_crc=np.full_like(index.init_crc, header), fragment_crc=np.full_like(index.fragment_crc, fragment)
+    )
+    index.save(root / "index.safetensors")
+    (root / "shards").mkdir()
+    with open(root / index.shard_names[0], "wb") as file:
+        file.truncate(int(index.mp4_offset[-1]) + int(index.mp4_bytes[-1]))
+    return root
+
+
+@dataclass
+class Read:
+    """What the loader's own chain did for some clips."""
+
+    clips: int
+    bytes: int
+    frames: int
+    reads: int
+    calls: int
+
+
+def read_clips(root: Path, reader_type: type[GopReader], monkeypatch, clips: int = 256) -> Read:
+    """Positions -> requests -> bytes, as in training; nothing is decoded."""
+    index, clip = SampleIndex.load(root), ClipConfig(frames=FRAMES, stride=2, size=112)
+    reads, preadv = Counter(), os.preadv
+
+    def counted(fd, buffers, offset):
+        reads["preadv"] += 1
+        return preadv(fd, buffers, offset)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "preadv", counted)
+        patched.setattr(ClipStream, "_new_decoder", lambda self: NothingDecoded())
+        reader = reader_type(index, shards_in(root, index))
+        stream = ClipStream(
+            index,
+            reader,
+            TrainSampler(index, clip, AugmentConfig(), seed=0),
+            clip,
+            BadClips(index, 0.0),
+            device=torch.device("cpu"),
+            batch_size=32,
+            decode_threads=1,
+            pipelines=1,
+            depth=2,
+            read_threads=1,
+            read_ahead=2,
+            known_good=None,
+        )
+        done = list(stream.batches(np.arange(n, n + 32) for n in range(0, clips, 32)))
+        stream.close()
+        sample, spans = np.arange(100), np.tile([3, 7], (100, 1)).tolist()
+        calls = calls_of(lambda: [reader.read(s, *span) for s, span in zip(sample.tolist(), spans, strict=True)])
+        reader.close()
+    assert sum(len(batch.requests) for batch in done) == clips
+    decoded = sum(batch.frames_decoded for batch in done)
+    return Read(clips, sum(batch.bytes_read for batch in done), decoded, reads["preadv"] - 200, calls // 100)
+
+
+def calls_of(function) -> int:
+    """Calls of Python and C functions in this thread."""
+    calls = Counter()
+
+    def profile(_, event, __):
+        calls[event in ("call", "c_call")] += 1
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return calls[True]
+
+
+def test_reading_touches_the_needed_gops_only(dataset, monkeypatch):
+    ours, whole = (read_clips(dataset, reader, monkeypatch) for reader in (GopReader, WholeFileReader))
+    hold("bytes read per clip", ours.bytes / ours.clips)
+    hold("bytes read per clip / whole file", ours.bytes / whole.bytes)
+    hold("reads per clip", ours.reads / ours.clips)
+    hold("frames decoded per frame delivered", ours.frames / (ours.clips * FRAMES))
+    hold("calls per clip read", ours.calls)
+    with pytest.raises(AssertionError, match="whole file"):  # the guard is able to fail
+        hold("bytes read per clip", whole.bytes / whole.clips)
+
+
+def test_drawing_clips_costs_the_same_for_any_dataset():
+    calls, allocated = {}, {}
+    for samples in (1_000, 200_000):
+        sampler = TrainSampler(synthetic_index(samples), ClipConfig(frames=FRAMES, stride=2), AugmentConfig(), 0)
+        sampler.draw(np.arange(BATCH))
+        for clips in (BATCH, 4 * BATCH):
+            calls[samples, clips] = calls_of(lambda s=sampler, n=clips: s.draw(np.arange(n)))
+            tracemalloc.start()
+            sampler.draw(np.arange(clips))
+            allocated[samples, clips] = tracemalloc.get_traced_memory()[1] / clips
+            tracemalloc.stop()
+    hold("calls per batch drawn", calls[1_000, BATCH])
+    hold("bytes allocated per clip drawn", allocated[1_000, BATCH])
+    assert calls[1_000, 4 * BATCH] == calls[1_000, BATCH]  # whatever the batch
+    # a place that is out of range is hashed again: a few rounds more or less, by chance
+    assert calls[200_000, BATCH] < 1.25 * calls[1_000, BATCH]
+    assert allocated[200_000, BATCH] < 1.05 * allocated[1_000, BATCH]
+
+
+def test_a_sample_takes_as_many_bytes_of_index_as_ever(tmp_path):
+    sizes = []
+    for samples in (1_000, 2_000):
+        synthetic_index(samples).save(tmp_path / "index")
+        sizes.append((tmp_path / "index").stat().st_size)
+    hold("bytes of index per sample", (sizes[1] - sizes[0]) / 1_000)
+
+
+# ------------------------------------------------------------------------------------------------- the step
+
+
+class Operations(TorchDispatchMode):
+    """Counts every operation that reaches a device, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls[str(func._overloadpacket).removeprefix("aten.")] += 1
+        return func(*args, **kwargs or {})
+
+
+class Small(nn.Module):
+    """A convolution and a head: without norms, whose double backward has other operations in every torch."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv3d(3, 4, 3), nn.Linear(4, 8)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.conv(x)).mean((2, 3, 4)))
+
+
+def step_inputs(method) -> tuple:
+    """Arguments of a loss module: 4 clips of 8x32x32."""
+    motion = torch.randn(4, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+    static = motion[:, :, 3:4].expand_as(motion).contiguous() if method.static != "none" else None
+    penalise = method.penalises(0)
+    return motion, static_leaf(static, penalise), torch.arange(4), penalise
+
+
+def operations_of(function) -> Counter:
+    """How often each operation ran."""
+    with Operations() as operations:
+        function()
+    return operations.calls
+
+
+def test_a_step_has_the_passes_and_launches_that_it_had():
+    calls = operations_of(lambda: LossModule(Small(), Albar())(*step_inputs(Albar()))[0].backward())
+    hold("convolutions of a step", calls["convolution"] + calls["convolution_backward"])
+    hold("launches of static_losses", calls["unstill.static_losses"] + calls["unstill.static_losses_backward"])
+    hold("operations of a step", calls.total())
+    assert calls["_local_scalar_dense"] == 0  # the loss reads no value: the host never waits in it
+
+
+def test_an_update_adds_little_to_its_step_and_does_not_wait_for_the_device():
+    config = replace(recipes.demo_albar(), method=Albar())
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    _, update = build(config, DatasetFacts(64, tuple("abcdefgh"), ""), ranks, steps=10)
+    frames, n = torch.randint(0, 256, (4, 8, 32, 32, 3), dtype=torch.uint8), torch.arange(4)
+    clips = Clips(frames, n, n, n, n, n, n > 1, torch.rand(4, 8))
+    update(clips)  # the first one makes the optimiser's state
+    calls = operations_of(lambda: update(clips))
+    alone = operations_of(lambda: LossModule(MotionCNN(8), Albar())(*step_inputs(Albar()))[0].backward())
+    hold("operations of an update beside its step", calls.total() - alone.total())
+    hold("values read by the host in an update", calls["_local_scalar_dense"])
+    assert calls["unstill.clip_prep"] == 1
+
+
+def kept_bytes(method) -> int:
+    """Memory that the forward leaves for the backward; inputs and weights do not count."""
+    net, inputs, held = MotionCNN(8), step_inputs(method), {}
+
+    def pack(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss, *_ = LossModule(net, method)(*inputs)
+    own = {t.untyped_storage().data_ptr() for t in (*inputs[:2], *net.parameters()) if t is not None}
+    assert loss.requires_grad
+    return sum(storage.nbytes() for place, storage in held.items() if place not in own)
+
+
+def test_no_more_activations_are_kept():
+    albar, cross_entropy = kept_bytes(Albar()), kept_bytes(Baseline())
+    hold("bytes kept for the backward", albar)
+    hold("bytes kept for the backward / cross entropy", albar / cross_entropy)
+
+
+def test_the_compiled_step_is_one_graph_that_keeps_what_it_kept(monkeypatch):
+    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    kept = []
+
+    def forward(graph, inputs):
+        return make_boxed_func(graph)
+
+    def backward(graph, inputs):
+        values = [node.meta["val"] for node in graph.graph.nodes if node.op == "placeholder"]
+        kept.append(sum(value.nbytes for value in values if isinstance(value, torch.Tensor)))
+        return make_boxed_func(graph)
+
+    backend = aot_autograd(fw_compiler=forward, bw_compiler=backward, partition_fn=min_cut_rematerialization_partition)
+    module, inputs = LossModule(Small(), Albar()), step_inputs(Albar())
+    module.compile(fullgraph=True, dynamic=False, backend=backend)
+    for _ in range(2):
+        module(*inputs)[0].backward()
+    hold("graphs of a compiled step", torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert len(kept) == 1
+    hold("bytes kept by the compiled step", kept[0])
