@@ -14,7 +14,7 @@ import jinja2
 
 from ..pipeline.atomic_files import make_folder, write_atomic
 from .record import RESULTS
-from .report_figures import finite, number
+from .report_figures import finite, number, on_several_devices
 from .report_known import figures, headlines
 from .report_picture import picture
 from .report_promises import Promise, promises
@@ -34,6 +34,7 @@ SECTIONS = {  # in this order, and after them what is not named here: title, wha
         "The ALBAR step beside eager torch, the official arithmetic and plain cross entropy.",
     ),
     "train": ("Training", "Whole runs: how fast, and how long they wait for data."),
+    "train_on_cpu": ("Training on the processor of a GPU machine", "Where the GPU's video decoders cannot be used."),
     "roofline": ("What limits this machine", "Each stage beside the ceiling that was measured for it."),
 }
 
@@ -76,10 +77,7 @@ def _sections(results: Sequence[Result]) -> list[dict]:
         drawn.sort(key=lambda figure: titles.index(figure.title))
         title, words = SECTIONS.get(name, (name.replace("_", " ").capitalize(), ""))
         tables = [_table(result) for result in own]
-        devices = len({result.where for result in own})
-        sections.append(
-            {"name": name, "title": title, "words": words, "figures": drawn, "tables": tables, "devices": devices}
-        )
+        sections.append({"name": name, "title": title, "words": words, "figures": drawn, "tables": tables})
     return sections
 
 
@@ -97,6 +95,7 @@ def _render(results: Sequence[Result], sections: list[dict]) -> str:
         tiles=headlines(results),
         promises=sorted(found, key=lambda promise: promise.held),
         sections=sections,
+        several=on_several_devices([figure for section in sections for figure in section["figures"]]),
         number=number,
         share=lambda value, figure: f"{100 * value / figure.end:.2f}",
     )

@@ -5,7 +5,7 @@ Everything else is in the table of all rows, which every file gets.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -88,6 +88,14 @@ class Figure:
             return f"{value:,.0f}"
         power = math.floor(math.log10(longest)) if longest else 0
         return f"{value:,.{max(0, 2 - power)}f}"
+
+
+def on_several_devices(figures: Sequence[Figure]) -> set[str]:
+    """Titles that figures of more than one device have: there the device belongs to the title."""
+    places: dict[str, set[str]] = {}
+    for figure in figures:
+        places.setdefault(figure.title, set()).add(figure.result.where)
+    return {title for title, where in places.items() if len(where) > 1}
 
 
 def number(value: float) -> str:

@@ -221,8 +221,8 @@ _STATIC = {"frame": "static clip as one frame", "full": "static clip written out
 
 
 def _kernels(result: Result) -> Iterator[Figure]:
-    measured = [row for row in result.rows if row.get("kind") == "measured" and finite(row.get("p50"))]
-    clips = [row for row in measured if row["kernel"] == "clip_prep"]
+    timed = [row for row in result.rows if row.get("kind") == "measured" and finite(row.get("p50"))]
+    clips = [row for row in timed if row["kernel"] == "clip_prep"]
     bars = []
     for row in clips:
         group = f"{_STATIC[row['static']]}, {row['layout']}"
@@ -231,13 +231,13 @@ def _kernels(result: Result) -> Iterator[Figure]:
             bars.append(copy)
         bars.append(measured(row, _PROVIDERS[row["provider"]], role=_kernel_role(row), group=group))
     yield Figure("clip_prep: frames to both clips", "One training batch.", "ms", "lower", bars, result)
-    losses = [row for row in measured if row["kernel"] == "static_losses"]
+    losses = [row for row in timed if row["kernel"] == "static_losses"]
     bars = [
         measured(row, _PROVIDERS.get(row["provider"], row["provider"]), role=_kernel_role(row), group=_loss_group(row))
         for row in losses
     ]
     yield Figure("static_losses: losses and gradient", "In one pass over the logits.", "ms", "lower", bars, result)
-    if measured:
+    if timed:
         return
     predicted = [row for row in result.rows if row["kernel"] == "clip_prep" and finite(row.get("megabytes"))]
     bars = [
@@ -340,6 +340,32 @@ def _bias(result: Result) -> Iterator[Figure]:
         yield Figure(title, reading, "percent", better, bars, result, main=main, whiskers=spread)
 
 
+def _train(result: Result) -> Iterator[Figure]:
+    bars = []
+    for row in result.rows:
+        real = row["loader"] == "real"
+        name = "shards through the loader" if real else "limit: batches that are there already"
+        wait = row.get("data_wait_percent")
+        detail = f"data wait {max(wait, 0.0):.1f} %" if finite(wait) else ""
+        group = f"{row['method']}, {row['model']}, {row['clip']}, batch {row['batch']}"
+        bars.append(Bar(name, row["clips_per_s"], role="ours" if real else "limit", group=group, detail=detail))
+    reading = (
+        "The same run with the real loader and with an ideal one, in turns: what lies between is waiting for data."
+    )
+    yield Figure("Training end to end", reading, "clips/s", "higher", bars, result)
+
+
+def _roofline(result: Result) -> Iterator[Figure]:
+    bars, words = [], [row["verdict"] for row in result.rows if "verdict" in row]
+    for row in result.rows:
+        if "stage" in row and finite(row.get("of_limit_percent")):
+            rates = f"{number(row['delivered_clips_per_s'])} of {number(row['limit_clips_per_s'])} clips/s"
+            detail = f"{row['arithmetic']}; needed: {number(row['needed_clips_per_s'])} clips/s"
+            bars.append(Bar(f"{row['stage']}: {rates}", row["of_limit_percent"], detail=detail))
+    title = "Each stage beside what the machine allows"
+    yield Figure(title, " ".join(words), "percent of the limit", "", bars, result, (Mark(100.0, "limit", "limit"),))
+
+
 _KNOWN: dict[str, Callable[[Result], Iterable[Figure]]] = {
     "convert": _convert,
     "loader": _loader,
@@ -348,6 +374,10 @@ _KNOWN: dict[str, Callable[[Result], Iterable[Figure]]] = {
     "kernels": _kernels,
     "kernels_sm90": _registers,
     "step": _step,
+    "train": _train,
+    "train_on_cpu": _train,
+    "roofline": _roofline,
+    "roofline_on_cpu": _roofline,
     "demo": _demo,
     "bias": _bias,
 }

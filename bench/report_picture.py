@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Sheet
 from matplotlib.font_manager import get_font_names
 
-from .report_figures import Figure
+from .report_figures import Figure, on_several_devices
 
 INK, SOFT, FAINT, RULE = "#1d1c1a", "#66625c", "#8d887f", "#e6e2db"
 PAGE, OURS, PEER, LIMIT, BAR = "#fbfaf8", "#0f7c78", "#c9b89c", "#dcd8d0", "#b8772e"
@@ -41,7 +41,7 @@ def picture(figures: Sequence[Figure]) -> bytes:
     canvas = _Canvas(sheet, height)
     canvas.text(MARGIN, 0.45, "unstill: every number beside its peer and its limit", size=17, weight="bold")
     _key(canvas)
-    several = {f.title for f in main if len({g.result.where for g in main if g.title == f.title}) > 1}
+    several = on_several_devices(main)
     for figure, column, top in placed:
         title = f"{figure.title}: {figure.result.where}" if figure.title in several else figure.title
         _draw(canvas, figure, title, MARGIN + column * (COLUMN + GUTTER), top)

@@ -8,7 +8,7 @@ import pytest
 
 from unstill.bench.report import ReportOptions, run, verdict
 from unstill.bench.report_figures import by_rule
-from unstill.bench.report_known import figures
+from unstill.bench.report_known import MEASURES, figures
 from unstill.bench.report_promises import promises
 from unstill.bench.result_files import Result, read_results
 from unstill.pipeline.errors import InputError
@@ -141,3 +141,89 @@ def test_bars_are_held_the_right_way_round():
     ]
     words = verdict([found[0].result], found)
     assert words.startswith("2 of 6") and "rate, 9 instead of at least 10" in words and "No GPU" in words
+
+
+SPREAD = {"p20": 1.0, "p50": 2.0, "p80": 3.0, "unit": "ms"}
+CLIPS = {"kind": "measured", "kernel": "clip_prep", "shape": "2x2", "static": "frame", "layout": "ncdhw", **SPREAD}
+RUN = {"recipe": "r", "model": "m", "method": "albar", "clip": "16x2", "batch": 8}
+ON_A_GPU = {  # rows as the benchmarks write them where there is a GPU, and what is drawn of them
+    "kernels": (
+        [
+            {"kind": "measured", "kernel": "copy", "provider": "torch", "shape": "1 B", **SPREAD, "gb_s": 1.0},
+            {**CLIPS, "provider": "triton", "of_copy": 0.8, "times_triton": 1.0},
+            {**CLIPS, "provider": "eager bf16", "of_copy": 0.2, "times_triton": 4.0},
+            {**CLIPS, "kernel": "step_boundary", "provider": "triton"},
+            {**CLIPS, "kernel": "static_losses", "provider": "eager", "cudagraph": True},
+        ],
+        {
+            "clip_prep: frames to both clips": [("limit", 1.6), ("ours", 2.0), ("peer", 2.0)],
+            "static_losses: losses and gradient": [("peer", 2.0)],
+        },
+    ),
+    "loader": (
+        [
+            {"path": "limit: sequential decode, 8 sessions", "frames_per_s": 900.0, "nvdec_percent": 9.0},
+            {"path": "unstill 16x2, 8 threads x 2 pipelines", "clips_per_s": 50.0},
+            {"path": "DALI, whole file, start 96", "clips_per_s": 9.0},
+            {"path": "unstill 16x2", "clips_per_s": 60.0, "of_limit": 0.75},
+            {"path": "PyAV + DataLoader, 16 workers, 16x2", "clips_per_s": 30.0},
+        ],
+        {
+            "Delivering random clips to the GPU": [("ours", 60.0), ("limit", 80.0), ("peer", 30.0)],
+            "Clips by where in the video they start": [("peer", 9.0)],
+            "Decoder threads and pipelines": [("ours", 50.0)],
+            "Sequential decoding": [("limit", 900.0)],
+        },
+    ),
+    "step": (
+        [
+            {"variant": "reference", "model": "m", "batch": 4, **SPREAD, "peak_mib": 9.0},
+            {"variant": "albar compiled", "model": "m", "batch": 4, **SPREAD, "peak_mib": 4.0},
+            {"variant": "albar compiled", "model": "m", "batch": 8, **SPREAD, "peak_mib": 8.0},
+            {"variant": "cross entropy compiled", "model": "m", "batch": 4, "error": "OutOfMemoryError"},
+        ],
+        {
+            "One training step": [("peer", 2.0), ("ours", 2.0)],
+            "Memory of a training step": [("peer", 9.0), ("ours", 4.0)],
+        },
+    ),
+    "bias": (
+        [
+            {"method": "albar", "n": 2, **dict.fromkeys(MEASURES, 50.0), **{f"{m}_sd": 1.0 for m in MEASURES}},
+            {"method": "albar", "seed": 0, **dict.fromkeys(MEASURES, 49.0)},
+        ],
+        {f"Every method: {words}": [("ours", 50.0)] for words, _ in MEASURES.values()},
+    ),
+    "train": (
+        [
+            {**RUN, "loader": "real", "clips_per_s": 7.0, **SPREAD, "data_wait_percent": -0.5},
+            {**RUN, "loader": "ideal", "clips_per_s": 8.0, **SPREAD},
+        ],
+        {"Training end to end": [("ours", 7.0), ("limit", 8.0)]},
+    ),
+    "roofline": (
+        [
+            {"ceiling": "read", "per_second": 3.0, "unit": "bytes", "in_words": "3 B/s", "how": "so"},
+            {
+                **RUN,
+                **{
+                    "stage": "decode",
+                    "needed_clips_per_s": 9.0,
+                    "delivered_clips_per_s": 8.0,
+                    "of_limit_percent": 40.0,
+                },
+                **{"limit_clips_per_s": 20.0, "arithmetic": "1/s / 2", "unit": "frames"},
+            },
+            {**RUN, "stage": "copy", "needed_clips_per_s": 9.0, "skipped": "no GPU"},
+            {**RUN, "needed_clips_per_s": 9.0, "verdict": "decode-bound"},
+        ],
+        {"Each stage beside what the machine allows": [("ours", 40.0)]},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_rows_of_a_gpu_are_drawn_in_their_own_words(name):
+    rows, wanted = ON_A_GPU[name]
+    drawn = figures(result(rows, name=name, device="nvidia-h200", machine={"gpu": "NVIDIA H200"}))
+    assert {f.title: [(bar.role, pytest.approx(bar.value)) for bar in f.bars] for f in drawn} == wanted
