@@ -69,6 +69,11 @@ REMEDIES = {
         "(--loader.decode-threads, --loader.read-threads)",
     )
     * 2,
+    "cores": (
+        "the loader and the step share them: more cores, a device that computes, or less to decode (unstill convert "
+        "--gop, --short-side)",
+    )
+    * 2,
     "step": (
         "raise --batch-size, and compare --step.compile, --step.precision bf16 and --step.channels-last "
         "(unstill bench step)",
@@ -82,7 +87,7 @@ def verdict(stages: Sequence[Stage], needed: float | None = None) -> str:
 
     Args:
         stages: any of ``REMEDIES``; those without ``delivered`` are named as not measured. "together" is all stages
-            before the step at once.
+            before the step at once, "cores" what a CPU has for them and the step.
         needed: clips a second that are wanted; by default what the step alone can take.
 
     Raises:
@@ -94,13 +99,19 @@ def verdict(stages: Sequence[Stage], needed: float | None = None) -> str:
         if step is None:
             raise ValueError("the step was not measured: say what is needed")
         needed = step.delivered
+    cores = measured.pop("cores", None)
     if not measured:
         raise ValueError("no stage was measured")
     worst = slowest(list(measured.values()))
     delivered = worst.delivered
     if worst.name not in ("step", "together") and "together" in measured:
         delivered = min(delivered, measured["together"].delivered)
-    if worst.name == "step" or delivered >= needed:
+    if cores is not None and SPARE * cores.delivered < min(delivered, needed):
+        text = (
+            f"cores-bound: {_clips(needed)} clips/s needed, {_clips(cores.delivered)} delivered ({cores.how}); "
+            f"{REMEDIES['cores'][0]}"
+        )
+    elif worst.name == "step" or delivered >= needed:
         text = _enough(measured, step, needed)
     else:
         far, near = REMEDIES[worst.name]

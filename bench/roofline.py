@@ -68,7 +68,7 @@ def run(config: RooflineBench | None = None) -> Path:
     stage_rows = [_stage_row(stage, needed) for stage in stages]
     notes = [*_NOTES, _cache_note(cached)]
     if recipe.device == "cpu":
-        notes.append("On a CPU all stages share the same cores: see `unstill bench train` for what is left of each.")
+        notes.append("cores: what is left when the loader and the step share this machine's cores, as in training.")
     show(f"what this machine can do, {recipe.device}", _only(limit_rows, ("ceiling", "in_words", "how", "skipped")))
     title = ", ".join(f"{name} {value}" for name, value in facts.items())
     title += f": {amount(needed, 'clips')}/s needed"
@@ -126,6 +126,8 @@ def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[St
                 stages.together(),
                 stages.step(limits["products"]),
             ]
+            if device.type == "cpu":
+                found.append(stages.cores())
             size = sum(path.stat().st_size for path in stages.shards)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return list(limits.values()), found, size <= CACHE_SHARE * memory

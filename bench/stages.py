@@ -59,6 +59,7 @@ class RunStages:
         self._sampler = TrainSampler(self.index, config.clip, config.augment, config.seed)
         self._encoded: list[EncodedBatch] = []
         self.bytes_per_clip = self.decoded_per_clip = 0.0
+        self._core_seconds: dict[str, float] = {}  # CPU time of a clip
 
     def close(self) -> None:
         """Close the shards."""
@@ -159,12 +160,13 @@ class RunStages:
             batches = iter(loader)
             for _ in range(self._config.loader.ready + self._config.loader.depth * self._config.loader.pipelines + 2):
                 next(batches)  # what was prepared while the first was awaited
-            clips, begin = 0, time.perf_counter()
+            clips, begin, spent = 0, time.perf_counter(), time.process_time()
             while not clips or time.perf_counter() - begin < self._seconds:
                 clips += len(next(batches))
             if self._gpu:
                 torch.cuda.synchronize(self._device)
             elapsed = time.perf_counter() - begin
+            self._core_seconds["the loader"] = (time.process_time() - spent) / clips
         return Stage(name="together", delivered=clips / elapsed, how="the loader, with nobody training")
 
     def step(self, ceiling: Ceiling) -> Stage:
@@ -181,15 +183,26 @@ class RunStages:
             clips.prepared = Prepare(config)(clips)
 
         def steps() -> None:  # every kind of step: some methods penalise every few
+            nonlocal count
             for _ in range(period):
                 update(clips, clips if config.step.fused_boundary else None)
+                count += len(clips)
 
-        period = getattr(config.method, "gp_every", 1)
+        count, period = 0, getattr(config.method, "gp_every", 1)
         for _ in range(_WARM_UP if period == 1 else 1):
             steps()
+        count, spent = 0, time.process_time()
         took = repeated(steps, self._device, self._seconds) / period
+        self._core_seconds["the step"] = (time.process_time() - spent) / count
         how = f"batch of {len(clips)}, {config.step.precision}, compile {config.step.compile}{how}"
         return self._stage("step", len(clips) / took, flops, ceiling, "matrix products", how)
+
+    def cores(self) -> Stage:
+        """A CPU's cores with the loader and the step on them at once; computed, after ``together`` and ``step``."""
+        cores, total = len(os.sched_getaffinity(0)), sum(self._core_seconds.values())
+        shares = ", ".join(f"{name} {1e3 * each:.3g} ms" for name, each in self._core_seconds.items())
+        how = f"computed: {cores} core(s) over the CPU time of a clip: {shares}"
+        return Stage(name="cores", delivered=cores / total, how=how)
 
     def videos(self, count: int = 32) -> list[np.ndarray]:
         """The first frames of some videos as MP4 files, for the decoder's limit."""

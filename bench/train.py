@@ -85,7 +85,7 @@ _NOTES = (
     "windows that the loop logged, p20/p50/p80 are over single steps, from one batch in hand to the next.",
     "data_wait_percent: 100 x (1 - real / ideal clips/s). loop_wait_percent: the share of the time that the training "
     "loop itself says it waited for the loader (`data_wait` in metrics.jsonl); on a GPU the loop runs ahead of the "
-    "device and may wait without holding it up.",
+    "device and may wait without holding it up; on a CPU decoding takes cores from the step, which is no waiting.",
 )
 
 

@@ -48,6 +48,15 @@ def test_stages_that_only_together_are_too_slow_are_blamed_together():
     assert verdict(pipeline(decode=650.0, together=590.0)).startswith("decode-bound: 612 clips/s needed, 590 delivered")
 
 
+def test_the_cores_of_a_cpu_are_named_when_the_step_and_the_loader_share_them():
+    share = "2 core(s) over the CPU time of a clip: the loader 3 ms, the step 1.2 ms"
+    cores = Stage(name="cores", delivered=476.0, how=share)
+    said = verdict([*pipeline(), cores])
+    assert said.startswith(f"cores-bound: 612 clips/s needed, 476 delivered ({share}); ")
+    assert verdict([*pipeline(), replace(cores, delivered=590.0)]).startswith("step-bound")  # hardly any sharing
+    assert verdict([*pipeline(), cores], needed=300).startswith("nothing holds it up")
+
+
 def test_a_step_that_is_slower_than_all_before_it_is_the_bottleneck():
     said = verdict(pipeline(0.3))
     assert said.startswith("step-bound: the step takes 612 clips/s, 30 % of the 2,040 that")
@@ -101,10 +110,11 @@ def test_the_benchmark_measures_every_stage(tmp_path, monkeypatch):
     path = roofline.run(roofline.RooflineBench(out=tmp_path, workload=small, seconds=0.02))
     rows = json.loads(path.read_text())["rows"]
     found = {row["stage"]: row for row in rows if "stage" in row}
-    assert list(found) == ["read", "disk", "decode", "copy", "clip_prep", "together", "step"]
+    assert list(found) == ["read", "disk", "decode", "copy", "clip_prep", "together", "step", "cores"]
     assert "no CUDA device" in found["copy"]["skipped"] and "skipped" not in found["decode"]
     # motions have one GOP of 8 frames; a clip of 4 frames, stride 1, is decoded up to its last frame
     assert 4 <= found["decode"]["per_clip"] <= 8
+    assert 0 < found["cores"]["delivered_clips_per_s"] and "the loader" in found["cores"]["how"]
     for name in ("read", "decode", "clip_prep", "step"):
         row = found[name]
         assert row["delivered_clips_per_s"] > 0 and "/s / " in row["arithmetic"]
