@@ -5,6 +5,7 @@ that the arithmetic on the page can be repeated from the page.
 """
 
 import re
+import textwrap
 from pathlib import Path
 
 import jinja2
@@ -81,9 +82,27 @@ def page(results: list[Result]) -> str:
         keep_trailing_newline=True,
     )
     files = {name: _file(results, name) for name in ("convert-cpu.json", "growth-cpu.json", "loader-cpu.json")}
-    return environment.get_template("SCALING.md.j2").render(
-        let=numbers.let, work=numbers.work, get=numbers.get, shares=shares, files=files.values()
+    template = environment.get_template("SCALING.md.j2")
+    return wrapped(
+        template.render(let=numbers.let, work=numbers.work, get=numbers.get, shares=shares, files=files.values())
     )
+
+
+def wrapped(text: str) -> str:
+    """Markdown with its paragraphs and numbered items broken at 120 columns; tables and headings stay as they are."""
+    out = []
+    for block in text.strip().split("\n\n"):
+        items = [block] if block[0] in "|#" else re.split(r"\n(?=\d+\. )", block)
+        for item in items:
+            indent = "   " if re.match(r"\d+\. ", item) else ""
+            words = " ".join(item.split())
+            lines = item if block[0] in "|#" else textwrap.fill(words, 120, subsequent_indent=indent, **_UNBROKEN)
+            out.append(lines)
+        out[-1] += "\n"
+    return "\n".join(out)
+
+
+_UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def _inputs(numbers: Numbers, results: list[Result]) -> None:
