@@ -84,8 +84,9 @@ def run(config: RooflineBench | None = None) -> Path:
 
 
 _NOTES = (
-    "delivered: the stage alone, fed from memory. limit: the ceiling over what a clip asks for, which no software can "
-    "pass. needed: clips/s that the step alone can take, or --needed.",
+    "delivered: the stage alone, fed from memory. limit: the ceiling over what a clip asks for. Decoding may pass it a "
+    "little: frames that are decoded on the way to others are not converted. needed: clips/s that the step alone can "
+    "take, or --needed.",
     "together: all stages before the step at once, as the loader runs them, with nobody training.",
 )
 
@@ -117,6 +118,8 @@ def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[St
                 "products": ceilings.matrix_products(device, recipe.step.precision, seconds),
                 "decoder": ceilings.decoding(stages.videos(), device, stages.decode_threads, seconds),
             }
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # the decoder has memory of its own
             found = [
                 stages.read(limits["cache"]),
                 stages.disk(limits["disk"]),
