@@ -24,6 +24,7 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from ..trainer.methods import Albar, Baseline
 from ..trainer.models.closed_conv import close_convolutions
+from ..trainer.models.position_bias import look_up_position_biases
 from ..trainer.models.registry import build_model
 from ..trainer.step import LossModule, compile_loss, static_leaf
 from ..trainer.watching.flops import peak_flops, step_flops
@@ -276,6 +277,8 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], None], nn.Mod
     model = network(variant.model).to(device, dtype).train()
     layout = torch.channels_last_3d if variant.channels_last else torch.contiguous_format
     model = model.to(memory_format=layout)
+    if variant.kind != "reference":  # which keeps the published network as it is
+        look_up_position_biases(model)
     if variant.closed_conv:
         close_convolutions(model)
     motion = torch.randn(variant.batch, 3, frames, size, size, device=device, dtype=dtype).contiguous(

@@ -27,6 +27,7 @@ from .cpu_threads import leave_a_core_for_decoding
 from .dataset_facts import DatasetFacts
 from .distributed import Ranks, process_group, wrap
 from .models.closed_conv import close_convolutions
+from .models.position_bias import look_up_position_biases
 from .models.registry import build_model, head_name
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
@@ -132,6 +133,7 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
         config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
     )
     refuse_unsupported(model, config.method, config.model.name)
+    look_up_position_biases(model)
     if config.step.closed_conv:
         close_convolutions(model)
     tables, head = config.method.tables(config.data), head_name(config.model.name)
