@@ -3,9 +3,9 @@
 #
 #     OUT=results bash bench/gpu_suite.sh
 #
-# GPU tests, kernels, loader, step, and the demonstration trained on the GPU. Each part has a time limit and may fail
-# without stopping the next. Results go to $OUT (by default bench/results): one JSON per benchmark and gpu_suite.log; a
-# short table comes last. Needs Python >= 3.11 with torch, triton, rich, tyro and pytest; without DALI or without NVIDIA's
+# GPU tests, kernels, loader, step, training end to end, the demonstration trained on the GPU, and with the time that is
+# left the roofline. Each part has a time limit and may fail without stopping the next. Results go to $OUT (by default
+# bench/results): one JSON per benchmark and gpu_suite.log; a short table comes last. Needs Python >= 3.11 with torch, triton, rich, tyro and pytest; without DALI or without NVIDIA's
 # video-decode library the parts that decode say so. The checkout is used in place, nothing is installed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -44,13 +44,16 @@ part() { # part NAME SECONDS COMMAND...: run one part within its time, remember 
     "$PYTHON" -c 'import nvidia.dali as d; print("dali", d.__version__)' 2>&1 | tail -n 1
 } 2>&1 | tee "$OUT/gpu_suite.log"
 
-part gpu_tests 90 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -m gpu -p no:cacheprovider tests'
-part kernel_tests 60 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -m "not gpu" -p no:cacheprovider tests/kernels'
-part kernels 90 'unstill bench kernels'
-part loader 90 'unstill bench loader'
-part step 110 'unstill bench step'
 work=$(mktemp -d)
-part demo 100 "unstill demo --device cuda --out '$work/demo' && cp '$work/demo/results.json' \"\$OUT/demo-gpu.json\""
+part gpu_tests 75 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -m gpu -p no:cacheprovider tests'
+part kernel_tests 40 'UNSTILL_REQUIRE_GPU=1 "$PYTHON" -P -m pytest -q -m "not gpu" -p no:cacheprovider tests/kernels'
+part kernels 75 'unstill bench kernels'
+part loader 75 'unstill bench loader'
+part step 100 'unstill bench step'
+part train 75 "unstill bench train --no-baseline --videos '$work/videos'"
+part demo 75 "unstill demo --device cuda --out '$work/demo' && cp '$work/demo/results.json' \"\$OUT/demo-gpu.results\""
+left=$((530 - SECONDS)) # what the parts before have not used
+((left < 20)) || part roofline "$left" "unstill bench roofline --videos '$work/videos'"
 rm -rf "$work"
 
 printf '\n%s\n' "results in $OUT:"
