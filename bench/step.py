@@ -93,11 +93,13 @@ def run(config: StepBench) -> Path:
         rows.append(gradient_difference())
     rows += held_against_bars(rows, gpu)
     path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
-    record.show("one training step", [row for row in rows if "variant" in row])
+    shown = [{name: row[name] for name in _SHOWN if name in row} for row in rows if "variant" in row]
+    record.show("one training step", shown)
     record.show("held against the bars", [row for row in rows if "bar" in row])
     return path
 
 
+_SHOWN = "model variant batch p20 p50 p80 clips_per_s peak_mib resident_mib first_step_s graph_breaks mfu error".split()
 _NOTES = (
     "A step is forward, backward and AdamW on clips that are prepared already. p20/p50/p80 in ms: wall clock on a GPU, "
     "process CPU time on a CPU (one thread), where other work would distort the wall clock. peak_mib: the "
