@@ -23,6 +23,7 @@ BENCHES = {
         "The Triton kernels beside torch and the memory's limit.",
     ),
     "step": ("step", "StepBench", "The compiled ALBAR step beside eager, the official arithmetic and cross entropy."),
+    "recipes": ("recipe_cost", "RecipeBench", "Time and memory of a step of each published recipe."),
     "train": (
         "train",
         "TrainBench",
