@@ -309,8 +309,8 @@ def test_no_more_activations_are_kept():
     hold("bytes kept for the backward / cross entropy", albar / cross_entropy)
 
 
-def test_the_compiled_step_is_one_graph_that_keeps_what_it_kept(monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "trace_autograd_ops", True)
+@torch._dynamo.config.patch(trace_autograd_ops=True)
+def test_the_compiled_step_is_one_graph_that_keeps_what_it_kept():
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     kept = []
