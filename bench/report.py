@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from ..pipeline.atomic_files import make_folder, write_atomic
+from ..pipeline.pages import template
 from .record import RESULTS
 from .report_figures import finite, number, on_several_devices
 from .report_known import figures, headlines
@@ -82,15 +81,8 @@ def _sections(results: Sequence[Result]) -> list[dict]:
 
 
 def _render(results: Sequence[Result], sections: list[dict]) -> str:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     found = [promise for section in sections for table in section["tables"] for promise in promises(table["result"])]
-    return environment.get_template("report.html.j2").render(
+    return template(Path(__file__).with_name("report.html.j2")).render(
         verdict=verdict(results, found),
         tiles=headlines(results),
         promises=sorted(found, key=lambda promise: promise.held),

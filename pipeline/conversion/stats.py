@@ -7,10 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import jinja2
 import numpy as np
 
 from ..atomic_files import write_atomic
+from ..pages import template
 from ..shards.index import SampleIndex
 from ..shards.quarantine import Failure, printable
 from .output import LocalOutput
@@ -114,6 +114,4 @@ def _histogram(values: np.ndarray, unit: str) -> dict:
     }
 
 
-_TEMPLATE = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-).get_template("stats.html.j2")
+_TEMPLATE = template(Path(__file__).with_name("stats.html.j2"))

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from ...pipeline.atomic_files import write_atomic
+from ...pipeline.pages import template
 from ..evaluation.protocols import Share
 from ..evaluation.scorecard import MEASURES
 from .clip_strips import data_uri, outline, overlay, strip
@@ -106,13 +106,6 @@ def write(data: ReportData, path: Path) -> None:
 
 def render(data: ReportData) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     models = list(data.results)
     pictures: list[str] = []  # data URIs; the page's style sheet names each once, however often it is shown
 
@@ -132,7 +125,7 @@ def render(data: ReportData) -> str:
         }
         for look in data.looks
     ]
-    return environment.get_template("report.html.j2").render(
+    return template(Path(__file__).with_name("report.html.j2")).render(
         data=data,
         models=models,
         rows=_rows(data, models),

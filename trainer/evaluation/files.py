@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 
 from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.errors import InputError
+from ...pipeline.pages import template
 from .predictions import Predictions
 from .protocols import Share
 from .scorecard import MEASURES, Measure, Scorecard
@@ -162,15 +162,8 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
 
 def html(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spread]], facts: Mapping[str, str]) -> str:
     """One self-contained page: the table, the spread over seeds, and every measure per class."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     measures = list(dict.fromkeys(m for card in cards.values() for m in card.shares))
-    return environment.get_template("evaluation.html.j2").render(
+    return template(Path(__file__).with_name("evaluation.html.j2")).render(
         cards=cards,
         spreads=spreads,
         facts=facts,

@@ -11,6 +11,7 @@ arXiv 2211.12883). All random numbers come from ``rng``, which the run seeds by 
 the same ones.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,7 +39,7 @@ class Context:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchAugmentation:
+class BatchAugmentation(ABC):
     """What all batch augmentations share."""
 
     prob: float = 0.5
@@ -56,6 +57,6 @@ class BatchAugmentation:
         if self.static_from not in ("original", "augmented"):
             raise InputError(f"augmentation.static_from is {self.static_from!r}; expected one of original, augmented")
 
+    @abstractmethod
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """The augmented batch; nothing of ``batch`` is written to."""
-        raise NotImplementedError
