@@ -6,9 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unstill.trainer.methods import Albar
 from unstill.trainer.models.closed_conv import ClosedConv3d, close_convolutions, conv, dgrad, wgrad
-from unstill.trainer.step import LossModule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -20,22 +18,14 @@ def network():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_penalty_gradients_are_those_of_plain_convolutions(compiled):
+def test_penalty_gradients_are_those_of_plain_convolutions(compiled, penalty_gradients):
     plain = network().double()
     closed = copy.deepcopy(plain)
     assert close_convolutions(closed) == 2 and isinstance(closed[2], ClosedConv3d)
     motion = torch.randn(2, 3, 5, 9, 8, dtype=torch.float64)
-    grads = []
-    for net, compile_it in ((plain, False), (closed, compiled)):
-        loss = LossModule(net, Albar(gp_norm="per_sample"))
-        if compile_it:
-            torch._dynamo.reset()
-            torch._dynamo.config.trace_autograd_ops = True
-            loss.compile(fullgraph=True, dynamic=False, backend="aot_eager")
-        static = motion[:, :, 1:2].expand_as(motion).contiguous().requires_grad_(True)
-        loss(motion, static, torch.tensor([0, 2]), True)[0].backward()
-        grads.append([p.grad for p in net.parameters()])
-    for a, b in zip(*grads, strict=True):
+    expected = penalty_gradients(plain, motion, torch.tensor([0, 2]), False)
+    found = penalty_gradients(closed, motion, torch.tensor([0, 2]), compiled)
+    for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-14)
 
 

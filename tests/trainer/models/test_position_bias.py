@@ -6,15 +6,13 @@ import pytest
 import torch
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from unstill.trainer.methods import Albar
 from unstill.trainer.models.position_bias import add_up, look_up, look_up_position_biases
-from unstill.trainer.step import LossModule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_logits_and_penalty_gradients_are_those_of_torchvision(compiled):
+def test_logits_and_penalty_gradients_are_those_of_torchvision(compiled, penalty_gradients):
     torch.manual_seed(0)
     plain = SwinTransformer3d([2, 4, 4], 8, [2], [2], [8, 7, 7], stochastic_depth_prob=0.0, num_classes=3).double()
     ours = copy.deepcopy(plain)
@@ -22,17 +20,9 @@ def test_logits_and_penalty_gradients_are_those_of_torchvision(compiled):
     assert list(ours.state_dict()) == list(plain.state_dict())
     motion = torch.randn(1, 3, 4, 40, 20, dtype=torch.float64)  # windows of fewer frames than the table has
     assert torch.equal(ours(motion), plain(motion))
-    grads = []
-    for net, compile_it in ((plain, False), (ours, compiled)):
-        loss = LossModule(net, Albar(gp_norm="per_sample"))
-        if compile_it:
-            torch._dynamo.reset()
-            torch._dynamo.config.trace_autograd_ops = True
-            loss.compile(fullgraph=True, dynamic=False, backend="aot_eager")
-        static = motion[:, :, 1:2].expand_as(motion).contiguous().requires_grad_(True)
-        loss(motion, static, torch.tensor([2]), True)[0].backward()
-        grads.append([p.grad for p in net.parameters()])
-    for a, b in zip(*grads, strict=True):
+    expected = penalty_gradients(plain, motion, torch.tensor([2]), False)
+    found = penalty_gradients(ours, motion, torch.tensor([2]), compiled)
+    for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(b, a, rtol=1e-10, atol=1e-14)
 
 
