@@ -3,6 +3,9 @@
 Writes ``bench/results/bias.json``: a row for each method with mean and sample standard deviation over the seeds, and a
 row for each run. Each (method, seed) is trained once: a repeated command goes on where the last one stopped.
 ``anti`` and ``swap``, columns that only exact masks allow and that no paper reports, say who learned motion.
+
+With ``--probs`` the batch augmentations are trained with each of these shares of augmented samples instead, on other
+seeds than the table's. ``bias_probs.json`` holds the outcome; the recipes take the share it favours (``best_probs``).
 """
 
 import json
@@ -26,7 +29,7 @@ from ..trainer.config import TrainConfig, to_dict
 from ..trainer.demo.demo import DemoConfig, demo_sets
 from ..trainer.evaluation.evaluate import EvaluateOptions, evaluate, load_subject
 from ..trainer.loop import train
-from ..trainer.methods import StillMix
+from ..trainer.methods import Albar, StillMix
 from ..trainer.methods.still_bank import StillBankConfig, build_still_bank
 from .record import record, show
 
@@ -76,6 +79,8 @@ class BiasBench:
     """Number of training videos."""
     test: int = 512
     """Number of videos in each test set."""
+    probs: tuple[float, ...] = ()
+    """Train each batch augmentation with each of these shares of augmented samples, and no other method."""
     epochs: float | None = None
     """Passes over the training videos; by default the recipes' own."""
     device: Literal["cpu", "cuda"] = "cpu"
@@ -85,28 +90,64 @@ class BiasBench:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
             raise InputError(f"methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
+        if any(not 0 < prob <= 1 for prob in self.probs):
+            raise InputError(f"probs: {self.probs}; expected shares above 0 and up to 1")
+
+    def recipes(self) -> list[tuple[dict[str, str | float], TrainConfig]]:
+        """What is trained on each seed: what its rows say of it, and its recipe."""
+        found = [({"method": name}, METHODS[name]()) for name in self.methods]
+        if not self.probs:
+            return found
+        return [
+            (row | {"prob": prob}, replace(recipe, augmentation=replace(recipe.augmentation, prob=prob)))
+            for row, recipe in found
+            if recipe.augmentation is not None and not isinstance(recipe.method, Albar)
+            for prob in self.probs
+        ]
 
 
 def run(config: BiasBench | None = None) -> Path:
     """Train and test what is not done yet, print the table, write the result file and return its path."""
     config = config or BiasBench()
-    found = []
-    with Progress("methods", len(config.seeds) * len(config.methods), "runs") as progress:
+    found, variants = [], config.recipes()
+    with Progress("methods", len(config.seeds) * len(variants), "runs") as progress:
         for seed in config.seeds:
             make_data(config, seed)
-            for method in config.methods:
-                found.append({"method": method, "seed": seed, **run_one(config, method, seed)})
-                progress.advance(note=method)
+            for row, recipe in variants:
+                found.append({**row, "seed": seed, **run_one(config, label(row), recipe, seed)})
+                progress.advance(note=label(row))
     rows = summary(found)
     show("Bias of every method, percent, mean over seeds", [mean_only(row) for row in rows])
     print(markdown(rows))
     notes = [
         "mean and sample standard deviation over seeds of videos, weights and order; n seeds in the column n",
-        "no constant of a rival method was tuned on this dataset; ALBAR's weights were (see trainer/recipes.py)",
         "scenes (sdn, two_streams) and boxes of the actor (actor_cutmix, sdn) are the true ones; StillMix's stills are "
         "chosen by a network that was trained on single frames of the same videos",
     ]
-    return record("bias", rows + found, out=config.out, notes=notes, file_name="bias.json")
+    if config.probs:
+        best = ", ".join(f"{method} {prob:g}" for method, prob in best_probs(rows).items())
+        notes.append(f"share of augmented samples with the highest contrasted accuracy: {best}")
+    else:
+        notes.append(
+            "tuned on other seeds: ALBAR's weights (trainer/recipes.py) and the share of augmented samples of each "
+            "batch augmentation (bias_probs.json); no other constant of a rival method"
+        )
+    name = "bias_probs" if config.probs else "bias"
+    return record(name, rows + found, out=config.out, notes=notes, file_name=f"{name}.json")
+
+
+def label(row: Mapping[str, str | float]) -> str:
+    """What a row's method is called in folders and tables: the method, with the share where that was varied."""
+    return f"{row['method']}_{row['prob']:g}" if "prob" in row else str(row["method"])
+
+
+def best_probs(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
+    """For each method the share of augmented samples with the highest mean contrasted accuracy, as ALBAR was tuned."""
+    best: dict[str, Mapping[str, float | str]] = {}
+    for row in rows:
+        if row["method"] not in best or row["contrasted"] > best[row["method"]]["contrasted"]:
+            best[row["method"]] = row
+    return {method: row["prob"] for method, row in best.items()}
 
 
 def make_data(config: BiasBench, seed: int) -> Path:
@@ -151,11 +192,11 @@ def folder_of(config: BiasBench, seed: int) -> Path:
     return config.runs / f"seed{seed}"
 
 
-def run_one(config: BiasBench, method: str, seed: int) -> dict[str, float]:
-    """Measures of one method on one seed's data, in percent, and the seconds it trained."""
-    folder, settings = folder_of(config, seed), train_config(config, METHODS[method](), method, seed)
+def run_one(config: BiasBench, name: str, recipe: TrainConfig, seed: int) -> dict[str, float]:
+    """Measures of one recipe on one seed's data, in percent, and the seconds it trained."""
+    folder, settings = folder_of(config, seed), train_config(config, recipe, name, seed)
     plain = {k: v for k, v in to_dict(settings).items() if k not in ("data", "out", "loader", "log", "checkpoint")}
-    done = folder / "bias" / f"{method}.json"
+    done = folder / "bias" / f"{name}.json"
     if done.exists():
         saved = json.loads(done.read_text())
         if saved["settings"] == plain:
@@ -165,7 +206,7 @@ def run_one(config: BiasBench, method: str, seed: int) -> dict[str, float]:
     seconds = time.monotonic() - began
     demo = DemoConfig(out=folder, seed=seed, device=config.device)
     options = EvaluateOptions(device=config.device, seed=seed)
-    result = evaluate([load_subject(settings.out, method)], demo_sets(demo), options)[method]
+    result = evaluate([load_subject(settings.out, name)], demo_sets(demo), options)[name]
     measures = {name: round(share.value, 3) for name, share in result.card.shares.items()}
     measures["train_seconds"] = round(seconds, 1)
     write_atomic(done, json.dumps({"settings": plain, "measures": measures}, indent=1).encode())
@@ -193,12 +234,14 @@ def train_config(config: BiasBench, recipe: TrainConfig, name: str, seed: int) -
 
 
 def summary(found: Sequence[Mapping[str, float | str]]) -> list[dict[str, float | str]]:
-    """One row a method, in order of appearance: n, and mean and sample standard deviation of every measure."""
-    rows = []
-    for method in dict.fromkeys(run["method"] for run in found):
-        runs = [run for run in found if run["method"] == method]
-        row: dict[str, float | str] = {"method": method, "n": len(runs)}
-        for column in (*COLUMNS, *(name for name in runs[0] if name not in (*COLUMNS, "method", "seed"))):
+    """One row a recipe, in order of appearance: n, and mean and sample standard deviation of every measure."""
+    rows, same = [], {}
+    for run in found:
+        same.setdefault(label(run), []).append(run)
+    for runs in same.values():
+        row: dict[str, float | str] = {name: runs[0][name] for name in ("method", "prob") if name in runs[0]}
+        row["n"] = len(runs)
+        for column in (*COLUMNS, *(name for name in runs[0] if name not in (*COLUMNS, "method", "prob", "seed"))):
             values = np.array([run[column] for run in runs], np.float64)
             row[column] = round(float(values.mean()), 2)
             if len(runs) > 1:
@@ -209,7 +252,7 @@ def summary(found: Sequence[Mapping[str, float | str]]) -> list[dict[str, float 
 
 def mean_only(row: Mapping[str, float | str]) -> dict[str, float | str]:
     """The columns that fit a terminal."""
-    return {name: row[name] for name in ("method", "n", *COLUMNS)}
+    return {name: row[name] for name in ("method", "prob", "n", *COLUMNS) if name in row}
 
 
 def markdown(rows: Sequence[Mapping[str, float | str]]) -> str:
@@ -222,7 +265,7 @@ def markdown(rows: Sequence[Mapping[str, float | str]]) -> str:
         for column in COLUMNS:
             text = f"{row[column]:.1f}" + (f" ± {row[f'{column}_sd']:.1f}" if f"{column}_sd" in row else "")
             cells.append(f"**{text}**" if row[column] == best[column] else text)
-        lines.append(f"| {row['method']} | {' | '.join(cells)} |")
+        lines.append(f"| {label(row)} | {' | '.join(cells)} |")
     lines += ["", f"| HMDB51, published | {' | '.join(titles[:5])} |", "|---" * 6 + "|"]
     for method, values in PUBLISHED_HMDB51.items():
         lines.append(f"| {method} | {' | '.join(f'{value:.1f}' for value in values)} |")
