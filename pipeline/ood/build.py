@@ -57,7 +57,7 @@ class OodConfig(SourceConfig):
     """scuba: another background. conflfg: also a still actor of another class, cut out of another video."""
     mask_from: MaskFrom = "segmentation"
     """segmentation: PNG strips, folders of PNGs or COCO run lengths named like the videos; jhmdb: puppet_mask.mat;
-    boxes: .csv, .json or folders of .txt."""
+    boxes: .csv, .json, the .pkl of UCF101-24, or folders of .txt."""
     backgrounds: Path | None = None
     """Folder of pictures to put behind (Places365, VQGAN-CLIP); none: sinusoidal stripes."""
     per_video: int = 5

@@ -5,12 +5,12 @@
                   MASKS/<class>/<video>.json   COCO run lengths: a list with one entry a frame, null where nobody is
     jhmdb         MASKS/<class>/<video>/puppet_mask.mat   part_mask (H,W,T), for HMDB51
     boxes         MASKS, one .csv with the columns video,frame,left,top,right,bottom, or one .json
-                  {video: {frame: [[left, top, right, bottom], ...]}}, or a folder
+                  {video: {frame: [[left, top, right, bottom], ...]}}, or one .pkl as UCF101-24 comes with
+                  (`box_pickles.py`), or a folder
                   MASKS/<class>/<video>/*.txt, a file a frame named by its number from 1: "class left top right bottom"
 
-Frames in .csv and .json count from 0; pixels are those of the source video; ``video`` is its path without suffix. (The
-pickle that UCF101-24 comes with is not read: unpickling a download runs whatever is in it.) A pixel of 128 or more is
-foreground, or one of a given value where pictures hold class numbers.
+Frames in .csv and .json count from 0; pixels are those of the source video; ``video`` is its path without suffix. A
+pixel of 128 or more is foreground, or one of a given value where pictures hold class numbers.
 """
 
 import csv
@@ -24,12 +24,12 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
+from .box_pickles import Boxes, pickled_boxes
 from .coco_rle import decode_rle
 from .matlab import read_mat
 
 MaskFrom = Literal["segmentation", "jhmdb", "boxes"]
 MaskReader = Callable[[str, tuple[int, int, int]], np.ndarray | None]
-Boxes = dict[int, list[tuple[float, float, float, float]]]
 
 
 def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False, value: int | None = None) -> MaskReader:
@@ -128,12 +128,14 @@ def read_boxes(path: Path) -> Callable[[str], Boxes | None]:
     """
     if path.is_dir():
         return lambda video: _text_boxes(path / video)
+    readers = {".json": _json_boxes, ".pkl": pickled_boxes}
     try:
-        table = _json_boxes(path) if path.suffix == ".json" else _csv_boxes(path)
+        table = readers.get(path.suffix, _csv_boxes)(path)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: not readable as boxes ({type(error).__name__}: {error}); expected a .csv with the columns video, "
-            "frame, left, top, right, bottom, or .json {video: {frame: [[left, top, right, bottom]]}}"
+            "frame, left, top, right, bottom, a .json {video: {frame: [[left, top, right, bottom]]}}, or a .pkl of "
+            "UCF101-24"
         ) from None
     return table.get
 

@@ -1,6 +1,7 @@
 """Mask files of every kind, made here."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.ood.coco_rle import decode_rle
-from unstill.pipeline.ood.masks import either, open_masks
+from unstill.pipeline.ood.masks import either, open_masks, read_boxes
 from unstill.pipeline.ood.matlab import read_mat
 
 T, H, W = 3, 6, 8
@@ -118,6 +119,56 @@ def test_boxes(tmp_path):
         open_masks(tmp_path / "none", "boxes")
     with pytest.raises(InputError, match="mask_from is 'pickle'"):
         open_masks(tmp_path, "pickle")
+
+
+def test_pickles_of_ucf101_24(tmp_path):
+    """Both layouts as Python 2 and old versions of NumPy wrote them; one-byte boxes whose right side exceeds 255."""
+    tube = {"label": 0, "sf": 2, "ef": 4, "boxes": np.array([[201, 11, 100, 20], [1, 1, 255, 8]], np.uint8)}
+    second = tube | {"sf": np.uint8(3), "boxes": np.array([[5, 6, 7, 8]], np.uint16)}
+    corrected = {np.str_("A/v_a"): {"annotations": [tube, second], "numf": np.uint8(9), "label": 0}}
+    act = {
+        "gttubes": {"A/v_a": {0: [np.array([[3, 200, 10, 300, 30], [4, 0, 0, 255, 8]], np.float32)]}},
+        "labels": ["A"],
+    }
+    expected = {2: [(200, 10, 300, 30)], 3: [(0, 0, 255, 8), (4, 5, 11, 13)]}
+    for name, content in (("plain", corrected), ("named", {"db": corrected, "classes": ["A"]}), ("act", act)):
+        for protocol in (2, 3):
+            written = pickle.dumps(content, protocol).replace(b"numpy._core", b"numpy.core")
+            (tmp_path / f"{name}.pkl").write_bytes(written)
+            read = read_boxes(tmp_path / f"{name}.pkl")
+            found = read("A/v_a")
+            assert found == (expected if name != "act" else {2: expected[2], 3: expected[3][:1]}), name
+            assert read("A/v_b") is None
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def test_a_pickle_can_run_nothing_and_broken_ones_are_named(tmp_path):
+    file = tmp_path / "a.pkl"
+    short = {"A/v_a": {"annotations": [{"sf": 0, "ef": 3, "boxes": np.ones((2, 4), np.uint8)}]}}
+    bad = {
+        "io.open": {"gttubes": Bomb(tmp_path / "marker")},
+        "2 boxes for 3 frames": short,
+        "TypeError|AttributeError": [1, 2],
+        "KeyError: 'annotations'": {"A/v_a": {"boxes": []}},
+    }
+    for reason, content in bad.items():
+        file.write_bytes(pickle.dumps(content, 2))
+        with pytest.raises(InputError, match=rf"a\.pkl: not readable as boxes .*({reason})"):
+            read_boxes(file)
+    for broken in (b"", pickle.dumps(short, 2)[:-30], b"no pickle"):
+        file.write_bytes(broken)
+        with pytest.raises(InputError, match=r"a\.pkl: not readable as boxes"):
+            read_boxes(file)
+    assert not (tmp_path / "marker").exists()
 
 
 def test_class_numbers_and_a_second_kind_of_masks(tmp_path):
