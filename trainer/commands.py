@@ -167,7 +167,8 @@ class EvaluateCommand:
     """Run folders or checkpoints; each model is called as its folder is."""
     logits: Path | None = None
     """Instead of models: a folder with saved logits of any framework, files MODEL.SET.npz or .csv, where SET is iid,
-    scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key."""
+    scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key; views and the like are printed
+    from facts.json there."""
     sets: Annotated[TestSets, tyro.conf.arg(name="")] = field(default_factory=TestSets)
     """What to test on."""
     run: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
@@ -179,14 +180,14 @@ class EvaluateCommand:
 def evaluate(command: EvaluateCommand) -> int:
     """``unstill evaluate``."""
     from .evaluation.evaluate import evaluate, load_subject
-    from .evaluation.files import read_logits, write_evaluation
+    from .evaluation.files import read_facts, read_logits, write_evaluation
 
     if (command.logits is None) == (not command.runs):
         raise InputError("give either run folders, or --logits with a folder of saved predictions")
     if command.logits is not None:
         predictions = read_logits(command.logits)
         cards = {name: _score(command.sets, found) for name, found in predictions.items()}
-        facts = {"logits": str(command.logits)}
+        facts = read_facts(command.logits) | {"logits": str(command.logits)}
     else:
         subjects = [load_subject(run) for run in command.runs]
         results = evaluate(subjects, command.sets, command.run)

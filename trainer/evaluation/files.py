@@ -4,9 +4,10 @@
     OUT/evaluation.csv       one row a model and measure, then one for each class of it
     OUT/evaluation.tex       a booktabs table, one row a model
     OUT/evaluation.html      the same for a browser, one self-contained page
-    OUT/predictions/<model>.<set>.npz
+    OUT/predictions/<model>.<set>.npz, and facts.json: views, short-video rule and seed
 
-``read_logits`` reads such a folder back, or one that another framework wrote: files ``<model>.<set>.npz`` or ``.csv``.
+``read_logits`` reads such a folder back, or one that another framework wrote: files ``<model>.<set>.npz`` or ``.csv``,
+and a facts.json, an object of texts, that says how the logits were made.
 """
 
 import csv
@@ -26,6 +27,7 @@ from .predictions import Predictions
 from .protocols import Share
 from .scorecard import MEASURES, Measure, Scorecard
 
+FACTS = "facts.json"
 _SEED = re.compile(r"(?P<run>.+?)[_-]?seed[_-]?(?P<seed>\d+)$")
 
 
@@ -62,6 +64,22 @@ def read_logits(folder: Path) -> dict[str, dict[str, Predictions]]:
     if not found:
         raise InputError(f"{folder}: no .npz or .csv files; expected predictions named MODEL.SET.npz")
     return found
+
+
+def read_facts(folder: Path) -> dict[str, str]:
+    """How the logits of a folder were made, from its facts.json; says that nothing is known where there is none.
+
+    Raises:
+        InputError: facts.json is not an object of texts.
+    """
+    path = folder / FACTS
+    if not path.exists():
+        return {"views": f'not stated; {path} may say, such as {{"views": "4 x 3", "short videos": "loop"}}'}
+    try:
+        found = json.loads(path.read_text())
+        return {str(name): str(value) for name, value in found.items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f'{path}: not an object of texts ({error}); expected such as {{"views": "4 x 3"}}') from None
 
 
 def across_seeds(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, Spread]]:
@@ -116,6 +134,7 @@ def write_evaluation(
     }
     for name, text in texts.items():
         write_atomic(out / name, text.encode())
+    write_atomic(out / "predictions" / FACTS, json.dumps(dict(facts), indent=1).encode())
     for model, sets in predictions.items():
         for name, found in sets.items():
             found.save(out / "predictions" / f"{model}.{name}.npz")

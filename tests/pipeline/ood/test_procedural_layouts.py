@@ -98,3 +98,4 @@ def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
     saved = tmp_path / "again"
     command("evaluate", "--logits", out / "predictions", "--conflfg-truth", tmp_path / "hc/truth.csv", "--out", saved)
     assert percent(saved) == percent(out)
+    assert "1 x 1, centre" in (saved / "evaluation.tex").read_text()  # the views that the logits were made with

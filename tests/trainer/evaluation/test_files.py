@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.evaluation.files import across_seeds, read_logits, write_evaluation
+from unstill.trainer.evaluation.files import across_seeds, read_facts, read_logits, write_evaluation
 from unstill.trainer.evaluation.predictions import Predictions
 from unstill.trainer.evaluation.scorecard import scorecard
 
@@ -67,6 +67,7 @@ def test_every_format_holds_the_same_numbers(models, tmp_path):
 
     again = read_logits(tmp_path / "out/predictions")
     assert set(again) == set(models)
+    assert read_facts(tmp_path / "out/predictions") == {"views": "1 x 1", "seed": "0"}
     for model, sets in models.items():
         assert scorecard(again[model]).values() == cards[model].values()
         assert again[model]["scuba.a"].classes == CLASSES and set(again[model]) == set(sets)
@@ -83,6 +84,10 @@ def test_logits_that_cannot_be_used_are_named(tmp_path):
     read_logits(tmp_path)["mine"]["iid"].save(tmp_path / "mine.iid.npz")
     with pytest.raises(InputError, match=r"mine\.iid is there as \.npz and as \.csv"):
         read_logits(tmp_path)
+    assert read_facts(tmp_path)["views"].startswith("not stated")
+    (tmp_path / "facts.json").write_text("[1]")
+    with pytest.raises(InputError, match=r"facts\.json: not an object of texts"):
+        read_facts(tmp_path)
 
 
 def test_seeds_must_have_been_evaluated_alike(models):
