@@ -1,6 +1,7 @@
 """The procedural dataset in the layouts of the real downloads, through the commands that their users type."""
 
 import csv
+import pickle
 
 import av
 import numpy as np
@@ -46,9 +47,9 @@ def percent(folder):
 
 def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
     hmdb, splits, puppets = tmp_path / "hmdb51_org", tmp_path / "splits", tmp_path / "puppet_mask"
-    ucf, lists, png, boxes = (tmp_path / name for name in ("UCF-101", "ucfTrainTestlist", "png", "labels"))
+    ucf, lists, png, boxes = (tmp_path / name for name in ("UCF-101", "ucfTrainTestlist", "png", "pyannot.pkl"))
     splits.mkdir(), lists.mkdir()
-    names = {"train": [], "iid": []}
+    names, annotated = {"train": [], "iid": []}, {}
     for label in CLASSES:
         rows = []
         for flag, split in ((1, "train"), (2, "iid")):
@@ -62,15 +63,18 @@ def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
             name = f"{label}/v_{label}_{split}_g01_c01"
             write_avi(ucf / f"{name}.avi", frames)
             names[split].append(f"{name}.avi")
-            (png / name).mkdir(parents=True), (boxes / name).mkdir(parents=True)
+            (png / name).mkdir(parents=True)
+            tube = []
             for t, mask in enumerate(masks):
                 Image.fromarray(mask.astype(np.uint8) * 255).save(png / name / f"{t:05}.png")
                 y, x = np.nonzero(mask)
-                box = f"1 {x.min()} {y.min()} {x.max() + 1} {y.max() + 1}\n"
-                (boxes / name / f"{t + 1:05}.txt").write_text(box)
+                tube.append((x.min() + 1, y.min() + 1, x.max() + 1 - x.min(), y.max() + 1 - y.min()))
+            tube = {"label": 0, "sf": 0, "ef": len(masks), "boxes": np.array(tube, np.uint8)}
+            annotated[name] = {"annotations": [tube], "numf": len(masks), "label": 0}
         (splits / f"{label}_test_split1.txt").write_text("\n".join(rows))
     (lists / "classInd.txt").write_text("\n".join(f"{n + 1} {label}" for n, label in enumerate(CLASSES)))
     (lists / "testlist01.txt").write_text("\n".join(names["iid"]))
+    boxes.write_bytes(pickle.dumps(annotated, 2))
 
     train, model = tmp_path / "data" / "train", tmp_path / "model"
     vp9 = ("--codec", "vp9", "--short-side", 32, "--workers", 1)
