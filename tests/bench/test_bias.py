@@ -23,25 +23,29 @@ def test_summary_and_markdown():
     assert first.startswith("| a | **92.0 ± 2.8** |") and "**3.0 ± 0.0**" in first
 
 
-def test_what_does_not_exist_is_refused():
+def test_unknown_methods_are_refused():
     with pytest.raises(InputError, match="'none' is not one of baseline"):
         BiasBench(methods=("none",))
-    with pytest.raises(InputError, match="expected shares above 0"):
-        BiasBench(probs=(0.5, 1.5))
 
 
-def test_each_share_of_augmented_samples_of_each_augmentation():
-    recipes = BiasBench(probs=(0.25, 1.0)).recipes()
-    assert [bias.label(row) for row, _ in recipes][:3] == ["mixup_0.25", "mixup_1", "videomix_0.25"]
-    assert [recipe.augmentation.prob for _, recipe in recipes] == [0.25, 1.0] * 6  # not ALBAR, nor what has none
+def test_each_value_of_each_rivals_constant():
+    recipes = BiasBench(tune=True).recipes()
+    assert [bias.label(row) for row, _ in recipes][:5] == [
+        *(f"mixup_{p}" for p in (0.25, 0.5, 0.75, 1)),
+        "videomix_0.25",
+    ]
+    assert {row["method"] for row, _ in recipes} == set(bias.METHODS) - {"baseline", "albar", "albar_stillmix"}
+    for row, recipe in recipes:
+        part, name = row["constant"].split(".")
+        assert getattr(getattr(recipe, part), name) == row["value"]
     base = {column: 50.0 for column in bias.COLUMNS}
     found = [
-        {"method": "a", "prob": prob, "seed": seed, **base, "contrasted": contrasted}
-        for prob, seed, contrasted in ((0.25, 8, 10), (0.25, 9, 20), (1.0, 8, 29), (1.0, 9, 0))
+        {"method": "a", "constant": "method.a", "value": value, "seed": seed, **base, "contrasted": contrasted}
+        for value, seed, contrasted in ((0.25, 8, 10), (0.25, 9, 20), (1.0, 8, 29), (1.0, 9, 0))
     ]
     rows = summary(found)
-    assert [(row["prob"], row["n"], row["contrasted"]) for row in rows] == [(0.25, 2, 15), (1.0, 2, 14.5)]
-    assert bias.best_probs(rows) == {"a": 0.25}
+    assert [(row["value"], row["n"], row["contrasted"]) for row in rows] == [(0.25, 2, 15), (1.0, 2, 14.5)]
+    assert bias.best_values(rows) == {"a": 0.25}
 
 
 def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
