@@ -24,6 +24,7 @@ from ..pipeline.motions.boxes import write_boxes
 from ..pipeline.motions.files import write_motions
 from ..pipeline.motions.world import TESTS, MotionsConfig
 from ..pipeline.progress import Progress
+from ..pipeline.shards.index import SampleIndex
 from ..trainer import recipes
 from ..trainer.config import TrainConfig, to_dict
 from ..trainer.demo.demo import DemoConfig, demo_sets
@@ -185,6 +186,9 @@ def make_data(config: BiasBench, seed: int) -> Path:
                 classes=None if split == "train" else folder / "shards" / "train" / "dataset.json",
             )
         )
+        expected = config.train if split == "train" else config.test
+        if (found := len(SampleIndex.load(folder / "shards" / split))) != expected:
+            raise InputError(f"{folder}: holds {found} {split} videos, not {expected}; choose another folder: --runs")
     if not (folder / PEOPLE).exists():
         write_boxes(videos.out, "train", folder / PEOPLE)
     if not (folder / STILLS).exists() and any(
@@ -262,16 +266,17 @@ def summary(found: Sequence[Mapping[str, float | str]]) -> list[dict[str, float 
         row["n"] = len(runs)
         for column in (*COLUMNS, *(name for name in runs[0] if name not in (*COLUMNS, *ABOUT, "seed"))):
             values = np.array([run[column] for run in runs], np.float64)
-            row[column] = round(float(values.mean()), 2)
+            row[column] = round(float(values.mean()), 6)
             if len(runs) > 1:
-                row[f"{column}_sd"] = round(float(values.std(ddof=1)), 2)
+                row[f"{column}_sd"] = round(float(values.std(ddof=1)), 6)
         rows.append(row)
     return rows
 
 
 def mean_only(row: Mapping[str, float | str]) -> dict[str, float | str]:
     """The columns that fit a terminal."""
-    return {name: row[name] for name in ("method", "value", "n", *COLUMNS) if name in row}
+    shown = {name: row[name] for name in ("method", "value", "n") if name in row}
+    return shown | {name: round(row[name], 1) for name in COLUMNS}
 
 
 def markdown(rows: Sequence[Mapping[str, float | str]]) -> str:

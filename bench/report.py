@@ -22,6 +22,7 @@ from .result_files import Result, read_results
 SECTIONS = {  # in this order, and after them what is not named here: title, what it is about
     "demo": ("The demonstration", "One network trained twice: does it name what moves, or what stands in the picture?"),
     "bias": ("Every method on one dataset", "Accuracy when scene, still frame or looks no longer give the class away."),
+    "bias_tuning": ("The rivals' main constants", "Each value that their authors choose among, on other seeds."),
     "convert": ("Conversion: videos to shards", "How fast, beside the ffmpeg command line, and in how much memory."),
     "loader": ("Loader: shards to clips", "Random clips beside other loaders, on the same videos."),
     "loader_on_cpu": ("Loader on the processor of a GPU machine", "Where the GPU's video decoders cannot be used."),
@@ -32,6 +33,7 @@ SECTIONS = {  # in this order, and after them what is not named here: title, wha
         "The training step",
         "The ALBAR step beside eager torch, the official arithmetic and plain cross entropy.",
     ),
+    "recipes": ("The recipes' steps", "What a step of each published recipe costs, for one clip of its full shape."),
     "train": ("Training", "Whole runs: how fast, and how long they wait for data."),
     "train_on_cpu": ("Training on the processor of a GPU machine", "Where the GPU's video decoders cannot be used."),
     "roofline": ("What limits this machine", "Each stage beside the ceiling that was measured for it."),

@@ -304,6 +304,24 @@ def _step(result: Result) -> Iterator[Figure]:
     yield Figure("Memory of a training step", "Peak of what the allocator holds.", "MiB", "lower", bars, result)
 
 
+def _recipes(result: Result) -> Iterator[Figure]:
+    for title, column, unit in (
+        ("Arithmetic of a recipe's step", "tflop_per_clip", "TFLOP a clip"),
+        ("Memory of a recipe's step", "peak_mib", "MiB"),
+    ):
+        bars = [
+            Bar(row["recipes"], row[column], role="ours" if "albar" in row["recipes"] else "peer", detail=_shape(row))
+            for row in result.rows
+            if finite(row.get(column))
+        ]
+        how = f"{result.rows[0]['precision']}, {'compiled' if result.rows[0]['compiled'] else 'eager'}"
+        yield Figure(title, f"Forward, backward and update, {how}.", unit, "lower", bars, result)
+
+
+def _shape(row: dict) -> str:
+    return f"{row['model']}, {row['clip']}, batch {row['batch']}"
+
+
 def _step_role(row: dict) -> Role:
     if row["variant"].startswith("cross entropy"):
         return "limit"
@@ -340,6 +358,18 @@ def _bias(result: Result) -> Iterator[Figure]:
         yield Figure(title, reading, "percent", better, bars, result, main=main, whiskers=spread)
 
 
+def _bias_tuning(result: Result) -> Iterator[Figure]:
+    rows = [row for row in result.rows if "seed" not in row]
+    for measure in ("scuba", "scufo", "contrasted"):
+        words, better = MEASURES[measure]
+        bars = []
+        for row in rows:
+            name = f"{row['constant'].split('.')[1]} {row['value']:g}"
+            bars.append(Bar(name, row[measure], role="peer", group=row["method"].replace("_", " ")))
+        reading = f"Mean of {max(row['n'] for row in rows)} seeds that the table of all methods does not use."
+        yield Figure(f"Every rival's main constant: {words}", reading, "percent", better, bars, result)
+
+
 def _train(result: Result) -> Iterator[Figure]:
     bars = []
     for row in result.rows:
@@ -374,10 +404,12 @@ _KNOWN: dict[str, Callable[[Result], Iterable[Figure]]] = {
     "kernels": _kernels,
     "kernels_sm90": _registers,
     "step": _step,
+    "recipes": _recipes,
     "train": _train,
     "train_on_cpu": _train,
     "roofline": _roofline,
     "roofline_on_cpu": _roofline,
     "demo": _demo,
     "bias": _bias,
+    "bias_tuning": _bias_tuning,
 }

@@ -107,7 +107,7 @@ _NOTES = (
     "memory of libraries included. recompute: --step.recompute.",
     "reference: the arithmetic of the official ALBAR code: eager float32, two forwards, create_graph, one norm per "
     "image column, the loss read by the host every step; without its data loading.",
-    "mfu: counted operations of the step (see trainer/flops.py) over time and the device's dense bf16 peak.",
+    "mfu: counted operations of the step (see trainer/watching/flops.py) over time and the device's dense bf16 peak.",
 )
 
 

@@ -69,8 +69,8 @@ COMMANDS = {
     "train": Command("Train a model by a recipe.", "trainer.commands:train"),
     "evaluate": Command(
         "Measure accuracy and static bias of trained models.",
-        "trainer.commands:evaluate",
-        "trainer.commands:EvaluateCommand",
+        "trainer.evaluation.command:run",
+        "trainer.evaluation.command:EvaluateCommand",
     ),
     "still-bank": Command(
         "Collect the still pictures that StillMix lays over clips.",
@@ -94,12 +94,12 @@ COMMANDS = {
     ),
     "export": Command(
         "Write a trained model as safetensors, torch.export and ONNX.",
-        "trainer.commands:export",
+        "trainer.inference.command:export",
         "trainer.inference.export:ExportConfig",
     ),
     "predict": Command(
         "Name what happens in single videos, with an exported model.",
-        "trainer.commands:predict",
+        "trainer.inference.command:predict",
         "trainer.inference.predict:PredictConfig",
     ),
     # named here, never imported by the trainer: bench -> trainer is the only direction

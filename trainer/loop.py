@@ -166,9 +166,8 @@ def build(config: TrainConfig, data: DatasetFacts, ranks: Ranks, steps: int) -> 
     )
     autocast = torch.bfloat16 if config.step.precision == "bf16" else None
     loss = LossModule(model, config.method, autocast, clip_options(config), head=head, extra=extra)
-    compile_loss(
-        loss, config.step.compile, config.step.recompute
-    )  # before wrapping: the gradient hooks stay outside of the graphs
+    # before wrapping: the gradient hooks stay outside of the graphs
+    compile_loss(loss, config.step.compile, config.step.recompute)
     tables = {name: table.to(ranks.device) for name, table in tables.items()}
     return state, Update(config, state, wrap(loss, ranks), steps, ranks.rank, len(data.classes), tables)
 

@@ -37,6 +37,13 @@ class PeopleMasks:
         boxes = read_boxes(path)
         keys = index.keys()
         self._boxes = [boxes(key) or {} for key in keys]
+        farthest = max(
+            (side for found in self._boxes for boxes in found.values() for b in boxes for side in b), default=0
+        )
+        if farthest > 2:  # boxes may reach over the border, but not that far
+            raise InputError(
+                f"{path}: a box reaches to {farthest:g}; expected shares of the picture, 0 to 1, not pixels"
+            )
         if not any(self._boxes):
             raise InputError(f"{path}: has boxes of none of the {len(keys)} videos of {data}; videos are named by key")
         self._frames, self._clip, self._roll = np.asarray(index.frames, np.int64), clip, roll

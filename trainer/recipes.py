@@ -197,8 +197,10 @@ def choi_r3d18() -> TrainConfig:
 
 
 def choi_sdn_adversary() -> TrainConfig:
-    """SDN of Choi et al., first stage: the scene adversary alone, new layers at 100 times the rate, and before the
-    others for the first 5 of 100 epochs."""
+    """SDN of Choi et al., first stage: the scene adversary alone.
+
+    New layers learn at 100 times the rate, and for the first 5 of 100 epochs alone.
+    """
     recipe = choi_r3d18()
     return replace(
         recipe,

@@ -69,6 +69,8 @@ def audit(config: AuditConfig) -> AuditReport:
         headers, unreadable = _read_headers(listing, workers)
         same = _same_content(listing)
     problem = "" if config.allow_missing else shrunken_label_set(listing)
+    if config.headers and not headers and not problem:
+        problem = f"none of the {len(listing.videos)} videos has a header that can be read"
     return AuditReport(listing, tuple(headers), tuple(unreadable), same, problem)
 
 

@@ -212,7 +212,8 @@ def assign_keys(videos: list[SourceVideo]) -> list[str]:
     """A key for each video, ``[A-Za-z0-9_-]{1,90}``: its path without the suffix, "/" -> "_", the rest sanitised.
 
     Parts of a video get their seconds appended. Keys that would collide, or were cut, end in 8 digits of a hash of path
-    and part, so that a key never depends on which other videos there are once it has its hash.
+    and part, so that a key never depends on which other videos there are once it has its hash. The ``__k`` of a
+    composite stays behind the hash, which leaves it out.
     """
     plain = [_plain_key(video) for video in videos]
     count: dict[str, int] = {}
@@ -239,8 +240,12 @@ def _plain_key(video: SourceVideo) -> str:
 
 
 def _hashed(key: str, video: SourceVideo) -> str:
-    identity = canonical_json(video.identity())
-    return f"{key[: MAX_KEY - 9]}_{hashlib.sha256(identity).hexdigest()[:8]}"
+    identity, ending = video.identity(), ""
+    composite = re.fullmatch(r"(.+)(__[0-9]{1,9})(\.[^./]*)", video.path)
+    if composite and identity[1:] == (0, None, None):  # <video>__<k>: all k of a video must show that they are its
+        identity, ending = (composite[1] + composite[3], *identity[1:]), composite[2]
+        key = key.removesuffix(ending)[: MAX_KEY - 9 - len("__123456789")]  # the same for all k
+    return f"{key[: MAX_KEY - 9]}_{hashlib.sha256(canonical_json(identity)).hexdigest()[:8]}{ending}"
 
 
 def _duplicate_key(number: int) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from ..errors import InputError
 from ..shards.index import SampleIndex
 
-BAD_CLIPS_NAME = "bad_clips.csv"
 _COLUMNS = ("key", "shard", "sample", "position", "start_frame", "reason")
 
 _log = logging.getLogger(__name__)

@@ -302,7 +302,7 @@ def _resolve(device: str | torch.device) -> torch.device:
 
 
 def _tensors(value) -> Iterator[torch.Tensor]:
-    """All tensors in nested tuples, lists and dictionaries."""
+    """All tensors on a GPU in nested tuples, lists and dictionaries."""
     if isinstance(value, torch.Tensor):
         if value.is_cuda:
             yield value

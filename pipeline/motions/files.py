@@ -22,6 +22,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from ..atomic_files import write_atomic
 from ..errors import InputError
 from ..progress import Progress
 from .world import CLASSES, SPLITS, Cast, MotionsConfig, cast, video
@@ -61,7 +62,7 @@ def write_motions(config: MotionsConfig) -> dict[str, Path]:
                 progress.advance(done)
         for split in config.splits:
             _write_truth(config, split)
-        _write_text(manifest, json.dumps({"config": settings, "complete": True}, indent=1))
+        write_atomic(manifest, json.dumps({"config": settings, "complete": True}, indent=1).encode())
     except OSError as error:
         raise InputError(f"{config.out}: cannot write the videos ({error}); free some space or choose --out") from error
     return folders
@@ -76,9 +77,18 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_truth(path: Path) -> dict[str, dict[str, str]]:
-    """Rows of ``OUT/truth/<split>.csv`` by key; the columns are class, scene, actor and static_actor."""
+    """Rows of ``OUT/truth/<split>.csv`` by key; the columns are class, scene, actor and static_actor.
+
+    Raises:
+        InputError: a key occurs twice.
+    """
+    rows: dict[str, dict[str, str]] = {}
     with open(path, newline="") as file:
-        return {row["key"]: row for row in csv.DictReader(file)}
+        for row in csv.DictReader(file):
+            if row["key"] in rows:
+                raise InputError(f"{path}: key {row['key']!r} occurs twice; every video must be there once")
+            rows[row["key"]] = row
+    return rows
 
 
 def video_name(index: int, label: int) -> str:
@@ -100,7 +110,7 @@ def _prepare(out: Path, manifest: Path, settings: dict) -> bool:
     elif out.is_dir() and any(out.iterdir()):
         raise InputError(f"{out}: not empty and not made by this command; choose an empty folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    _write_text(manifest, json.dumps({"config": settings, "complete": False}, indent=1))
+    write_atomic(manifest, json.dumps({"config": settings, "complete": False}, indent=1).encode())
     return False
 
 
@@ -165,10 +175,4 @@ def _write_truth(config: MotionsConfig, split: str) -> None:
         key = video_name(index, who.label).replace("/", "_")
         scene = CLASSES[who.scene] if who.scene < 8 else f"unseen{who.scene - 8}"
         lines.append(f"{key},{CLASSES[who.label]},{scene},{CLASSES[who.actor]},{static}")
-    _write_text(path, "\n".join(lines) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    write_atomic(path, ("\n".join(lines) + "\n").encode())

@@ -13,7 +13,6 @@ function of the seed and the videos' names; a stopped command goes on where it w
 import csv
 import io
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
@@ -32,9 +31,9 @@ from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import SourceVideo
 from .backgrounds import Backgrounds
 from .compose import over_background, with_still_actor
-from .masks import MaskFrom, either, open_masks
+from .masks import MaskFrom, MaskValue, either, open_masks
 from .preview import write_preview
-from .shards import convert_like
+from .shards import convert_like, model_dataset
 from .video_files import read_frames, write_frames
 
 COLUMNS = (
@@ -56,15 +55,16 @@ class OodConfig(SourceConfig):
     kind: Literal["scuba", "conflfg"] = "scuba"
     """scuba: another background. conflfg: also a still actor of another class, cut out of another video."""
     mask_from: MaskFrom = "segmentation"
-    """segmentation: PNG strips, folders of PNGs or COCO run lengths named like the videos; jhmdb: puppet_mask.mat;
+    """segmentation: PNG strips, folders of PNGs or COCO run lengths named like the videos; jhmdb: puppet_mask.mat,
+    with JHMDB's own videos, which are parts of HMDB51's;
     boxes: .csv, .json, the .pkl of UCF101-24, or folders of .txt."""
     backgrounds: Path | None = None
     """Folder of pictures to put behind (Places365, VQGAN-CLIP); none: sinusoidal stripes."""
     per_video: int = 5
     """Composites of each video; Kinetics-400 has 1 in the published sets, HMDB51 and UCF101 have 5."""
-    mask_value: int | None = None
-    """segmentation: the value of foreground in pictures of class numbers (60 is a person in VSPW); by default 128 or
-    more."""
+    mask_value: MaskValue | None = None
+    """segmentation: the value of foreground in pictures of class numbers (60 is a person in VSPW), or any for all but
+    0; by default white, and in colour palettes all but the first."""
     saliency: Path | None = None
     """More segmentation masks, white where something stands out: their pixels count as foreground, too, as in the
     published Kinetics-400 set; videos that lack either are left out."""
@@ -117,9 +117,11 @@ def build(config: OodConfig) -> OodReport:
         InputError: sources, masks or backgrounds cannot be used, no video has masks, or OUT holds another set.
     """
     listing = list_source(config)
+    if config.like is not None:
+        model_dataset(config.like)  # to fail before the work, not after it
     make_folder(config.out)
-    _same_settings(config)
     rows = _finished_rows(config.out)
+    _same_settings(config, started=bool(rows))
     work = _Work(config, listing.videos, listing.classes)
     left_out: dict[str, str] = {}
     with (
@@ -219,7 +221,10 @@ class _Work:
         frames, rate = read_frames(self._root / video.path, longest)
         if longest is not None and len(frames) > longest * rate:
             return None, f"is longer than the {video.end - video.start:g} s that the list names; cut it first"
-        masks = self._masks(str(Path(video.path).with_suffix("")), frames.shape[:3])
+        try:
+            masks = self._masks(str(Path(video.path).with_suffix("")), frames.shape[:3])
+        except InputError as error:  # one broken file must not end the work on all others
+            return None, str(error)
         if masks is None:
             return None, "no masks"
         masks = smoothed(masks, self._config.smooth)
@@ -260,32 +265,26 @@ def smoothed(masks: np.ndarray, reach: int) -> np.ndarray:
     return out
 
 
-def read_manifest(path: Path) -> Iterator[dict[str, str]]:
-    """Rows of a manifest.csv."""
-    with open(path, newline="") as file:
-        yield from csv.DictReader(file)
-
-
 def _stream(seed: int, name: str, k: int) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(blake2b(f"{seed}/{name}/{k}".encode(), digest_size=16).digest()))
 
 
-def _same_settings(config: OodConfig) -> None:
+def _same_settings(config: OodConfig, started: bool) -> None:
+    """Remember what the composites are made with; other settings are refused once there is one."""
     free = ("out", "workers", "like")
     settings = {k: str(v) for k, v in asdict(config).items() if k not in free}
     path = config.out / "settings.json"
     if path.exists():
         saved = json.loads(path.read_text())
         changed = [name for name in settings if saved.get(name) != settings[name]]
-        if changed:
+        if changed and started:
             raise InputError(
                 f"{config.out}: holds composites made with {changed[0]} {saved.get(changed[0])}, not "
                 f"{settings[changed[0]]}; choose another folder"
             )
     elif any(config.out.iterdir()):
         raise InputError(f"{config.out}: not empty and not made by this command; choose an empty folder")
-    else:
-        write_atomic(path, json.dumps(settings, indent=1).encode())
+    write_atomic(path, json.dumps(settings, indent=1).encode())
 
 
 def _finished_rows(out: Path) -> dict[str, dict]:

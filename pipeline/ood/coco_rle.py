@@ -1,7 +1,7 @@
 """COCO run-length masks: {"size": [h, w], "counts": runs}, runs of zeros and ones in turn, column by column.
 
 ``counts`` is a list of lengths, or COCO's text: numbers in base 32, low digits first, each digit plus 48 with 32 added
-where more follow, from the third run on as the difference to the run before the last.
+where more follow, from the fourth run on as the difference to the run before the last.
 """
 
 import numpy as np

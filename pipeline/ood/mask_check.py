@@ -18,9 +18,10 @@ import numpy as np
 from tyro.conf import Positional, arg
 
 from ..atomic_files import write_atomic
+from ..errors import InputError
 from ..progress import Progress
 from ..sources.layouts import SourceConfig, list_source
-from .masks import MaskFrom, open_masks
+from .masks import MaskFrom, MaskValue, either, open_masks
 from .video_files import read_frames
 
 MOST_EMPTY, LEAST_IOU, MOST_OUTSIDE, AREA_TO_BOX = 0.2, 0.3, 0.2, (0.15, 1.1)
@@ -37,6 +38,12 @@ class MaskCheckConfig(SourceConfig):
     """The .csv to write, the videos to review first."""
     mask_from: MaskFrom = "segmentation"
     """What MASKS holds, as for `unstill ood build`."""
+    mask_value: MaskValue | None = None
+    """As for `unstill ood build`."""
+    saliency: Path | None = None
+    """As for `unstill ood build`."""
+    first_box_only: bool = False
+    """As for `unstill ood build`, of --boxes and of MASKS."""
     boxes: Path | None = None
     """Boxes of the same people, to hold the masks against, and to measure what they let through."""
 
@@ -106,22 +113,28 @@ def mask_quality(masks: np.ndarray, boxes: np.ndarray | None = None) -> MaskQual
     return MaskQuality(len(masks), empty, float(masks[seen[seen < len(masks)]].mean()), least_iou, ratio, outside, leak)
 
 
-def check_masks(config: MaskCheckConfig) -> dict[str, MaskQuality | None]:
-    """Measure every video and write the list, flagged ones first; returns the measures, None without masks.
+def check_masks(config: MaskCheckConfig) -> dict[str, MaskQuality | str]:
+    """Measure every video and write the list, flagged ones first; returns the measures, or why there are none.
 
     Raises:
-        InputError: videos, masks or boxes cannot be read.
+        InputError: videos or boxes cannot be read.
     """
     listing = list_source(config)
-    read = open_masks(config.masks, config.mask_from)
-    read_boxes = open_masks(config.boxes, "boxes") if config.boxes else lambda video, shape: None
-    found: dict[str, MaskQuality | None] = {}
+    first = config.first_box_only
+    read = open_masks(config.masks, config.mask_from, first_box_only=first, value=config.mask_value)
+    if config.saliency is not None:
+        read = either(read, open_masks(config.saliency, "segmentation"))
+    read_boxes = open_masks(config.boxes, "boxes", first_box_only=first) if config.boxes else lambda video, shape: None
+    found: dict[str, MaskQuality | str] = {}
     with Progress("checking masks", len(listing.videos), "videos") as progress:
         for video in listing.videos:
             frames, _ = read_frames(Path(config.source) / video.path)
             name, shape = str(Path(video.path).with_suffix("")), frames.shape[:3]
-            masks = read(name, shape)
-            found[video.path] = None if masks is None else mask_quality(masks, read_boxes(name, shape))
+            try:
+                masks = read(name, shape)
+                found[video.path] = "no masks" if masks is None else mask_quality(masks, read_boxes(name, shape))
+            except InputError as error:  # the list of what to look at is what this is for
+                found[video.path] = str(error)
             progress.advance()
     rows = [_row(video, quality) for video, quality in found.items()]
     rows.sort(key=lambda row: (row["flags"] == "", row["video"]))
@@ -134,15 +147,16 @@ def check_masks(config: MaskCheckConfig) -> dict[str, MaskQuality | None]:
     return found
 
 
-def mean_leak(found: dict[str, MaskQuality | None]) -> float:
+def mean_leak(found: dict[str, MaskQuality | str]) -> float:
     """Mean share of the boxes that is background; NaN without boxes."""
-    leaks = [quality.leak for quality in found.values() if quality is not None and not np.isnan(quality.leak)]
+    leaks = [quality.leak for quality in found.values() if isinstance(quality, MaskQuality)]
+    leaks = [leak for leak in leaks if not np.isnan(leak)]
     return float(np.mean(leaks)) if leaks else float("nan")
 
 
-def _row(video: str, quality: MaskQuality | None) -> dict[str, str]:
-    if quality is None:
-        return {"video": video, "frames": "0", "flags": "no masks"}
+def _row(video: str, quality: MaskQuality | str) -> dict[str, str]:
+    if isinstance(quality, str):
+        return {"video": video, "frames": "0", "flags": quality}
     numbers = {name: getattr(quality, name) for name in COLUMNS[2:-1]}
     cells = {name: "" if np.isnan(value) else f"{value:.4f}" for name, value in numbers.items()}
     return {"video": video, "frames": str(quality.frames), **cells, "flags": "; ".join(quality.flags)}

@@ -3,18 +3,21 @@
     segmentation  MASKS/<class>/<video>.png    a strip: the masks of all frames side by side, or
                   MASKS/<class>/<video>/*.png  one picture a frame, in order of name
                   MASKS/<class>/<video>.json   COCO run lengths: a list with one entry a frame, null where nobody is
-    jhmdb         MASKS/<class>/<video>/puppet_mask.mat   part_mask (H,W,T), for HMDB51
+    jhmdb         MASKS/<class>/<video>/puppet_mask.mat   part_mask (H,W,T), for JHMDB's videos, which are cut out of
+                  those of HMDB51 and called as they are
     boxes         MASKS, one .csv with the columns video,frame,left,top,right,bottom, or one .json
                   {video: {frame: [[left, top, right, bottom], ...]}}, or one .pkl as UCF101-24 comes with
                   (`box_pickles.py`), or a folder
                   MASKS/<class>/<video>/*.txt, a file a frame named by its number from 1: "class left top right bottom"
 
-Frames in .csv and .json count from 0; pixels are those of the source video; ``video`` is its path without suffix. A
-pixel of 128 or more is foreground, or one of a given value where pictures hold class numbers.
+Frames in .csv and .json count from 0; pixels are those of the source video; ``video`` is its path without suffix. Masks
+must be there for every frame. White is foreground in black and white pictures, and every colour but the first in others
+with a palette (object numbers, as trackers write them); where pictures hold class numbers, say which.
 """
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,21 +32,27 @@ from .coco_rle import decode_rle
 from .matlab import read_mat
 
 MaskFrom = Literal["segmentation", "jhmdb", "boxes"]
+MaskValue = int | Literal["any"]
 MaskReader = Callable[[str, tuple[int, int, int]], np.ndarray | None]
 
 
-def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False, value: int | None = None) -> MaskReader:
+SPARE_FRAMES = 2  # by which video and masks may differ: decoders do not agree on the last frames of broken files
+
+
+def open_masks(
+    path: Path, kind: MaskFrom, *, first_box_only: bool = False, value: MaskValue | None = None
+) -> MaskReader:
     """A function (video, (T,H,W)) -> bool (T',H,W) with T' <= T, or None where the video has no masks.
 
     Args:
         path: file or folder, see above.
         kind: what it holds.
         first_box_only: of several boxes in a frame use the first, as the published UCF101 benchmark does.
-        value: for pictures: the grey level or palette index of foreground; None: 128 or more.
+        value: for pictures: the grey level or palette index of foreground, or "any" for all but 0; None: see above.
 
     Raises:
         InputError: no such path, an unknown kind, or a file that is not what it should be; the returned function
-            raises it for files that it opens.
+            raises it for files that it opens, and where these are not masks of all frames in the video's size.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; expected masks")
@@ -66,11 +75,19 @@ def open_masks(path: Path, kind: MaskFrom, *, first_box_only: bool = False, valu
         if found.shape[1:] != shape[1:]:
             raise InputError(
                 f"{path}: masks of {video} are {found.shape[2]} x {found.shape[1]}, its frames {shape[2]} x "
-                f"{shape[1]}; make masks of the videos' own size"
+                f"{shape[1]}; {_OWN[kind]}"
             )
+        if abs(len(found) - shape[0]) > SPARE_FRAMES:
+            raise InputError(f"{path}: {len(found)} masks of {video}, which has {shape[0]} frames; {_OWN[kind]}")
         return found[: shape[0]]
 
     return masks
+
+
+_OWN = {
+    "segmentation": "make masks of every frame in the videos' own size",
+    "jhmdb": "give the videos of JHMDB (ReCompress_Videos), not those of HMDB51",
+}
 
 
 def either(one: MaskReader, other: MaskReader) -> MaskReader:
@@ -86,7 +103,9 @@ def either(one: MaskReader, other: MaskReader) -> MaskReader:
     return masks
 
 
-def _find_segmentation(root: Path, video: str, shape: tuple[int, int, int], value: int | None) -> np.ndarray | None:
+def _find_segmentation(
+    root: Path, video: str, shape: tuple[int, int, int], value: MaskValue | None
+) -> np.ndarray | None:
     strip, folder, runs = root / f"{video}.png", root / video, root / f"{video}.json"
     if strip.is_file():
         pixels = _foreground(strip, value)
@@ -94,7 +113,7 @@ def _find_segmentation(root: Path, video: str, shape: tuple[int, int, int], valu
             raise ValueError(f"a strip {pixels.shape[1]} wide for frames {shape[2]} wide")
         return pixels.reshape(len(pixels), -1, shape[2]).transpose(1, 0, 2)
     if folder.is_dir():
-        files = sorted(folder.glob("*.png"))
+        files = sorted(folder.glob("*.png"), key=_in_order)
         return np.stack([_foreground(file, value) for file in files]) if files else None
     if runs.is_file():
         entries = json.loads(runs.read_text())
@@ -112,12 +131,24 @@ def _find_jhmdb(root: Path, video: str, shape: tuple[int, int, int]) -> np.ndarr
     return masks.transpose(2, 0, 1) > 0
 
 
-def _foreground(file: Path, value: int | None) -> np.ndarray:
+def _in_order(file: Path) -> list[tuple[int, str]]:
+    """Names by the numbers in them: 2.png before 10.png."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name) if part]
+
+
+def _foreground(file: Path, value: MaskValue | None) -> np.ndarray:
     with Image.open(file) as image:
-        if value is None:
-            return np.asarray(image.convert("L")) >= 128
-        # class numbers are the indices of a palette, and its colours mean nothing
-        return np.asarray(image if image.mode in ("P", "L", "I;16", "I") else image.convert("L")) == value
+        numbers = np.asarray(image if image.mode in ("P", "L", "1", "I;16", "I") else image.convert("L"))
+        if value is not None:  # class numbers are the indices of a palette, and its colours mean nothing
+            return numbers != 0 if value == "any" else numbers == value
+        grey = np.asarray(image.convert("L"))
+        if image.mode == "P" and ((grey > 15) & (grey < 240)).any():  # colours: neither black nor white
+            return numbers != 0
+    if 0 < grey.max() < 128:
+        raise ValueError(
+            f"{file.name} is nowhere brighter than {grey.max()} of 255; say what is foreground: --mask-value"
+        )
+    return grey >= 128
 
 
 def read_boxes(path: Path) -> Callable[[str], Boxes | None]:

@@ -20,10 +20,7 @@ def convert_like(videos: Path, out: Path, like: Path, workers: int = 0) -> Conve
     Raises:
         InputError: there is no such dataset, or it does not know one of the classes.
     """
-    dataset = read_dataset(like)
-    if dataset is None:
-        raise InputError(f"{like}: no dataset; expected a folder made by `unstill convert`, mostly the training set")
-    recipe = dict(dataset["settings"]["recipe"])
+    recipe = dict(model_dataset(like)["settings"]["recipe"])
     if recipe["codec"] == "copy":
         recipe["codec"] = "h264"
     return convert(
@@ -36,3 +33,15 @@ def convert_like(videos: Path, out: Path, like: Path, workers: int = 0) -> Conve
             **recipe,
         )
     )
+
+
+def model_dataset(like: Path) -> dict:
+    """What the dataset says of itself.
+
+    Raises:
+        InputError: there is no such dataset.
+    """
+    dataset = read_dataset(like)
+    if dataset is None:
+        raise InputError(f"{like}: no dataset; expected a folder made by `unstill convert`, mostly the training set")
+    return dataset

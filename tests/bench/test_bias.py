@@ -1,6 +1,7 @@
 """The bias table: every method through data, training and evaluation, once; then nothing is done again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -65,3 +66,5 @@ def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
     assert used["augmentation"]["bank"].endswith("seed3/stills.safetensors")
     monkeypatch.setattr(bias, "train", lambda _: pytest.fail("trained again"))
     assert json.loads(run(config).read_text())["rows"] == found["rows"]
+    with pytest.raises(InputError, match="seed3: holds 32 train videos, not 24"):
+        run(replace(config, train=24))

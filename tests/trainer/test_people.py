@@ -90,6 +90,9 @@ def test_runs_that_need_people(tmp_path, data):
     last = json.loads(result.metrics.read_text().splitlines()[-1])
     assert 0 < last["masked_entropy"] < 1.4 and last["scene_ce"] > 0
 
+    (tmp_path / "pixels.csv").write_text("video,frame,left,top,right,bottom\nv00,0,50,40,120,200\n")
+    with pytest.raises(InputError, match="reaches to 200; expected shares of the picture"):
+        PeopleMasks(tmp_path / "pixels.csv", data, ClipConfig(), False)
     (tmp_path / "none.csv").write_text("video,frame,left,top,right,bottom\nother,0,0,0,1,1\n")
     with pytest.raises(InputError, match="of none of the 24 videos"):
         PeopleMasks(tmp_path / "none.csv", data, ClipConfig(), False)

@@ -45,6 +45,11 @@ def dataset(tmp_path_factory) -> Path:
     return root / "data"
 
 
+def test_each_recipe_says_in_one_line_what_it_is():
+    for name, recipe in RECIPES.items():
+        assert recipe.__doc__.split("\n")[0].endswith("."), name
+
+
 SMALL = {
     "device": "cpu",
     "batch_size": 2,

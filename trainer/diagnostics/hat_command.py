@@ -1,6 +1,5 @@
 """``unstill hat``: HAT's ratios of trained models, on videos without people, without scenes, or with both swapped."""
 
-import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ import tyro
 
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.errors import InputError
+from ...pipeline.motions.files import read_truth
 from ..evaluation.derived_clips import as_filmed
 from ..evaluation.evaluate import EvaluateOptions, load_subject, predict
 from .hat import hat_ratios, swap_scores
@@ -38,11 +38,11 @@ class HatConfig:
 
     def __post_init__(self):
         if self.original is None and (self.background_only or self.human_only):
-            raise InputError("hat: BOR and HOR are ratios to the accuracy on the original videos; give --original")
+            raise InputError("BOR and HOR are ratios to the accuracy on the original videos; give --original")
         if (self.swap is None) != (self.swap_backgrounds is None):
-            raise InputError("hat: give --swap and --swap-backgrounds together")
+            raise InputError("give --swap and --swap-backgrounds together")
         if not (self.background_only or self.human_only or self.swap):
-            raise InputError("hat: give at least one of --background-only, --human-only, --swap")
+            raise InputError("give at least one of --background-only, --human-only, --swap")
 
 
 def measure_hat(config: HatConfig) -> dict[str, dict[str, float]]:
@@ -84,8 +84,7 @@ def background_labels(path: Path, classes: tuple[str, ...]) -> dict[str, int]:
     """
     position = {name: n for n, name in enumerate(classes)}
     try:
-        with open(path, newline="") as file:
-            return {row["key"]: position[row["background"]] for row in csv.DictReader(file)}
+        return {key: position[row["background"]] for key, row in read_truth(path).items()}
     except OSError as error:
         raise InputError(
             f"{path}: not readable ({error}); expected a CSV with the columns key and background"

@@ -40,7 +40,7 @@ class SceneBiasConfig:
 
     def __post_init__(self):
         if (self.places is None) == (self.run is None):
-            raise InputError("scene bias: give either --places or --run, whose features are to be used")
+            raise InputError("give either --places or --run, whose features are to be used")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,8 @@ see the same ones.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...kernels import clip_prep
 from ...pipeline.errors import InputError
@@ -68,6 +69,9 @@ class TestSets:
         if self.conflfg is not None:
             found.append((self.conflfg, {"conflfg": as_filmed}))
         found += [(path, {name: as_filmed}) for name, path in self.others.items()]
+        dotted = next((name for name in (*self.scuba, *self.others) if "." in name), None)
+        if dotted is not None:
+            raise InputError(f"set {dotted!r}: the names of sets and backgrounds take no dot; give another")
         if not found:
             raise InputError("no test set given; give at least one of --iid, --scuba, --conflfg, --others")
         return found
@@ -84,7 +88,7 @@ class EvaluateOptions:
     device: Literal["cuda", "cpu"] = "cuda"
     """Where to decode and run the models."""
     seed: int = 0
-    """Of the frame that SCUFO repeats, the shaking and the shuffling."""
+    """Of what is drawn at random: the frame that SCUFO repeats, the shaking, the shuffling; `hat` draws nothing."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How hard the loader works."""
 
@@ -200,31 +204,29 @@ def predict(
     ):
         index = loader.index
         targets = {subject.name: _labels(subject, index, dataset) for subject in subjects}
-        models = {subject.name: subject.model.to(device) for subject in subjects}
         sums = {
             (subject.name, name): np.zeros((len(index), len(subject.classes)), np.float64)
             for subject in subjects
             for name in transforms
         }
         seen = np.zeros(len(index), np.int64)
+        for subject in subjects:
+            subject.model.to(device)
         for clips in loader:
             rows = clips.sample.cpu().numpy()
             keys = [index.key(row) for row in rows.tolist()]
             for name, transform in transforms.items():
-                frames, prepared = transform(clips.frames, keys).contiguous(), {}
-                for subject in subjects:
-                    look = (subject.mean, subject.std)
-                    if look not in prepared:
-                        prepared[look] = clip_prep(frames, mean=subject.mean, std=subject.std)[0]
-                    logits = models[subject.name](prepared[look]).double()
+                frames = transform(clips.frames, keys).contiguous()
+                for subject, logits in _logits(subjects, frames):
                     scores = logits if views == 1 else logits.softmax(1)
                     np.add.at(sums[subject.name, name], rows, scores.cpu().numpy())
             np.add.at(seen, rows, 1)
             if progress is not None:
                 progress.advance(len(rows) * len(transforms) // views)
-    whole = np.flatnonzero(
-        seen == views
-    )  # a video that the loader was allowed to drop is missing here, and joins say so
+    whole = np.flatnonzero(seen == views)  # the loader may have been allowed to drop some
+    if len(whole) < len(index):
+        lost = f"{dataset}: {len(index) - len(whole)} of {len(index)} videos could not be decoded and do not count"
+        print(f"warning: {lost}", file=sys.stderr, flush=True)
     keys = index.keys()
     return {
         (subject, name): Predictions(
@@ -236,6 +238,16 @@ def predict(
         )
         for (subject, name), total in sums.items()
     }
+
+
+def _logits(subjects: Sequence[Subject], frames: Tensor) -> Iterator[tuple[Subject, Tensor]]:
+    """float64 (B,C) of every model; frames are normalised once for all that want it alike."""
+    prepared: dict[tuple, Tensor] = {}
+    for subject in subjects:
+        look = (subject.mean, subject.std)
+        if look not in prepared:
+            prepared[look] = clip_prep(frames, mean=subject.mean, std=subject.std)[0]
+        yield subject, subject.model(prepared[look]).double()
 
 
 def static_labels(truth: Path, classes: Sequence[str]) -> dict[str, int]:

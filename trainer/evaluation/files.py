@@ -25,7 +25,7 @@ from ...pipeline.errors import InputError
 from ...pipeline.pages import template
 from .predictions import Predictions
 from .protocols import Share
-from .scorecard import MEASURES, Measure, Scorecard
+from .scorecard import MEASURES, PER_BACKGROUND, Measure, Scorecard
 
 FACTS = "facts.json"
 _SEED = re.compile(r"(?P<run>.+?)[_-]?seed[_-]?(?P<seed>\d+)$")
@@ -55,8 +55,8 @@ def read_logits(folder: Path) -> dict[str, dict[str, Predictions]]:
     files = sorted([*folder.glob("*.npz"), *folder.glob("*.csv")])
     found: dict[str, dict[str, Predictions]] = {}
     for path in files:
-        model, dot, name = path.stem.partition(".")
-        if not dot:
+        model, name = _model_and_set(path.stem)
+        if not model:
             raise InputError(f"{path}: expected a name like MODEL.SET.npz, such as mine.scuba.places.npz")
         if name in found.setdefault(model, {}):
             raise InputError(f"{path}: {model}.{name} is there as .npz and as .csv; keep one")
@@ -64,6 +64,13 @@ def read_logits(folder: Path) -> dict[str, dict[str, Predictions]]:
     if not found:
         raise InputError(f"{folder}: no .npz or .csv files; expected predictions named MODEL.SET.npz")
     return found
+
+
+def _model_and_set(stem: str) -> tuple[str, str]:
+    """MODEL and SET of a file's name; a model's name may have dots (lr0.01), a set's and a background's have none."""
+    model, _, name = stem.rpartition(".")
+    before, _, kind = model.rpartition(".")
+    return (before, f"{kind}.{name}") if before and kind in PER_BACKGROUND else (model, name)
 
 
 def read_facts(folder: Path) -> dict[str, str]:

@@ -35,6 +35,9 @@ class FeatureMap:
     channels_last: bool
 
 
+_CHANNELS_FIRST = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.GroupNorm)
+
+
 def last_map(model: nn.Module, clips: Tensor, side: int = 2) -> FeatureMap:
     """The last layer whose output still has places in space.
 
@@ -46,14 +49,21 @@ def last_map(model: nn.Module, clips: Tensor, side: int = 2) -> FeatureMap:
         InputError: the model has no such layer.
     """
     found: list[FeatureMap] = []
+    tokens = False  # whether the clip is on its way as tokens (B,t,h,w,K): only a layer that mixes channels can tell
 
     def note(name: str, layer: nn.Module):
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            if isinstance(output, Tensor) and output.ndim == 5:
-                last = isinstance(layer, nn.LayerNorm)
-                height, width = output.shape[2:4] if last else output.shape[3:5]
-                if min(height, width) >= side:
-                    found.append(FeatureMap(name, layer, last))
+            nonlocal tokens
+            if not isinstance(output, Tensor) or output.ndim != 5:
+                return
+            last = isinstance(layer, nn.LayerNorm | nn.Linear)
+            if last or isinstance(layer, _CHANNELS_FIRST):
+                tokens = last
+            if tokens and not isinstance(layer, nn.LayerNorm):
+                return  # inside a block of a transformer: what it adds to the tokens, not the tokens
+            height, width = output.shape[2:4] if tokens else output.shape[3:5]
+            if min(height, width) >= side:
+                found.append(FeatureMap(name, layer, tokens))
 
         return hook
 

@@ -47,6 +47,7 @@ class Measure:
     one_sided: bool = False
 
 
+PER_BACKGROUND = ("scuba", "scufo", "shaken_scufo")
 MEASURES = {
     "iid": Measure("IID", "higher", "Accuracy on ordinary test videos, where looks predict the class as in training."),
     "scuba": Measure("SCUBA", "higher", "Accuracy with the actor cut out and put before another background."),
@@ -61,8 +62,15 @@ MEASURES = {
     "shaken_scufo": Measure(
         "Shaken SCUFO", "lower", "Accuracy on a SCUFO frame that jumps about: naming what moves by its looks.", True
     ),
-    "reversed_keep": Measure("Reversed: keep", "lower", "A video played backwards keeps its class."),
-    "reversed_flip": Measure("Reversed: flip", "higher", "A video played backwards becomes the mirror class."),
+    "reversed_keep": Measure(
+        "Reversed: keep", "lower", "A video played backwards keeps its class: direction is not read.", True
+    ),
+    "reversed_flip": Measure(
+        "Reversed: flip", "higher", "A video played backwards becomes the mirror class: direction is read.", True
+    ),
+    "reversed": Measure(
+        "Reversed", "", "Accuracy on videos played backwards, whether that changes their class or not."
+    ),
     "shuffled": Measure("Shuffled", "lower", "Accuracy with the frames in random order.", True),
     "static_iid": Measure("Static IID", "lower", "Accuracy on one frame of an ordinary video, repeated."),
     "conflfg_static": Measure("Confl-FG static", "lower", "Names the class of the actor that stands still."),
@@ -103,12 +111,14 @@ def scorecard(
     Args:
         predictions: by the names at the top of this module.
         static_label: class of the still actor of every Confl-FG key; without it Confl-FG has only its headline.
-        mirror: class name -> name of the class that it becomes when time runs backwards; without it ``reversed`` has
-            only ``reversed_keep``, over all classes.
+        mirror: class name -> name of the class that it becomes when time runs backwards; without it ``reversed`` is
+            plain accuracy over all classes.
 
     Raises:
-        InputError: sets that must pair do not; the message names the key. A SCUFO set has no SCUBA set.
+        InputError: two sets have different classes; sets that must pair do not (the message names the key); a SCUFO
+            set has no SCUBA set.
     """
+    _one_label_set(predictions)
     card = _Card()
     for name, found in predictions.items():
         kind, _, background = name.partition(".")
@@ -134,11 +144,18 @@ def scorecard(
                 keep, flip, counted = reversed_keep_flip(found, mirror_labels(found.classes, mirror))
                 card.add("reversed_keep", "", keep, found, counted)
                 card.add("reversed_flip", "", flip, found, counted)
-            case "reversed":
-                card.add("reversed_keep", "", correct(found), found)
             case _:
                 card.add(name, "", correct(found), found)
     return card.finish()
+
+
+def _one_label_set(predictions: Mapping[str, Predictions]) -> None:
+    """Refuse logits whose columns mean other classes from set to set; sets without class names say nothing."""
+    named = {n: p for n, p in predictions.items() if p.classes != tuple(str(c) for c in range(len(p.classes)))}
+    for name, found in named.items():
+        first = next(iter(named))
+        if found.classes != named[first].classes:
+            raise InputError(f"{name}: its classes, or their order, are not those of {first}; save all in one order")
 
 
 class _Card:

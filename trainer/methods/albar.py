@@ -94,7 +94,7 @@ class Albar(MethodDefaults):
 
     def loss(
         self,
-        logits: Network,
+        network: Network,
         rows: RowLosses,
         motion: Tensor,
         static: Tensor,
@@ -106,7 +106,7 @@ class Albar(MethodDefaults):
         """The ALBAR objective of one batch.
 
         Args:
-            logits: the network.
+            network: clips to logits.
             rows: cross entropy and negative entropy of rows of logits.
             motion: (B,3,T,h,w), normalised.
             static: (B,3,T,h,w), one frame of each motion clip repeated T times. With ``penalise`` a contiguous leaf
@@ -123,25 +123,25 @@ class Albar(MethodDefaults):
         n = len(motion)
         if self.beside is not None:
             loss, terms = self.beside.loss(
-                *(logits, rows, motion, static.detach(), target), penalise=False, side={} if side is None else side
+                *(network, rows, motion, static.detach(), target), penalise=False, side={} if side is None else side
             )
-            zs = logits(static, twice_differentiable=penalise)
+            zs = network(static, twice_differentiable=penalise)
             still_target = row_targets(target, side, n, zs.shape[1])[2]
             weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
             static_loss, ce, negent = rows(zs, still_target, n, *weights, self.label_smoothing)
             return self._with_static_terms(loss + static_loss, terms, zs, ce, negent, static, still_target, penalise)
         if self.forward == "joint":
-            joint = logits(torch.cat([motion, static]), twice_differentiable=penalise)
+            joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
             z, zs = joint[:n], joint[n:]
         else:
-            z, zs = logits(motion), logits(static, twice_differentiable=penalise)
+            z, zs = network(motion), network(static, twice_differentiable=penalise)
             joint = torch.cat([z, zs])
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
         labels, motions, still_target = row_targets(target, side, n, joint.shape[1])
         loss, ce, negent = rows(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
         terms = {"ce": ce[:n].detach().mean(), "top1": agreement(z, target)}
-        loss, terms = with_consistency(loss, terms, logits, z, side)
+        loss, terms = with_consistency(loss, terms, network, z, side)
         return self._with_static_terms(loss, terms, zs, ce[n:], negent[n:], static, still_target, penalise)
 
     def _with_static_terms(self, loss, terms, zs, ce, negent, static, still_target, penalise):

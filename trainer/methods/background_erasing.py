@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InputError
 from .augmentation import BatchAugmentation, Context
-from .batch import Batch, chosen_rows, mix, repeat_frame, share_where, to_device
+from .batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
 from .consistency import CLEAN, CLEAN_WEIGHT
 
 
@@ -40,7 +40,11 @@ class BackgroundErasing(BatchAugmentation):
         chosen = chosen_rows(n, self.prob, rng)
         frame = to_device(rng.integers(batch.motion.shape[2], size=n), device)
         share = share_where(n, chosen, 1 - self.most * rng.random(), device)
-        erased = batch.blended(erase_background(batch.motion, frame, share), static_from=self.static_from)
+        erased = batch.blended(
+            erase_background(batch.motion, frame, share),
+            people=people_of_both(batch, batch.side.get(PEOPLE), frame, share),
+            static_from=self.static_from,
+        )
         if self.consistency_weight:
             weight = torch.full_like(share, self.consistency_weight)
             erased.side.update({CLEAN: batch.motion, CLEAN_WEIGHT: weight})

@@ -18,7 +18,7 @@ class Baseline(MethodDefaults):
 
     def loss(
         self,
-        logits: Network,
+        network: Network,
         rows: RowLosses,
         motion: Tensor,
         static: Tensor | None,
@@ -28,8 +28,8 @@ class Baseline(MethodDefaults):
         side: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy; shapes as in ``methods.albar``."""
-        z = logits(motion)
+        z = network(motion)
         weight = z.new_full((len(z),), 1 / len(z))
         loss, _, _ = rows(z, target, len(z), weight, torch.zeros_like(weight), self.label_smoothing)
         terms = {"ce": loss.detach(), "top1": agreement(z, target)}
-        return with_consistency(loss, terms, logits, z, side)
+        return with_consistency(loss, terms, network, z, side)

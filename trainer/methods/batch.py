@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SCENE, STATIC_TARGET = "scene", "static_target"
+SCENE, STATIC_TARGET, PEOPLE = "scene", "static_target", "people"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Batch:
         *,
         label_share: Tensor | None = None,
         scene_share: Tensor | None = None,
+        people: Tensor | None = None,
         classes: int = 0,
         static_from: str = "original",
     ) -> "Batch":
@@ -60,6 +61,7 @@ class Batch:
             partner: int64 (B,), the row that each was blended with; itself where it was left alone.
             label_share: (B,), how much of the label stays the sample's own; None: all of it.
             scene_share: (B,), how much of the scene's distribution stays the sample's own; None: all of it.
+            people: (B,1,T,h,w), where people are in the blended clips; None: where they were.
             classes: C, for labels that become distributions.
             static_from: "original": static clips, and their labels, stay those of the clips before the blend;
                 "augmented": a frame of the blended clip, with its label.
@@ -70,6 +72,8 @@ class Batch:
             target = mix(own, own[partner], label_share)
         if scene_share is not None and SCENE in side:
             side[SCENE] = mix(side[SCENE], side[SCENE][partner], scene_share)
+        if people is not None:
+            side[PEOPLE] = people
         static = self.static
         if static is not None and static_from == "augmented":
             static = repeat_frame(motion, self.static_index)
@@ -107,6 +111,20 @@ def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
     frame = clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
     layout = torch.channels_last_3d if clips.is_contiguous(memory_format=torch.channels_last_3d) else None
     return frame.expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
+
+
+def people_of_both(batch: Batch, laid: Tensor | None, frame: Tensor, share: Tensor) -> Tensor | None:
+    """Where people are once one frame of other clips was laid over all frames of the batch's.
+
+    Args:
+        laid: (B,1,T,h,w), where they are in the other clips; None: nobody asks.
+        frame: int64 (B,), which frame was laid.
+        share: (B,), of the batch's own clips: what is 1 has nothing laid over it.
+    """
+    if laid is None:
+        return None
+    both = torch.maximum(batch.side[PEOPLE], repeat_frame(laid, frame))
+    return torch.where(per_sample(share < 1, both), both, batch.side[PEOPLE])
 
 
 def per_sample(values: Tensor, like: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InputError
 from .augmentation import BatchAugmentation, Context
-from .batch import Batch, chosen_rows, per_sample, shuffled_partners, to_device
+from .batch import PEOPLE, Batch, chosen_rows, per_sample, shuffled_partners, to_device
 
 BINS = 10
 FOREGROUND_SEEDS, BACKGROUND_SEEDS = 0.5, 0.1
@@ -46,8 +46,16 @@ class Fame(BatchAugmentation):
         mean, std = context.normalisation(device)
         mask = foreground_mask(batch.motion.detach().float() * std + mean, self.beta)
         own = per_sample(partner == torch.arange(n, device=device), mask)
-        motion = torch.where((own | mask)[:, None, None], batch.motion, batch.motion[partner])
-        return batch.blended(motion, partner, scene_share=own.flatten().float(), static_from=self.static_from)
+        kept = (own | mask)[:, None, None]
+        motion = torch.where(kept, batch.motion, batch.motion[partner])
+        people = batch.side.get(PEOPLE)
+        return batch.blended(
+            motion,
+            partner,
+            scene_share=own.flatten().float(),
+            people=None if people is None else torch.where(kept, people, people[partner]),
+            static_from=self.static_from,
+        )
 
 
 def foreground_mask(clips: Tensor, beta: float) -> Tensor:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ...pipeline.errors import InputError
 from .augmentation import BatchAugmentation, Context
-from .batch import Batch, chosen_rows, mix, share_where, shuffled_partners, to_device
+from .batch import PEOPLE, Batch, chosen_rows, mix, share_where, shuffled_partners, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,11 @@ class Mixup(BatchAugmentation):
         chosen = chosen_rows(n, self.prob, rng)
         partner = to_device(shuffled_partners(n, chosen, rng), device)
         share = share_where(n, chosen, rng.beta(self.alpha, self.alpha), device)
+        people = batch.side.get(PEOPLE)
         return batch.blended(
             mixup(batch.motion, partner, share),
             partner,
+            people=None if people is None else torch.maximum(people, people[partner]),
             label_share=share,
             scene_share=share,
             classes=context.classes,

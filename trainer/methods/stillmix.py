@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InputError
 from .augmentation import BatchAugmentation, Context
-from .batch import Batch, chosen_rows, mix, repeat_frame, share_where, to_device
+from .batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +43,20 @@ class StillMix(BatchAugmentation):
         n, device = len(batch), motion.device
         chosen = chosen_rows(n, self.prob, rng)
         share = share_where(n, chosen, rng.beta(self.a, self.b), device)
+        people = batch.side.get(PEOPLE)
         if self.bank is None:
             other = (np.arange(n) + rng.integers(1, n, size=n)) % n if n > 1 else np.zeros(n, np.int64)
-            frame = to_device(rng.integers(motion.shape[2], size=n), device)
-            stills = repeat_frame(motion[to_device(other, device)], frame)
+            frame, other = to_device(rng.integers(motion.shape[2], size=n), device), to_device(other, device)
+            stills = repeat_frame(motion[other], frame)
+            people = people_of_both(batch, None if people is None else people[other], frame, share)
+        elif people is not None:
+            raise InputError("augmentation StillMix: where people are in a bank's stills is not known; give no bank")
         else:
             bank = read_bank(self.bank, tuple(motion.shape[3:]))
             picked = bank[torch.from_numpy(rng.integers(len(bank), size=n))].to(device, non_blocking=True)
             mean, std = context.normalisation(device)
             stills = ((picked[:, :, None].float() / 255 - mean) / std).to(motion.dtype)
-        return batch.blended(mix(motion, stills, share), static_from=self.static_from)
+        return batch.blended(mix(motion, stills, share), people=people, static_from=self.static_from)
 
 
 @lru_cache(maxsize=2)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InputError
 from .augmentation import BatchAugmentation, Context
-from .batch import Batch, chosen_rows, share_where, shuffled_partners, to_device
+from .batch import PEOPLE, Batch, chosen_rows, share_where, shuffled_partners, to_device
 
 Span = tuple[int, int]
 
@@ -42,9 +42,11 @@ class VideoMix(BatchAugmentation):
         spans = draw_cuboid(tuple(batch.motion.shape[2:]), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
         motion, own = paste_cuboid(batch.motion, partner, spans)
         share = share_where(n, chosen, own, device)
+        people = batch.side.get(PEOPLE)
         return batch.blended(
             motion,
             partner,
+            people=None if people is None else paste_cuboid(people, partner, spans)[0],
             label_share=share,
             scene_share=share,
             classes=context.classes,

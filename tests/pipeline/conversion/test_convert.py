@@ -14,6 +14,7 @@ from unstill.pipeline.errors import InputError
 from unstill.pipeline.shards.fragments import fragment_table
 from unstill.pipeline.shards.index import SampleIndex
 from unstill.pipeline.sources.listing import SourceVideo
+from unstill.trainer.evaluation.protocols import source_video
 
 
 def contents(out: Path) -> dict[str, str]:
@@ -136,5 +137,11 @@ def test_keys_are_safe_unique_and_stable():
     assert all(set(key) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") for key in keys)
     parts = assign_keys([SourceVideo("v.mp4", 0, 1.0, 2.5), SourceVideo("v.mp4", 0, 2.5, None)])
     assert parts == ["v_1_2_5", "v_2_5_end"]
+    # composites of one video must still show that they are: intervals are clustered by it
+    long = [SourceVideo(f"c/{'z' * 120}{end}__{k}.mp4", 0) for end in "ab" for k in (0, 1, 12)]
+    composites = assign_keys([*long, SourceVideo("c/v__1.mp4", 0), SourceVideo("c/v__1.avi", 0)])
+    assert len(set(composites)) == 8 and all(len(key) <= 90 for key in composites)
+    assert [key.rsplit("__", 1)[1] for key in composites] == ["0", "1", "12"] * 2 + ["1"] * 2
+    assert [len({source_video(key) for key in part}) for part in (composites[:3], composites[:6])] == [1, 2]
     with pytest.raises(InputError, match="listed twice"):
         assign_keys([SourceVideo("v.mp4", 0), SourceVideo("v.mp4", 1)])

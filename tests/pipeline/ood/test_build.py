@@ -9,7 +9,7 @@ from PIL import Image
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.ood.build import OodConfig, build, read_manifest, smoothed
+from unstill.pipeline.ood.build import OodConfig, build, smoothed
 from unstill.pipeline.ood.compose import over_background, with_still_actor
 from unstill.pipeline.ood.video_files import read_frames
 from unstill.pipeline.shards.index import SampleIndex
@@ -48,6 +48,11 @@ def settings(source, out="out", **changes):
     return OodConfig(**given | {"per_video": 2} | changes)
 
 
+def manifest_of(out):
+    with open(out / "manifest.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_compositing_is_exact():
     rng = np.random.default_rng(0)
     frames, background = rng.integers(0, 256, (T, H, W, 3), np.uint8), rng.integers(0, 256, (H, W, 3), np.uint8)
@@ -60,7 +65,7 @@ def test_compositing_is_exact():
 def test_scuba_files_manifest_and_preview(source):
     report = build(settings(source))
     assert report.composites == 8 and not report.left_out
-    rows = list(read_manifest(source / "out" / "manifest.csv"))
+    rows = manifest_of(source / "out")
     assert [row["path"] for row in rows] == sorted(
         f"{c}/v{n}__{k}.mp4" for n, c in enumerate(["run", "run", "jump", "jump"]) for k in range(2)
     )
@@ -81,7 +86,7 @@ def test_scuba_files_manifest_and_preview(source):
 def test_the_same_bytes_again_and_after_a_stop(source):
     build(settings(source, "one"))
     build(settings(source, "two", workers=1))
-    names = [row["path"] for row in read_manifest(source / "one" / "manifest.csv")]
+    names = [row["path"] for row in manifest_of(source / "one")]
     before = {name: (source / "one" / "videos" / name).read_bytes() for name in names}
     assert before == {name: (source / "two" / "videos" / name).read_bytes() for name in names}
 
@@ -105,7 +110,7 @@ def test_backgrounds_from_a_folder(source):
     for n, colour in enumerate([(250, 0, 0), (0, 0, 250)]):
         Image.new("RGB", (30, 20), colour).save(source / "places" / f"{n}.png")
     build(settings(source, backgrounds=source / "places", per_video=4))
-    rows = list(read_manifest(source / "out" / "manifest.csv"))
+    rows = manifest_of(source / "out")
     assert {row["background"] for row in rows} == {"0.png", "1.png"}
     for row in rows[:3]:
         frames, _ = read_frames(source / "out" / "videos" / row["path"])
@@ -116,7 +121,7 @@ def test_backgrounds_from_a_folder(source):
 
 def test_conflfg_places_another_class_behind(source):
     build(settings(source, kind="conflfg", per_video=1))
-    rows = list(read_manifest(source / "out" / "manifest.csv"))
+    rows = manifest_of(source / "out")
     levels = {"run/v0.mp4": 200, "run/v1.mp4": 220, "jump/v2.mp4": 240, "jump/v3.mp4": 180}
     for row in rows:
         assert row["static_class"] != row["class"]
@@ -159,6 +164,14 @@ def test_what_cannot_be_used_is_named(source):
     (source / "full" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
         build(settings(source, "full"))
+
+
+def test_a_corrected_mistake_may_use_the_same_folder(source):
+    with pytest.raises(InputError, match="no such file"):
+        build(settings(source, masks=source / "nowhere"))
+    assert build(settings(source)).composites == 8
+    with pytest.raises(InputError, match="made with seed 0, not 1"):
+        build(settings(source, seed=1))
 
 
 def test_smoothing():

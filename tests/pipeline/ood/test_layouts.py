@@ -49,14 +49,23 @@ def test_hmdb51_with_puppet_masks(tmp_path, mat_file):
         per_video=2,
         workers=1,
     )
+    # the clip of HMDB51 that one of JHMDB was cut out of
+    write_video(tmp_path / "hmdb51_org" / "catch" / "catch_1_u_cm_np1.avi", 4 * T)
     report = build(config)
-    assert report.composites == 8 and set(report.left_out.values()) == {"no masks"} and len(report.left_out) == 2
+    assert report.composites == 6 and set(report.left_out) == {
+        *(f"wave/wave_{k}_u_cm_np1.avi" for k in (1, 2)),
+        "catch/catch_1_u_cm_np1.avi",
+    }
+    assert report.left_out["wave/wave_1_u_cm_np1.avi"] == "no masks"
+    assert "5 masks of catch/catch_1_u_cm_np1, which has 24 frames; give the videos of JHMDB" in " ".join(
+        report.left_out.values()
+    )
     # 51-way labels stay: the class list of the whole dataset is given to the converter
     (tmp_path / "classes.txt").write_text("brush_hair\ncatch\nwave\n")
     options = {"codec": "vp9", "short_side": 48, "workers": 1, "allow_missing": True}
     convert(ConvertConfig(source=report.videos, out=tmp_path / "shards", classes=tmp_path / "classes.txt", **options))
     index = SampleIndex.load(tmp_path / "shards")
-    assert index.classes == ("brush_hair", "catch", "wave") and len(index) == 8
+    assert index.classes == ("brush_hair", "catch", "wave") and len(index) == 6
     assert set(np.asarray(index.frames).tolist()) == {T - 1}  # as many frames as masks
     assert "catch_catch_2_u_cm_np1__1" in index.keys()
 

@@ -71,3 +71,6 @@ def test_list_to_review(tmp_path):
         ("run/c.mp4", "no masks"),
         ("run/a.mp4", ""),
     ]
+    Image.fromarray(square(2).astype(np.uint8) * 255).save(tmp_path / "masks" / "run" / "a.png")
+    found = check_masks(config)
+    assert "1 masks of run/a, which has 4 frames" in found["run/a.mp4"] and found["run/b.mp4"].flags == ["jumps"]

@@ -59,6 +59,33 @@ def test_strip_and_pictures(tmp_path, masks):
     assert read("run/c", SHAPE) is None
     with pytest.raises(InputError, match="run/b are 8 x 6, its frames 9 x 6"):
         read("run/b", (T, H, 9))
+    with pytest.raises(InputError, match="3 masks of run/b, which has 6 frames; make masks of every frame"):
+        read("run/b", (6, H, W))
+
+
+def test_pictures_that_count_objects(tmp_path, masks):
+    """As trackers write them: numbers in a coloured palette, 0 and 1 in grey, and file names without leading zeros."""
+    objects = (
+        masks * np.arange(1, 1 + T, dtype=np.uint8)[:, None, None]
+    )  # a number a frame, and so all of them in strips
+    (tmp_path / "run" / "b").mkdir(parents=True)
+    palette = Image.fromarray(np.hstack(list(objects)), "P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])  # DAVIS: none is as bright as 128
+    palette.save(tmp_path / "run" / "a.png")
+    black_and_white = Image.fromarray(np.hstack(list(masks)).astype(np.uint8), "P")
+    black_and_white.putpalette([255, 255, 255, 0, 0, 0])  # white comes first
+    black_and_white.save(tmp_path / "run" / "c.png")
+    for t in range(T):
+        Image.fromarray(masks[t].astype(np.uint8)).save(tmp_path / "run" / "b" / f"{8 + t}.png")  # 8, 9, 10
+    read, any_number = open_masks(tmp_path, "segmentation"), open_masks(tmp_path, "segmentation", value="any")
+    assert np.array_equal(read("run/a", SHAPE), masks) and np.array_equal(any_number("run/a", SHAPE), masks)
+    assert np.array_equal(read("run/c", SHAPE), ~masks)
+    assert np.array_equal(any_number("run/b", SHAPE), masks)
+    assert np.array_equal(
+        open_masks(tmp_path, "segmentation", value=2)("run/a", SHAPE)[[0, 2]].any((1, 2)), [False] * 2
+    )
+    with pytest.raises(InputError, match=r"8\.png is nowhere brighter than 1 of 255; .*--mask-value"):
+        read("run/b", SHAPE)
 
 
 def test_run_lengths(tmp_path, masks):

@@ -152,3 +152,8 @@ def test_what_cannot_be_evaluated_is_named(data, tmp_path):
         csv.writer(file).writerows([["key", "static_actor"], ["a", "sideways"]])
     with pytest.raises(InputError, match="no column or class 'sideways'"):
         static_labels(tmp_path / "truth.csv", CLASSES)
+    (tmp_path / "truth.csv").write_text("key,static_actor\na,left\na,right\n")
+    with pytest.raises(InputError, match="key 'a' occurs twice"):
+        static_labels(tmp_path / "truth.csv", CLASSES)
+    with pytest.raises(InputError, match=r"'v1\.2': the names of sets and backgrounds take no dot"):
+        TestSets(scuba={"v1.2": data / "iid"}).passes(0)

@@ -79,7 +79,9 @@ def test_logits_that_cannot_be_used_are_named(tmp_path):
     (tmp_path / "mine.csv").write_text("key,label,a,b\nx,0,1,0\n")
     with pytest.raises(InputError, match=r"mine\.csv: expected a name like MODEL\.SET\.npz"):
         read_logits(tmp_path)
-    (tmp_path / "mine.csv").rename(tmp_path / "mine.iid.csv")
+    (tmp_path / "mine.csv").rename(tmp_path / "lr0.1.scuba.places.csv")
+    assert list(read_logits(tmp_path)["lr0.1"]) == ["scuba.places"]  # dots are the model's
+    (tmp_path / "lr0.1.scuba.places.csv").rename(tmp_path / "mine.iid.csv")
     assert read_logits(tmp_path)["mine"]["iid"].keys == ("x",)
     read_logits(tmp_path)["mine"]["iid"].save(tmp_path / "mine.iid.npz")
     with pytest.raises(InputError, match=r"mine\.iid is there as \.npz and as \.csv"):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from unstill.pipeline.errors import InputError
 from unstill.trainer.evaluation.gradcam import foreground_energy, grad_cam, last_map
@@ -45,6 +46,18 @@ def blob():
     clips[0, 0, 2, 1:4, 5:8] = 1  # red, in frame 2
     clips[1, 1, 1:3, 4:6, 0:2] = 2  # green, in frames 1 and 2
     return clips
+
+
+@pytest.mark.parametrize(("side", "places"), [(2, (2, 2, 2)), (3, (2, 4, 4)), (5, (2, 8, 8))])
+def test_tokens_of_a_video_transformer(side, places):
+    """Widths 8, 16, 32 from stage to stage: whichever layer is chosen, its last axis is the channels."""
+    model = SwinTransformer3d([2, 4, 4], 8, [1, 1, 1], [2, 2, 2], [2, 4, 4], num_classes=3).eval()
+    clips = torch.randn(1, 3, 4, 32, 32)
+    at = last_map(model, clips, side)
+    shapes = []
+    at.layer.register_forward_hook(lambda _m, _i, output: shapes.append(tuple(output.shape)))
+    assert grad_cam(model, clips, torch.tensor([1]), at).shape == (1, 4, 32, 32)
+    assert at.channels_last and shapes == [(1, *places, 8 * 8 // places[1])]
 
 
 @pytest.mark.parametrize("inplace", [False, True])

@@ -44,8 +44,11 @@ def test_every_set_becomes_its_measures():
     assert values["reversed_keep"] == pytest.approx(25) and values["reversed_flip"] == pytest.approx(50)  # of four
     p = np.exp([5, 0, 0]) / np.exp([5, 0, 0]).sum()
     assert values["static_entropy"] == pytest.approx(-100 * (p * np.log(p)).sum() / np.log(3))
+    mixed = Predictions(KEYS, sets["iid"].labels, sets["iid"].logits, sets["iid"].classes[::-1], "scuba.a")
+    with pytest.raises(InputError, match=r"scuba\.a: its classes, or their order, are not those of iid"):
+        scorecard({"iid": sets["iid"], "scuba.a": mixed})
     without = scorecard({"reversed": sets["reversed"], "conflfg": sets["conflfg"]}).values()
-    assert list(without) == ["conflfg", "reversed_keep"] and without["reversed_keep"] == pytest.approx(3 * sixth)
+    assert list(without) == ["conflfg", "reversed"] and without["reversed"] == pytest.approx(3 * sixth)
     assert set(values) - {"mine"} - {n for n in values if "." in n} <= set(MEASURES)
 
 

@@ -73,6 +73,13 @@ class TestEvery:
         assert torch.equal(same.target if same.target.ndim == 1 else same.target.argmax(1), batch.target)
         torch.testing.assert_close(same.side["scene"], batch.side["scene"], rtol=0, atol=0)
 
+    def test_people_are_marked_wherever_they_are_seen(self, augmentation):
+        people = (torch.rand(B, 1, T, H, W, generator=torch.Generator().manual_seed(4)) < 0.3).to(torch.uint8)
+        batch = Batch(people.expand(-1, 3, -1, -1, -1).float(), None, torch.arange(B) % C, None, {"people": people})
+        options = {"cuboid": augmentation.cuboid} if isinstance(augmentation, VideoMix) else {}
+        out = apply(type(augmentation)(prob=0.8, **options), batch, seed=3)
+        assert torch.equal(out.side["people"] > 0, out.motion[:, :1] > 0)
+
     def test_a_static_clip_of_the_augmented_clip_is_one_of_its_frames_with_its_label(self, augmentation):
         options = {"cuboid": augmentation.cuboid} if isinstance(augmentation, VideoMix) else {}
         batch = make_batch()
@@ -207,6 +214,9 @@ def test_stillmix_from_a_bank(tmp_path):
     stills = torch.randint(0, 256, (3, 3, H, W), dtype=torch.uint8)
     save_file({"stills": stills}, tmp_path / "bank.safetensors")
     batch = make_batch()
+    with pytest.raises(InputError, match="where people are in a bank's stills is not known"):
+        StillMix(bank=tmp_path / "bank.safetensors")(batch, np.random.default_rng(0), Context(C))
+    del batch.side["people"]
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
     augmentation = StillMix(prob=1.0, bank=tmp_path / "bank.safetensors")
     out = augmentation(batch, np.random.default_rng(0), Context(C, mean, std))

@@ -48,7 +48,7 @@ def whole(tmp_path_factory):
 
 
 def test_twenty_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path):
-    script = Path(__file__).with_name("fault_scenarios.py")
+    script = Path(__file__).parents[1] / "fault_scenarios.py"
     seeds = [str(seed) for seed in range(20)]
     done = subprocess.run([sys.executable, script, tmp_path, *seeds], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
