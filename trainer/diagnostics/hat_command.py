@@ -9,9 +9,8 @@ import tyro
 
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.errors import InputError
-from ...pipeline.motions.files import read_truth
 from ..evaluation.derived_clips import as_filmed
-from ..evaluation.evaluate import EvaluateOptions, load_subject, predict
+from ..evaluation.evaluate import EvaluateOptions, labels_from_csv, load_subject, predict
 from .hat import hat_ratios, swap_scores
 
 
@@ -68,26 +67,9 @@ def measure_hat(config: HatConfig) -> dict[str, dict[str, float]]:
         if "original" in sets_of:
             values |= hat_ratios(sets_of["original"], sets_of.get("background_only"), sets_of.get("human_only"))
         if "swap" in sets_of:
-            behind = background_labels(config.swap_backgrounds, subject.classes)
+            behind = labels_from_csv(config.swap_backgrounds, "background", subject.classes)
             values |= {name: share.value for name, share in swap_scores(sets_of["swap"], behind).items()}
         measures[subject.name] = values
     if config.out is not None:
         write_atomic(config.out, json.dumps(measures, indent=1).encode())
     return measures
-
-
-def background_labels(path: Path, classes: tuple[str, ...]) -> dict[str, int]:
-    """Key -> position in ``classes`` of the class that its background comes from.
-
-    Raises:
-        InputError: no such file or column, or a name that is no class.
-    """
-    position = {name: n for n, name in enumerate(classes)}
-    try:
-        return {key: position[row["background"]] for key, row in read_truth(path).items()}
-    except OSError as error:
-        raise InputError(
-            f"{path}: not readable ({error}); expected a CSV with the columns key and background"
-        ) from None
-    except KeyError as error:
-        raise InputError(f"{path}: no column or class {error}; expected the columns key and background") from None

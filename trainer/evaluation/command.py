@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...pipeline.errors import InputError
-from .evaluate import EvaluateOptions, TestSets, evaluate, load_subject, static_labels
+from .evaluate import EvaluateOptions, TestSets, evaluate, labels_from_csv, load_subject
 from .files import read_facts, read_logits, write_evaluation
 from .predictions import Predictions
 from .scorecard import MEASURES, Scorecard, scorecard
@@ -69,7 +69,7 @@ def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
     if sets.conflfg_truth is not None:
         if "conflfg" not in predictions:
             raise InputError(f"{sets.conflfg_truth}: no conflfg logits for it; give MODEL.conflfg.npz or .csv, too")
-        static = static_labels(sets.conflfg_truth, predictions["conflfg"].classes)
+        static = labels_from_csv(sets.conflfg_truth, "static_actor", predictions["conflfg"].classes)
     return scorecard(predictions, static_label=static, mirror=sets.mirror or None)
 
 

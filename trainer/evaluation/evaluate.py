@@ -145,7 +145,8 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
     names = [subject.name for subject in subjects]
     if len(set(names)) < len(names):
         raise InputError(f"models {', '.join(names)}: two have one name; give folders with different names")
-    passes = sets.passes(options.seed)
+    passes, truth = sets.passes(options.seed), sets.conflfg_truth
+    still_actor = {s.name: labels_from_csv(truth, "static_actor", s.classes) if truth else None for s in subjects}
     total = sum(len(SampleIndex.load(path)) * len(transforms) for path, transforms in passes)
     found: dict[str, dict[str, Predictions]] = {name: {} for name in names}
     with Progress("evaluating", total, "clips") as progress, leave_a_core_for_decoding(options.device):
@@ -155,10 +156,9 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
             ).items():
                 found[subject][transform] = predictions
     results = {}
-    for subject in subjects:
-        static = static_labels(sets.conflfg_truth, subject.classes) if sets.conflfg_truth else None
-        card = scorecard(found[subject.name], static_label=static, mirror=sets.mirror or None)
-        results[subject.name] = Evaluation(card, found[subject.name])
+    for name, static in still_actor.items():
+        card = scorecard(found[name], static_label=static, mirror=sets.mirror or None)
+        results[name] = Evaluation(card, found[name])
     return results
 
 
@@ -250,19 +250,19 @@ def _logits(subjects: Sequence[Subject], frames: Tensor) -> Iterator[tuple[Subje
         yield subject, subject.model(prepared[look]).double()
 
 
-def static_labels(truth: Path, classes: Sequence[str]) -> dict[str, int]:
-    """Key -> position in ``classes`` of the actor that stands still, from a CSV with the columns key and static_actor.
+def labels_from_csv(path: Path, column: str, classes: Sequence[str]) -> dict[str, int]:
+    """Key -> position in ``classes`` of the class that a CSV with the columns ``key`` and ``column`` names.
 
     Raises:
-        InputError: no such file or column, or a name that is no class.
+        InputError: no such file or column, a doubled key, or a name that is no class.
     """
     position = {name: n for n, name in enumerate(classes)}
     try:
-        return {key: position[row["static_actor"]] for key, row in read_truth(truth).items()}
-    except FileNotFoundError as error:
-        raise InputError(f"{truth}: no such file; expected a CSV with the columns key and static_actor") from error
+        return {key: position[row[column]] for key, row in read_truth(path).items()}
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({error}); expected a CSV with the columns key and {column}") from None
     except KeyError as error:
-        raise InputError(f"{truth}: no column or class {error}; expected the columns key and static_actor") from error
+        raise InputError(f"{path}: no column or class {error}; expected the columns key and {column}") from None
 
 
 def _labels(subject: Subject, index: SampleIndex, dataset: Path) -> np.ndarray:

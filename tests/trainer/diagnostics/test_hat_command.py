@@ -13,7 +13,7 @@ from unstill.pipeline.motions.files import read_truth, write_motions
 from unstill.pipeline.motions.world import CLASSES, MotionsConfig
 from unstill.trainer.diagnostics import hat_command
 from unstill.trainer.diagnostics.hat_command import HatConfig, measure_hat
-from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject
+from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, labels_from_csv
 
 CPU = EvaluateOptions(device="cpu", batch_size=8)
 
@@ -67,4 +67,4 @@ def test_what_is_missing_is_named(data):
         HatConfig(runs=(data,), original=data / "iid")
     (data / "wrong.csv").write_text("key,background\nx,nowhere\n")
     with pytest.raises(InputError, match="no column or class 'nowhere'"):
-        hat_command.background_labels(data / "wrong.csv", CLASSES)
+        labels_from_csv(data / "wrong.csv", "background", CLASSES)

@@ -15,7 +15,7 @@ from unstill.pipeline.loading.sampler import ClipConfig, ViewConfig
 from unstill.pipeline.motions.files import read_truth, write_motions
 from unstill.pipeline.motions.world import CLASSES, MIRROR_CLASS, MotionsConfig
 from unstill.trainer.evaluation.derived_clips import as_filmed, backwards, still_frame
-from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, TestSets, evaluate, predict, static_labels
+from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, TestSets, evaluate, labels_from_csv, predict
 
 OPTIONS = EvaluateOptions(device="cpu", batch_size=5)
 
@@ -146,14 +146,14 @@ def test_what_cannot_be_evaluated_is_named(data, tmp_path):
         evaluate([subject("one", 0), subject("two", 1, size=32)], TestSets(iid=data / "iid"), OPTIONS)
     with pytest.raises(InputError, match="class 'zoom_out' is none of the 8 that one knows"):
         evaluate([subject("one", 0, (*CLASSES[:7], "other"))], TestSets(iid=data / "iid"), OPTIONS)
-    with pytest.raises(InputError, match="no such file"):
-        static_labels(tmp_path / "truth.csv", CLASSES)
+    with pytest.raises(InputError, match="not readable"):
+        labels_from_csv(tmp_path / "truth.csv", "static_actor", CLASSES)
     with open(tmp_path / "truth.csv", "w", newline="") as file:
         csv.writer(file).writerows([["key", "static_actor"], ["a", "sideways"]])
     with pytest.raises(InputError, match="no column or class 'sideways'"):
-        static_labels(tmp_path / "truth.csv", CLASSES)
+        labels_from_csv(tmp_path / "truth.csv", "static_actor", CLASSES)
     (tmp_path / "truth.csv").write_text("key,static_actor\na,left\na,right\n")
     with pytest.raises(InputError, match="key 'a' occurs twice"):
-        static_labels(tmp_path / "truth.csv", CLASSES)
+        labels_from_csv(tmp_path / "truth.csv", "static_actor", CLASSES)
     with pytest.raises(InputError, match=r"'v1\.2': the names of sets and backgrounds take no dot"):
         TestSets(scuba={"v1.2": data / "iid"}).passes(0)
