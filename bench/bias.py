@@ -47,6 +47,19 @@ METHODS = {
     "albar": recipes.demo_albar,
     "albar_stillmix": recipes.demo_albar_stillmix,
 }
+TITLES = {
+    "baseline": "cross entropy",
+    "mixup": "Mixup",
+    "videomix": "VideoMix",
+    "sdn": "SDN",
+    "be": "BE",
+    "actor_cutmix": "ActorCutMix",
+    "fame": "FAME",
+    "stillmix": "StillMix",
+    "two_streams": "two streams (HSIC)",
+    "albar": "ALBAR",
+    "albar_stillmix": "ALBAR + StillMix",
+}
 # the constant of each rival that its authors choose anew for a dataset, and what they choose among; two_streams' values
 # are not public
 PROBS = (0.25, 0.5, 0.75, 1.0)  # StillMix's code, for all of these
@@ -60,6 +73,7 @@ GRIDS = {
     "stillmix": ("augmentation.prob", PROBS),
     "two_streams": ("method.w_hsic", (1.0, 3.0, 10.0, 30.0)),
 }
+LOSS = 3.0  # points of accuracy on ordinary videos that debiasing may cost, as in the demonstration's bars
 PEOPLE, STILLS = "people.csv", "stills.safetensors"  # made once a seed
 ABOUT = ("method", "constant", "value")  # of a row, what is not measured
 COLUMNS = ("iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap")
@@ -140,7 +154,7 @@ def run(config: BiasBench | None = None) -> Path:
     ]
     if config.tune:
         best = ", ".join(f"{method} {value:g}" for method, value in best_values(rows).items())
-        notes.append(f"the value with the highest contrasted accuracy: {best}")
+        notes.append(f"highest contrasted accuracy, at most {LOSS:g} points of IID below the method's best: {best}")
     else:
         notes.append(
             "tuned on other seeds: ALBAR's weights (trainer/recipes.py) and the main constant of every rival "
@@ -162,12 +176,17 @@ def label(row: Mapping[str, str | float]) -> str:
 
 
 def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
-    """For each method the value with the highest mean contrasted accuracy, by which ALBAR's were chosen, too."""
-    best: dict[str, Mapping[str, float | str]] = {}
-    for row in rows:
-        if row["method"] not in best or row["contrasted"] > best[row["method"]]["contrasted"]:
-            best[row["method"]] = row
-    return {method: row["value"] for method, row in best.items()}
+    """For each method the value with the highest mean contrasted accuracy, by which ALBAR's were chosen, too.
+
+    As for ALBAR, accuracy on ordinary videos must stay within ``LOSS`` points, here of the method's best: SDN's alpha 1
+    guesses, and guessing has a contrasted accuracy of its own.
+    """
+    best = {}
+    for method in dict.fromkeys(row["method"] for row in rows):
+        values = [row for row in rows if row["method"] == method]
+        least = max(row["iid"] for row in values) - LOSS
+        best[method] = max((row for row in values if row["iid"] >= least), key=lambda row: row["contrasted"])["value"]
+    return best
 
 
 def make_data(config: BiasBench, seed: int) -> Path:
@@ -280,17 +299,17 @@ def mean_only(row: Mapping[str, float | str]) -> dict[str, float | str]:
 
 
 def markdown(rows: Sequence[Mapping[str, float | str]]) -> str:
-    """The table as Markdown, the published HMDB51 numbers below it; the best of each column in bold."""
-    titles = ("IID ↑", "SCUBA ↑", "SCUFO ↓", "Confl-FG ↑", "contrasted ↑", "anti ↑", "swap ↑")
-    lines = [f"| method | {' | '.join(titles)} |", "|---" * (1 + len(titles)) + "|"]
-    best = {c: (min if c == "scufo" else max)(row[c] for row in rows) for c in COLUMNS}
+    """The README's tables: what was measured here, and below it what was published for HMDB51."""
+    titles = ("IID ↑", "SCUBA ↑", "SCUFO ↓", "Confl-FG ↑", "Contrasted ↑", "Anti ↑", "Swap ↑")
+    lines = [f"| percent, mean ± sd | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]
     for row in rows:
-        cells = []
-        for column in COLUMNS:
-            text = f"{row[column]:.1f}" + (f" ± {row[f'{column}_sd']:.1f}" if f"{column}_sd" in row else "")
-            cells.append(f"**{text}**" if row[column] == best[column] else text)
-        lines.append(f"| {label(row)} | {' | '.join(cells)} |")
-    lines += ["", f"| HMDB51, published | {' | '.join(titles[:5])} |", "|---" * 6 + "|"]
+        cells = [
+            f"{row[column]:.1f}" + (f" ± {row[f'{column}_sd']:.1f}" if f"{column}_sd" in row else "")
+            for column in COLUMNS
+        ]
+        value = f", {row['constant']} {row['value']:g}" if "value" in row else ""
+        lines.append(f"| {TITLES[row['method']]}{value} | {' | '.join(cells)} |")
+    lines += ["", f"| published, HMDB51 | {' | '.join(titles[:5])} |", "|---" + "|---:" * 5 + "|"]
     for method, values in PUBLISHED_HMDB51.items():
-        lines.append(f"| {method} | {' | '.join(f'{value:.1f}' for value in values)} |")
+        lines.append(f"| {TITLES[method]} | {' | '.join(f'{value:.2f}' for value in values)} |")
     return "\n".join(lines)

@@ -13,15 +13,15 @@ from unstill.pipeline.errors import InputError
 def test_summary_and_markdown():
     base = {column: 50.0 for column in bias.COLUMNS}
     found = [
-        {"method": "a", "seed": 0, **base, "iid": 90.0, "scufo": 3.0},
-        {"method": "b", "seed": 0, **base, "iid": 70.0, "scufo": 5.0},
-        {"method": "a", "seed": 1, **base, "iid": 94.0, "scufo": 3.0},
+        {"method": "fame", "seed": 0, **base, "iid": 90.0, "scufo": 3.0},
+        {"method": "be", "seed": 0, **base, "iid": 70.0, "scufo": 5.0},
+        {"method": "fame", "seed": 1, **base, "iid": 94.0, "scufo": 3.0},
     ]
     rows = summary(found)
-    assert [row["method"] for row in rows] == ["a", "b"] and [row["n"] for row in rows] == [2, 1]
+    assert [row["method"] for row in rows] == ["fame", "be"] and [row["n"] for row in rows] == [2, 1]
     assert rows[0]["iid"] == 92 and rows[0]["iid_sd"] == pytest.approx(8**0.5, abs=0.01) and "iid_sd" not in rows[1]
     first = markdown(rows).splitlines()[2]
-    assert first.startswith("| a | **92.0 ± 2.8** |") and "**3.0 ± 0.0**" in first
+    assert first.startswith("| FAME | 92.0 ± 2.8 |") and "| 3.0 ± 0.0 |" in first
 
 
 def test_unknown_methods_are_refused():
@@ -47,6 +47,8 @@ def test_each_value_of_each_rivals_constant():
     rows = summary(found)
     assert [(row["value"], row["n"], row["contrasted"]) for row in rows] == [(0.25, 2, 15), (1.0, 2, 14.5)]
     assert bias.best_values(rows) == {"a": 0.25}
+    rows[0]["iid"] = rows[1]["iid"] - 3.1
+    assert bias.best_values(rows) == {"a": 1.0}
 
 
 def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
