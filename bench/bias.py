@@ -123,14 +123,13 @@ class BiasBench:
 
     def recipes(self) -> list[tuple[dict[str, str | float], TrainConfig]]:
         """What is trained on each seed: what its rows say of it, and its recipe."""
+        plain = [({"method": name}, METHODS[name]()) for name in self.methods]
         if not self.tune:
-            return [({"method": name}, METHODS[name]()) for name in self.methods]
-        found = []
-        for name in self.methods:
-            constant, values = GRIDS.get(name, ("", ()))
-            for value in values:
-                row = {"method": name, "constant": constant, "value": value}
-                found.append((row, with_constant(METHODS[name](), constant, value)))
+            return plain
+        found = [(row, recipe) for row, recipe in plain if row["method"] == "baseline"]  # to compare with
+        for row, recipe in plain:
+            constant, values = GRIDS.get(row["method"], ("", ()))
+            found += [(row | {"constant": constant, "value": v}, with_constant(recipe, constant, v)) for v in values]
         return found
 
 
@@ -182,7 +181,7 @@ def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
     guesses, and guessing has a contrasted accuracy of its own.
     """
     best = {}
-    for method in dict.fromkeys(row["method"] for row in rows):
+    for method in dict.fromkeys(row["method"] for row in rows if "value" in row):
         values = [row for row in rows if row["method"] == method]
         least = max(row["iid"] for row in values) - LOSS
         best[method] = max((row for row in values if row["iid"] >= least), key=lambda row: row["contrasted"])["value"]

@@ -364,7 +364,7 @@ def _bias_tuning(result: Result) -> Iterator[Figure]:
         words, better = MEASURES[measure]
         bars = []
         for row in rows:
-            name = f"{row['constant'].split('.')[1]} {row['value']:g}"
+            name = f"{row['constant'].split('.')[1]} {row['value']:g}" if "value" in row else "cross entropy"
             bars.append(Bar(name, row[measure], role="peer", group=row["method"].replace("_", " ")))
         reading = f"Mean of {max(row['n'] for row in rows)} seeds that the table of all methods does not use."
         yield Figure(f"Every rival's main constant: {words}", reading, "percent", better, bars, result)
