@@ -159,6 +159,9 @@ def run(config: BiasBench | None = None) -> Path:
             "tuned on other seeds: ALBAR's weights (trainer/recipes.py) and the main constant of every rival "
             "(bias_tuning.json)"
         )
+        if set(PUBLISHED_HMDB51) <= {row["method"] for row in rows}:
+            found_alike = ", ".join(f"{column} {value:.2f}" for column, value in agreement(rows).items())
+            notes.append(f"rank correlation with the published HMDB51 columns over its nine methods: {found_alike}")
     name = "bias_tuning" if config.tune else "bias"
     return record(name, rows + found, out=config.out, notes=notes, file_name=f"{name}.json")
 
@@ -186,6 +189,19 @@ def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
         least = max(row["iid"] for row in values) - LOSS
         best[method] = max((row for row in values if row["iid"] >= least), key=lambda row: row["contrasted"])["value"]
     return best
+
+
+def agreement(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
+    """Spearman's rank correlation of each published column with the measured one, over the methods that both have."""
+    measured = {row["method"]: row for row in rows}
+    both = [name for name in PUBLISHED_HMDB51 if name in measured]
+    ranks = lambda values: np.array([np.sum(values < v) + (np.sum(values == v) - 1) / 2 for v in values])  # noqa: E731
+    found = {}
+    for n, column in enumerate(COLUMNS[:5]):
+        theirs = np.array([PUBLISHED_HMDB51[name][n] for name in both])
+        ours = np.array([measured[name][column] for name in both])
+        found[column] = float(np.corrcoef(ranks(theirs), ranks(ours))[0, 1])
+    return found
 
 
 def make_data(config: BiasBench, seed: int) -> Path:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,36 @@ def test_summary_and_markdown():
     assert rows[0]["iid"] == 92 and rows[0]["iid_sd"] == pytest.approx(8**0.5, abs=0.01) and "iid_sd" not in rows[1]
     first = markdown(rows).splitlines()[2]
     assert first.startswith("| FAME | 92.0 ± 2.8 |") and "| 3.0 ± 0.0 |" in first
+
+
+def test_the_readme_shows_the_committed_runs():
+    """Its tables are those of the runs in the files, rounded once."""
+    root = Path(__file__).parents[2]
+    readme, results = (root / "README.md").read_text(), root / "bench" / "results"
+    found = json.loads((results / "bias.json").read_text())["rows"]
+    for table in markdown(summary([row for row in found if "seed" in row])).split("\n\n"):
+        assert table in readme
+    demo = [row for row in json.loads((results / "demo.json").read_text())["rows"] if row.get("seed") == 0]
+    shown = {row["model"]: row for row in demo}
+    for column in ("iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap", "shaken_scufo", "reversed_keep"):
+        assert f"| {shown['baseline'][column]:.1f} | {shown['albar'][column]:.1f} |" in readme, column
+
+
+def test_agreement_is_of_ranks():
+    rows = [
+        {
+            "method": name,
+            **dict(zip(bias.COLUMNS, (1.0, -values[1], values[2] ** 3, values[3], values[4]), strict=False)),
+        }
+        for name, values in bias.PUBLISHED_HMDB51.items()
+    ]
+    for row, iid in zip(rows, (1, 2, 3, 4, 5, 6, 7, 8, 9), strict=True):
+        row["iid"] = iid
+    found = bias.agreement([*rows, {"method": "two_streams"}])
+    assert [found[c] for c in ("scuba", "scufo", "conflfg", "contrasted")] == pytest.approx([-1, 1, 1, 1])
+    theirs = [bias.PUBLISHED_HMDB51[row["method"]][0] for row in rows]
+    distance = sum((sorted(theirs).index(v) - n) ** 2 for n, v in enumerate(theirs))
+    assert found["iid"] == pytest.approx(1 - 6 * distance / (9 * 80))  # the textbook's formula, without ties
 
 
 def test_unknown_methods_are_refused():
