@@ -310,12 +310,22 @@ def _recipes(result: Result) -> Iterator[Figure]:
         ("Memory of a recipe's step", "peak_mib", "MiB"),
     ):
         bars = [
-            Bar(row["recipes"], row[column], role="ours" if "albar" in row["recipes"] else "peer", detail=_shape(row))
+            Bar(
+                _first(row["recipes"]),
+                row[column],
+                role="ours" if "albar" in row["recipes"] else "peer",
+                detail=_shape(row),
+            )
             for row in result.rows
             if finite(row.get(column))
         ]
         how = f"{result.rows[0]['precision']}, {'compiled' if result.rows[0]['compiled'] else 'eager'}"
         yield Figure(title, f"Forward, backward and update, {how}.", unit, "lower", bars, result)
+
+
+def _first(names: str) -> str:
+    first, *others = names.split(", ")
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _shape(row: dict) -> str:
@@ -367,7 +377,7 @@ def _bias_tuning(result: Result) -> Iterator[Figure]:
             name = f"{row['constant'].split('.')[1]} {row['value']:g}" if "value" in row else "cross entropy"
             bars.append(Bar(name, row[measure], role="peer", group=row["method"].replace("_", " ")))
         reading = f"Mean of {max(row['n'] for row in rows)} seeds that the table of all methods does not use."
-        yield Figure(f"Every rival's main constant: {words}", reading, "percent", better, bars, result)
+        yield Figure(f"Every rival's main constant: {words}", reading, "percent", better, bars, result, main=False)
 
 
 def _train(result: Result) -> Iterator[Figure]:
