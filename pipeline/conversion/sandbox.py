@@ -56,6 +56,10 @@ class Worker:
             self.close(kill=True)
             return {"bad": "timeout", "detail": f"not done after {self.limits.seconds:g} s"}, b""
         except (EOFError, BrokenPipeError, ValueError):
+            try:
+                process.wait(timeout=1)  # what it died of is not to be the signal that clears it away
+            except subprocess.TimeoutExpired:
+                pass
             self.close(kill=True)
             return self._obituary(process.returncode), b""
         if header.get("bad") == "memory":

@@ -51,6 +51,9 @@ def main() -> None:
             # freed memory is often not given back, so the next video would start with less: leave, be replaced
             send(answers, {"bad": "memory", "detail": f"needs more than {limits['memory_bytes'] >> 20} MB"})
             return
+        except Exception as error:  # a fault of ours or of PyAV, not of the video: say which instead of dying mutely
+            send(answers, {"bad": "crashed", "detail": f"{type(error).__name__}: {error}"[:300]})
+            raise
         send(answers, header, payload)
 
 

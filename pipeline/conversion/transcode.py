@@ -18,6 +18,7 @@ import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from ..pyav import LENIENT
 from ..shards.contract import VideoFacts, check_video
 from ..shards.mp4_file import open_fragmented
 from ..shards.quarantine import BadVideo
@@ -110,7 +111,7 @@ def probe(file: BinaryIO) -> dict:
 def _open(file: BinaryIO) -> av.container.InputContainer:
     options = {"protocol_whitelist": "", "codec_whitelist": ",".join(_decoder_names())}
     try:
-        source = av.open(file, container_options=options, metadata_errors="replace")
+        source = av.open(file, container_options=options, **LENIENT)
     except av.error.MemoryError as error:
         raise MemoryError from error
     except av.error.PermissionError as error:  # FFmpeg's answer to a file that names other files

@@ -8,6 +8,7 @@ import av
 import numpy as np
 
 from ..errors import InputError
+from ..pyav import LENIENT
 
 
 def read_frames(path: Path, most_seconds: float | None = None) -> tuple[np.ndarray, Fraction]:
@@ -21,7 +22,7 @@ def read_frames(path: Path, most_seconds: float | None = None) -> tuple[np.ndarr
         InputError: not a readable video, or one without frames.
     """
     try:
-        with av.open(str(path), metadata_errors="replace") as container:
+        with av.open(str(path), **LENIENT) as container:
             stream = container.streams.video[0]
             rate = stream.average_rate or stream.base_rate or Fraction(25)
             most = None if most_seconds is None else int(most_seconds * rate) + 1

@@ -11,6 +11,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from ..pyav import LENIENT
 from .fragments import fragment_table
 from .quarantine import BadVideo
 from .recipe import BLOCK
@@ -61,7 +62,7 @@ def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: in
     except ValueError as error:
         raise BadVideo("output", str(error)) from error
     try:
-        with av.open(io.BytesIO(mp4), format="mp4", metadata_errors="replace") as container:
+        with av.open(io.BytesIO(mp4), format="mp4", **LENIENT) as container:
             _check_streams(container)
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
