@@ -64,6 +64,17 @@ def test_a_crash_is_charged_to_its_video_and_the_next_one_works(good, hanging):
         worker.close(kill=True)
 
 
+def test_a_fault_of_the_program_is_told_in_its_words(good):
+    """Such as an argument that another release of PyAV does not know."""
+    worker = Worker(ROOMY)
+    try:
+        header, _ = worker.run(task(good) | {"recipe": {"nosuch": 1}})
+        assert header["bad"] == "crashed" and "TypeError" in header["detail"] and "nosuch" in header["detail"]
+        assert worker.run(task(good))[0]["frames"] == 5
+    finally:
+        worker.close(kill=True)
+
+
 def test_memory_beyond_the_limit_is_charged_to_its_video(tmp_path, good):
     large = tmp_path / "large.mp4"
     with av.open(str(large), "w") as container:

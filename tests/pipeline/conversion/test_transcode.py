@@ -29,11 +29,12 @@ def recipe(**changes) -> Recipe:
 
 
 def encode(
-    pictures, *, times=None, rate=30, codec="libx264", container="mp4", pix_fmt="yuv420p", options=None
+    pictures, *, times=None, rate=30, codec="libx264", container="mp4", pix_fmt="yuv420p", options=None, metadata=None
 ) -> bytes:
     """An ordinary (not fragmented) source file; ``times`` are presentation times in 1/rate s."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
+        out.metadata.update(metadata or {})
         stream = out.add_stream(codec, rate=rate, options=options or {"preset": "ultrafast", "crf": "12"})
         stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], pix_fmt
         stream.codec_context.thread_count = 1
@@ -165,6 +166,12 @@ def test_copy_refuses_what_must_be_encoded(changes, problem):
     with pytest.raises(BadVideo, match="contract") as caught:
         transcode(io.BytesIO(source), recipe(codec="copy"))
     assert problem in caught.value.detail
+
+
+def test_a_title_in_another_encoding_does_no_harm():
+    plain = encode(levels(3), metadata={"title": "QQQQQQ"})
+    assert plain.count(b"QQQQQQ") == 1
+    assert shown(transcode(io.BytesIO(plain.replace(b"QQQQQQ", b"\xff\xfe\xe9\x80QQ")), recipe()).mp4) == [0, 1, 2]
 
 
 def test_rotation_is_baked_in():
