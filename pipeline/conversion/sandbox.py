@@ -62,7 +62,7 @@ class Worker:
                 pass
             self.close(kill=True)
             return self._obituary(process.returncode), b""
-        if header.get("bad") == "memory":
+        if header.get("bad") in ("memory", "crashed"):  # it leaves after saying so
             self.close()
         return header, payload
 
