@@ -5,8 +5,10 @@
 #
 # GPU tests, kernels, loader, step, training end to end, the demonstration trained on the GPU, and with the time that is
 # left the roofline. Each part has a time limit and may fail without stopping the next. Results go to $OUT (by default
-# bench/results): one JSON per benchmark and gpu_suite.log; a short table comes last. Needs Python >= 3.11 with torch, triton, rich, tyro and pytest; without DALI or without NVIDIA's
-# video-decode library the parts that decode say so. The checkout is used in place, nothing is installed.
+# bench/results): one JSON per benchmark and gpu_suite.log; a short table comes last. Needs Python >= 3.11 with what
+# pyproject.toml asks for, pytest and hypothesis; packages that were copied without what they depend on (six for DALI,
+# yaml for webdataset, sortedcontainers for hypothesis) are named first. Without DALI or without NVIDIA's video-decode
+# library the parts that decode say so. The checkout is used in place, nothing is installed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=$(mkdir -p "${OUT:-bench/results}" && cd "${OUT:-bench/results}" && pwd)
@@ -41,7 +43,15 @@ part() { # part NAME SECONDS COMMAND...: run one part within its time, remember 
     echo "video-decode library (libnvcuvid):"
     ldconfig -p | grep -i nvcuvid || find / -xdev -name 'libnvcuvid.so*' 2> /dev/null || true
     "$PYTHON" -c 'import torch, triton; print("torch", torch.__version__, "triton", triton.__version__)'
-    "$PYTHON" -c 'import nvidia.dali as d; print("dali", d.__version__)' 2>&1 | tail -n 1
+    "$PYTHON" -P - << 'PY'
+import importlib
+
+for name in "nvidia.dali.fn webdataset av numpy rich tyro matplotlib jinja2 PIL safetensors torchvision pytest hypothesis".split():
+    try:
+        importlib.import_module(name)
+    except Exception as error:
+        print(f"cannot be imported: {name} ({type(error).__name__}: {error})")
+PY
 } 2>&1 | tee "$OUT/gpu_suite.log"
 
 work=$(mktemp -d)
