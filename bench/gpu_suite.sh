@@ -12,7 +12,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 OUT=$(mkdir -p "${OUT:-bench/results}" && cd "${OUT:-bench/results}" && pwd)
-export OUT PYTHONUNBUFFERED=1
+export OUT PYTHONUNBUFFERED=1 COLUMNS=200
 PYTHON=${PYTHON:-python3}
 
 # `import unstill` without an installation: a folder with links to the four subpackages
