@@ -141,8 +141,8 @@ def _foreground(file: Path, value: MaskValue | None) -> np.ndarray:
         numbers = np.asarray(image if image.mode in ("P", "L", "1", "I;16", "I") else image.convert("L"))
         if value is not None:  # class numbers are the indices of a palette, and its colours mean nothing
             return numbers != 0 if value == "any" else numbers == value
-        grey = np.asarray(image.convert("L"))
-        if image.mode == "P" and ((grey > 15) & (grey < 240)).any():  # colours: neither black nor white
+        grey, rgb = np.asarray(image.convert("L")), np.asarray(image.convert("RGB"))
+        if image.mode == "P" and ((rgb.max(-1) > 15) & (rgb.min(-1) < 240)).any():  # colours: neither black nor white
             return numbers != 0
     if 0 < grey.max() < 128:
         raise ValueError(

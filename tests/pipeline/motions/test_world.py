@@ -94,7 +94,7 @@ def test_tests_pair_by_index_and_differ_only_where_they_should():
         assert casts["scuba"].actor == casts["conflfg"].actor == iid.actor
         assert casts["scuba"].scene == casts["swap"].scene >= 8 > casts["anti"].scene != y
         assert casts["swap"].actor == casts["anti"].actor != y
-        assert casts["conflfg"].scene != y and casts["conflfg"].static_actor != y
+        assert casts["conflfg"].scene != y and casts["conflfg"].static_actor not in (None, y)
         for split in TESTS:
             assert all(
                 np.array_equal(a, b) for a, b in zip(pose(CONFIG, split, i), pose(CONFIG, "iid", i), strict=True)
@@ -106,8 +106,7 @@ def test_tests_pair_by_index_and_differ_only_where_they_should():
 
 def test_static_actor_stands_still_beneath_the_mover():
     for index in range(8):
-        frames, mask, who = video(CLEAN, "conflfg", index)
-        assert who.static_actor is not None
+        frames, mask, _ = video(CLEAN, "conflfg", index)
         still = (mask == 0).all(0)
         assert (frames[:, still] == frames[0, still]).all()
         saturation = np.ptp(frames[0].astype(int), axis=-1)

@@ -72,6 +72,9 @@ def test_pictures_that_count_objects(tmp_path, masks):
     palette = Image.fromarray(np.hstack(list(objects)), "P")
     palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])  # DAVIS: none is as bright as 128
     palette.save(tmp_path / "run" / "a.png")
+    blue = Image.fromarray(np.hstack(list(masks)).astype(np.uint8), "P")
+    blue.putpalette([0, 0, 0, 0, 0, 128])  # as dark as black, seen in grey
+    blue.save(tmp_path / "run" / "d.png")
     black_and_white = Image.fromarray(np.hstack(list(masks)).astype(np.uint8), "P")
     black_and_white.putpalette([255, 255, 255, 0, 0, 0])  # white comes first
     black_and_white.save(tmp_path / "run" / "c.png")
@@ -79,7 +82,7 @@ def test_pictures_that_count_objects(tmp_path, masks):
         Image.fromarray(masks[t].astype(np.uint8)).save(tmp_path / "run" / "b" / f"{8 + t}.png")  # 8, 9, 10
     read, any_number = open_masks(tmp_path, "segmentation"), open_masks(tmp_path, "segmentation", value="any")
     assert np.array_equal(read("run/a", SHAPE), masks) and np.array_equal(any_number("run/a", SHAPE), masks)
-    assert np.array_equal(read("run/c", SHAPE), ~masks)
+    assert np.array_equal(read("run/c", SHAPE), ~masks) and np.array_equal(read("run/d", SHAPE), masks)
     assert np.array_equal(any_number("run/b", SHAPE), masks)
     assert np.array_equal(
         open_masks(tmp_path, "segmentation", value=2)("run/a", SHAPE)[[0, 2]].any((1, 2)), [False] * 2
