@@ -144,7 +144,9 @@ def build(config: OodConfig) -> OodReport:
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
     if not rows:
-        reason = next(iter(left_out.values()), "there are none")
+        path, reason = next(iter(left_out.items()), ("", "there are none"))
+        if reason == "no masks":
+            reason += f" called {Path(path).with_suffix('')}"
         raise InputError(f"{config.masks}: none of the {len(listing.videos)} videos could be used; the first: {reason}")
     _write_lists(config, [rows[path] for path in sorted(rows)], left_out)
     report = OodReport(config.out / "videos", len(rows), left_out)

@@ -160,6 +160,9 @@ def test_what_cannot_be_used_is_named(source):
     assert "run/v0.mp4,no masks" in (source / "out" / "left_out.csv").read_text()
     with pytest.raises(InputError, match="none of the 4 videos"):
         build(settings(source, "none", min_coverage=0.9))
+    (source / "elsewhere").mkdir()
+    with pytest.raises(InputError, match=r"the first: no masks called (run|jump)/v[0-3]$"):
+        build(settings(source, "lost", masks=source / "elsewhere"))
     (source / "full").mkdir()
     (source / "full" / "file").touch()
     with pytest.raises(InputError, match="not empty"):
