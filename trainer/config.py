@@ -14,13 +14,14 @@ from typing import Any, Literal
 from ..pipeline.errors import InputError
 from ..pipeline.loading.loader import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
+from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
-from .methods import Albar, Augmentation, Method
+from .loss_module import StepConfig
+from .methods import Albar, Method
 from .models.registry import ModelConfig
+from .monitoring.metrics import LogConfig
 from .optimisers.factory import OptimiserConfig
 from .optimisers.schedule import ScheduleConfig
-from .step import StepConfig
-from .watching.metrics import LogConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -1,218 +1,166 @@
-"""The loss of one batch as one module: both forwards, the inner gradient and the weighted sum.
+"""One training step: clips -> loss -> gradient -> guarded update. Nothing in it waits for the device."""
 
-    LossModule(model, method)(motion, static, target, penalise) -> loss, terms, None
+import hashlib
+from contextlib import nullcontext
+from typing import Any
 
-It is what gets compiled (one forward and one backward graph, no graph break) and what DistributedDataParallel wraps;
-the only ``backward`` is called outside. Eager and compiled are the same code, held together by a float64 test.
-"""
-
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
-
+import numpy as np
 import torch
-import torch._dynamo
 from torch import Tensor, nn
-from torch._inductor.compile_fx import compile_fx
 
-from ..kernels import static_losses, step_boundary, weighted_loss
+from ..kernels import clip_prep
 from ..pipeline.errors import InputError
-from .methods import Method
-from .models.observed_network import ObservedNetwork
-
-GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepConfig:
-    """How a training step is computed; none of it changes the method."""
-
-    precision: Literal["bf16", "fp32", "fp64"] = "bf16"
-    """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
-    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
-    """torch.compile's mode for the whole loss; the last two replay CUDA graphs. off: eager, the same code."""
-    recompute: bool = False
-    """Compiled: keep less for the backward, and compute cheap operations again there. Saves memory, may cost time."""
-    channels_last: bool = False
-    """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
-    closed_conv: bool = False
-    """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding."""
-    accumulate: int = 1
-    """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
-    clip_grad: float = 0.0
-    """Largest norm of the whole gradient; a longer one is scaled down to it. 0: no clipping."""
-    fused_boundary: bool = False
-    """Make the next step's clips in the launch that computes this step's losses: the same numbers to the bit. The next
-    clips then lie in memory while this step's backward runs, and the loader no longer prepares them ahead."""
-    ema: float = 0.0
-    """Decay of a moving average of the weights, kept beside them and preferred by export and evaluation; 0: none."""
-    deterministic: bool = False
-    """Only deterministic kernels, so that a resumed run on CUDA repeats bit by bit; slower."""
-
-    def __post_init__(self):
-        if self.precision not in ("bf16", "fp32", "fp64"):
-            raise InputError(f"step.precision is {self.precision!r}; expected bf16, fp32 or fp64")
-        if self.compile not in ("off", "default", "reduce-overhead", "max-autotune"):
-            raise InputError(
-                f"step.compile is {self.compile!r}; expected off, default, reduce-overhead or max-autotune"
-            )
-        if self.accumulate < 1:
-            raise InputError(f"step.accumulate is {self.accumulate}; expected a whole number of at least 1")
-        if self.accumulate > 1 and self.compile in GRAPH_MODES:
-            raise InputError(
-                f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that step.accumulate "
-                f"{self.accumulate} adds up; use --step.compile default"
-            )
-        if not 0 <= self.ema < 1:
-            raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")
+from ..pipeline.loading.loader import Clips
+from .augmentations.base import Context
+from .batch import Batch
+from .config import TrainConfig
+from .inputs.circular_shift import torus_roll
+from .inputs.people import PeopleMasks
+from .loss_module import GRAPH_MODES, Upcoming, static_leaf
+from .optimisers.factory import set_learning_rate
+from .optimisers.schedule import multiplier
+from .state import TrainState
 
 
-class Upcoming(NamedTuple):
-    """What the next step's clips are made from, for the fused boundary.
-
-    Attributes:
-        frames: uint8 (B,T,H,W,3), augmented.
-        flip: bool (B,).
-        static_index: int64 (B,).
-    """
-
-    frames: Tensor
-    flip: Tensor
-    static_index: Tensor
+def clip_options(config: TrainConfig) -> dict[str, Any]:
+    """How the run's clips are made: options of ``kernels.clip_prep``."""
+    return {
+        "mean": config.mean,
+        "std": config.std,
+        # float32 under autocast, too: the penalty differentiates by the static clip, and its norm is a float32 one
+        "dtype": torch.float64 if config.step.precision == "fp64" else torch.float32,
+        "layout": "channels_last_3d" if config.step.channels_last else "ncdhw",
+        "static": config.method.static,
+    }
 
 
-class LossModule(nn.Module):
-    """A network and the loss of a method on it.
+class Prepare:
+    """uint8 frames -> normalised motion clip and static clip; the loader runs it ahead, on its own stream.
 
     Args:
-        model: clips (B,3,T,h,w) -> logits (B,C).
-        method: see ``methods``.
-        autocast: dtype that the forwards run in, or None for the weights' own.
-        clip_options: how the fused boundary makes the next clips: options of ``kernels.clip_prep``.
-        head: name of the model's last layer, for methods that want its input.
-        extra: what ``method.module`` made; trained beside the model.
+        config: ``torus_roll``, ``mean``, ``std``, ``step``, ``method``, ``augmentation`` and ``people`` are read.
+    """
+
+    def __init__(self, config: TrainConfig):
+        self._roll, self._options = config.torus_roll, clip_options(config)
+        self._people = None
+        if config.method.needs_people or (config.augmentation is not None and config.augmentation.needs_people):
+            if config.people is None:
+                raise InputError("this method needs to know where people are; give a file of boxes: --people")
+            self._people = PeopleMasks(config.people, config.data, config.clip, config.torus_roll)
+
+    def __call__(self, clips: Clips) -> tuple[Tensor, Tensor | None]:
+        """(motion (B,3,T,h,w), static of the same shape or None)."""
+        frames, flip, static_index = self.upcoming(clips)
+        self.find_people(clips)
+        return clip_prep(frames, flip=flip, t_idx=static_index, **self._options)
+
+    def find_people(self, clips: Clips) -> None:
+        """Put the masks of people into ``clips.side``, where the run wants them."""
+        if self._people is not None and "people" not in clips.side:
+            clips.side["people"] = self._people(clips)
+
+    def upcoming(self, clips: Clips) -> Upcoming:
+        """The augmented frames and what else the clips are made from."""
+        frames = torus_roll(clips.frames, clips.draws) if self._roll else clips.frames
+        return Upcoming(frames, clips.flip, clips.static_index)
+
+
+class Update:
+    """Runs steps on a state.
+
+    Args:
+        config: the run's.
+        state: is advanced by one step per call.
+        loss: the loss module, compiled and wrapped as wanted.
+        steps: length of the whole run, for the schedule.
+        rank: of this process; each rank draws its own dropout.
+        classes: number of classes.
+        tables: what ``method.tables`` returned, on the device.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        method: Method,
-        autocast: torch.dtype | None = None,
-        clip_options: dict[str, Any] | None = None,
-        *,
-        head: str = "",
-        extra: nn.Module | None = None,
+        config: TrainConfig,
+        state: TrainState,
+        loss: nn.Module,
+        steps: int,
+        rank: int = 0,
+        classes: int = 0,
+        tables: dict[str, Tensor] | None = None,
     ):
-        super().__init__()
-        self.model = model
-        self.method = method
-        self.extra = extra
-        self.clip_options = clip_options
-        self.network = ObservedNetwork(model, head, extra, autocast)
+        self._config, self._state, self._loss, self._steps, self._rank = config, state, loss, steps, rank
+        self._prepare = Prepare(config)
+        self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
+        self._context, self._tables = Context(classes, config.mean, config.std), tables or {}
+        self._replays_graphs = config.step.compile in GRAPH_MODES and config.device == "cuda"
+        self._made: tuple[Tensor, Tensor | None] | None = None  # this step's clips, made by the last one's boundary
 
-    def forward(
-        self,
-        motion: Tensor,
-        static: Tensor | None,
-        target: Tensor,
-        penalise: bool,
-        upcoming: Upcoming | None = None,
-        side: dict[str, Tensor] | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor], tuple[Tensor, Tensor | None] | None]:
-        """The method's loss, its detached terms, and the next step's clips.
+    def __call__(self, clips: Clips, following: Clips | None = None) -> None:
+        """One step.
 
         Args:
-            motion: (B,3,T,h,w), normalised.
-            static: the same shape, or None for a method without static clips. With ``penalise`` a contiguous leaf that
-                requires grad: dynamo takes no gradient by a tensor that has a history.
-            target: int64 (B,) or soft (B,C).
-            penalise: whether the method takes its gradient penalty; a Python bool, so each value compiles once.
-            upcoming: what to make the next clips from, or None.
-            side: more per-sample tensors by name, see ``methods.batch``.
-
-        Returns:
-            ``(loss, terms, clips)``: clips is (motion, static or None) of the next step, None without ``upcoming``.
+            clips: this rank's part of the global batch.
+            following: the next step's, for the fused boundary; None in the last step.
         """
-        clips = None
-
-        def rows(logits, target, n_motion, ce_weight, negent_weight, label_smoothing=0.0):
-            nonlocal clips
-            if upcoming is None:
-                ce, negent, _ = static_losses(logits, target, n_motion, label_smoothing)
-                return weighted_loss(ce, negent, ce_weight, negent_weight), ce, negent
-            frames, flip, static_index = upcoming
-            both = step_boundary(
-                *(logits, target, n_motion, ce_weight, negent_weight, frames),
-                flip=flip,
-                t_idx=static_index,
-                label_smoothing=label_smoothing,
-                **self.clip_options,
+        config, state = self._config, self._state
+        step, parts = state.step, config.step.accumulate
+        # dropout and augmentations are functions of (seed, step, rank) as well: there is no random state to save
+        torch.manual_seed(_fold(config.seed, step, self._rank))
+        head_alone = step < config.optimiser.head_first * self._steps
+        set_learning_rate(state.optimiser, self.learning_rate(step), head_alone=head_alone)
+        state.guard.before()
+        batch = self._batch(clips, *(self._made or clips.prepared or self._prepare(clips)))
+        upcoming = None
+        if config.step.fused_boundary:
+            # the last step makes clips that nobody needs: a step without would be another graph to compile
+            upcoming = self._prepare.upcoming(clips if following is None else following)
+        penalise = config.method.penalises(step)
+        total = 0.0
+        for part in range(parts):
+            some = (
+                batch.rows(slice(part * len(clips) // parts, (part + 1) * len(clips) // parts)) if parts > 1 else batch
             )
-            clips = both.motion, both.static
-            return both.loss, both.ce, both.negent
+            last = part + 1 == parts
+            inputs = (some.motion, static_leaf(some.static, penalise), some.target, penalise)
+            total = total + self._forward_backward((*inputs, upcoming if last else None, some.side), parts, last)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
+        if config.step.clip_grad:
+            torch.nn.utils.clip_grads_with_norm_(self._parameters, config.step.clip_grad, norm)
+        state.guard.update(state.optimiser, state.guard.judge(total, norm))
+        state.optimiser.zero_grad(set_to_none=True)
+        if state.average is not None:
+            state.average.update()
+        state.meter.add({"grad_norm": norm})
+        state.step = step + 1
 
-        loss, terms = self.method.loss(self.network, rows, motion, static, target, penalise=penalise, side=side)
-        return loss, terms, clips
+    def learning_rate(self, step: int) -> float:
+        """The base learning rate in a step."""
+        return self._config.optimiser.lr * multiplier(self._config.schedule, step, self._steps)
 
+    def _batch(self, clips: Clips, motion: Tensor, static: Tensor | None) -> Batch:
+        self._prepare.find_people(clips)  # with a fused boundary nobody has yet
+        side = clips.side | {name: table[clips.sample] for name, table in self._tables.items()}
+        batch = Batch(motion, static, clips.label, clips.static_index, side)
+        if self._config.augmentation is None:
+            return batch
+        rng = np.random.default_rng(_fold(self._config.seed, self._state.step, self._rank))
+        return self._config.augmentation(batch, rng, self._context)
 
-def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False) -> None:
-    """Compile the module in place; a graph break is an error, for a step in pieces has no double backward.
-
-    Args:
-        loss_module: what to compile.
-        mode: "off" or a mode of torch.compile.
-        recompute: see ``StepConfig``.
-    """
-    if mode == "off":
-        return
-    # lets dynamo trace torch.autograd.grad into the graph; must be set before the first compilation
-    torch._dynamo.config.trace_autograd_ops = True
-    options = {} if mode == "default" else torch._inductor.list_mode_options(mode, dynamic=False)
-    checks = loss_module.method.twice_differentiable
-
-    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]):
-        if checks:
-            refuse_custom_functions(graph)
-        with torch._functorch.config.patch(aggressive_recomputation=recompute):
-            return compile_fx(graph, inputs, config_patches=options)
-
-    loss_module.compile(fullgraph=True, dynamic=False, backend=backend)
-
-
-def refuse_custom_functions(graph: torch.fx.GraphModule) -> None:
-    """Refuse a graph that is differentiated inside and holds an ``autograd.Function``.
-
-    torch.compile traces the Function's backward without a graph of its own, so the gradient of the inner gradient lacks
-    a part: silently wrong, by half of its size in our test (torch 2.11 and 2.15), and right in eager.
-
-    Raises:
-        InputError: it does.
-    """
-    for module in graph.modules():
-        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
-            if "autograd_function_apply" in str(node.target):
-                raise InputError(
-                    "the model uses a torch.autograd.Function, through which a compiled gradient penalty is silently "
-                    "wrong; use --step.compile off, make it a torch.library custom op, or train with --method.w-gp 0"
-                )
+    def _forward_backward(self, batch: tuple, parts: int, last: bool) -> Tensor:
+        if self._replays_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
+        # under DDP gradients travel once a step
+        with nullcontext() if last else getattr(self._loss, "no_sync", nullcontext)():
+            loss, terms, clips = self._loss(*batch)
+            (loss / parts if parts > 1 else loss).backward()
+        self._state.meter.add({"loss": loss, **terms})
+        if clips is not None and self._replays_graphs:  # the next replay overwrites its outputs
+            clips = tuple(None if clip is None else clip.clone() for clip in clips)
+        self._made = clips
+        return loss.detach() / parts
 
 
-def static_leaf(static: Tensor | None, penalise: bool) -> Tensor | None:
-    """The static clip as the step wants it: a leaf, which requires grad only where a penalty will ask for it."""
-    if static is None:
-        return None
-    return static.detach().requires_grad_(penalise)
-
-
-def translate(error: RuntimeError, model_name: str) -> InputError | None:
-    """The user's version of a failure to compile or to differentiate twice, or None for any other error."""
-    inner = getattr(error, "inner_exception", None)
-    if isinstance(inner, InputError):  # raised while compiling, and wrapped by dynamo
-        return inner
-    text = str(error)
-    if ("derivative for" in text and "is not implemented" in text) or "does not support double backward" in text:
-        operation = text.split("derivative for", 1)[-1].split("is not implemented")[0].strip(" '")
-        return InputError(
-            f"model {model_name}: {operation} has no double backward, which the gradient penalty needs; replace that "
-            "operation in the model, or train without the penalty (--method.w-gp 0)"
-        )
-    return None
+def _fold(*numbers: int) -> int:
+    digest = hashlib.blake2b(",".join(map(str, numbers)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .config import TrainConfig
-from .train_state import TrainState
+from .state import TrainState
 
 
 class Averaged(nn.Module):
@@ -46,7 +46,7 @@ class Validator:
         Raises:
             InputError: no dataset there, or it has a class that the training set has not.
         """
-        from .evaluation.evaluate import EvaluateOptions, Subject, predict  # it loads runs, and so imports this package
+        from .evaluation.evaluate import EvaluateOptions, Subject, predict
 
         config = self.config
         subject = Subject("run", model, self.classes, config.clip, config.mean, config.std)

@@ -21,7 +21,7 @@ from ..sources.layouts import SourceConfig, find_videos, shrunken_label_set
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import place_of
 from .content_hash import content_sha256
-from .sandbox import Limits, Pool
+from .sandbox.pool import Limits, Pool
 
 LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
 SHOWN = 8  # lines of each list in the printed report

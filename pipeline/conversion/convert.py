@@ -18,23 +18,14 @@ from tyro.conf import Positional, arg
 from ..errors import InputError
 from ..progress import Progress
 from ..shards.cache import remote_address
-from ..shards.recipe import MAX_RATE, Codec, Recipe
+from ..shards.video_format import MAX_RATE, Codec, VideoFormat
 from ..shards.writer import read_manifest
 from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import Listing
 from .merge import merge, read_dataset
 from .output import LocalOutput, open_output
-from .plan import (
-    PLAN_NAME,
-    Plan,
-    listing_digest,
-    make_plan,
-    plan_settings,
-    read_header,
-    read_plan,
-    tool_versions,
-)
-from .sandbox import Limits
+from .plan import PLAN_NAME, Plan, listing_digest, make_plan, plan_settings, read_header, read_plan, tool_versions
+from .sandbox.pool import Limits
 from .shard_work import ShardTask, convert_shards
 
 
@@ -93,9 +84,9 @@ class ConvertConfig(SourceConfig):
             if not good:
                 raise InputError(problem)
 
-    def recipe(self) -> Recipe:
+    def recipe(self) -> VideoFormat:
         """What decides the bytes of each video."""
-        return Recipe(
+        return VideoFormat(
             codec=self.codec,
             short_side=self.short_side,
             fps=self.fps,

@@ -18,7 +18,7 @@ import av
 from ..atomic_files import AtomicFile
 from ..errors import InputError
 from ..progress import Progress
-from ..shards.recipe import Recipe
+from ..shards.video_format import VideoFormat
 from ..shards.writer import MAX_KEY, canonical_json
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import remote_facts
@@ -104,7 +104,7 @@ class Plan:
             file.discard()
 
 
-def plan_settings(recipe: Recipe, seed: int, samples_per_shard: int) -> dict:
+def plan_settings(recipe: VideoFormat, seed: int, samples_per_shard: int) -> dict:
     """The user's choices that decide the bytes of the dataset, as plain JSON values."""
     return {"recipe": asdict(recipe), "seed": seed, "samples_per_shard": samples_per_shard}
 

@@ -12,7 +12,7 @@ from ..progress import Progress
 from ..shards.writer import read_manifest
 from .output import LocalOutput, open_output
 from .plan import PlanHeader
-from .sandbox import Limits
+from .sandbox.pool import Limits
 from .shard_work import ShardTask, convert_shards, failure_note
 
 RETRIES = 5  # after the death of a node or worker; a task that fails with an error of ours is not tried again

@@ -8,7 +8,7 @@ import av
 from ..shards.contract import check_gops_alone, check_video
 from ..shards.mp4_file import open_fragmented
 from ..shards.quarantine import BadVideo
-from ..shards.recipe import BLOCK, output_rate
+from ..shards.video_format import BLOCK, output_rate
 
 CODECS = ("h264", "hevc", "vp9")
 

@@ -12,7 +12,7 @@ from ..shards.writer import ShardWriter
 from ..sources.tree import place_of
 from .output import LocalOutput
 from .plan import PlanHeader, PlannedVideo
-from .sandbox import Limits, Pool
+from .sandbox.pool import Limits, Pool
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from ..pyav import LENIENT
 from ..shards.contract import VideoFacts, check_video
 from ..shards.mp4_file import open_fragmented
 from ..shards.quarantine import BadVideo
-from ..shards.recipe import Recipe, output_rate, output_size
+from ..shards.video_format import VideoFormat, output_rate, output_size
 from .remux import remux
 
 # Demuxers and decoders that may touch a stranger's file. Left out on purpose: everything that opens other files or
@@ -58,7 +58,7 @@ class Transcoded:
 
 
 def transcode(
-    file: BinaryIO, recipe: Recipe, start: float | None = None, end: float | None = None, maybe_cut: bool = False
+    file: BinaryIO, recipe: VideoFormat, start: float | None = None, end: float | None = None, maybe_cut: bool = False
 ) -> Transcoded:
     """Convert one open, seekable file.
 
@@ -125,7 +125,9 @@ def _open(file: BinaryIO) -> av.container.InputContainer:
     return source
 
 
-def _convert(source: av.container.InputContainer, recipe: Recipe, start: float | None, end: float | None) -> Transcoded:
+def _convert(
+    source: av.container.InputContainer, recipe: VideoFormat, start: float | None, end: float | None
+) -> Transcoded:
     stream = _video_stream(source)
     context = stream.codec_context
     codec = context.codec.canonical_name
@@ -174,7 +176,7 @@ def _pixel_aspect(stream: av.video.stream.VideoStream) -> Fraction:
     return aspect if Fraction(1, 4) <= aspect <= 4 else Fraction(1)  # outside: a broken header, not a lens
 
 
-def _check_pixels(width: int, height: int, recipe: Recipe) -> None:
+def _check_pixels(width: int, height: int, recipe: VideoFormat) -> None:
     if width * height > recipe.max_megapixels * 1e6:
         raise BadVideo("too_large", f"{width}x{height} is more than {recipe.max_megapixels:g} megapixels")
 
@@ -278,7 +280,7 @@ def _round(x: Fraction) -> int:
 class _Encoder:
     """Scales, converts, rotates and encodes frames into a fragmented MP4 in memory; built on the first frame."""
 
-    def __init__(self, recipe: Recipe, fps: Fraction, pixel_aspect: Fraction):
+    def __init__(self, recipe: VideoFormat, fps: Fraction, pixel_aspect: Fraction):
         self.recipe, self.fps, self.pixel_aspect, self.count = recipe, fps, pixel_aspect, 0
         self._buffer = io.BytesIO()
         self._scaler = VideoReformatter()

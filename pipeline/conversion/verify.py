@@ -25,7 +25,7 @@ from ..shards.reader import EXTENSIONS, KEY, Malformed, Member, members, read_me
 from ..shards.writer import dali_index, dali_index_line, describe_sample, read_manifest
 from .merge import build_index, read_dataset
 from .output import DATASET_NAME, SHARD_FOLDER
-from .sandbox import Limits, Pool
+from .sandbox.pool import Limits, Pool
 
 MAX_JSON = 1 << 20
 MAX_TABLE = 1 << 20

@@ -14,7 +14,7 @@ import numpy as np
 from ..pyav import LENIENT
 from .fragments import fragment_table
 from .quarantine import BadVideo
-from .recipe import BLOCK
+from .video_format import BLOCK
 
 
 @dataclass(frozen=True)

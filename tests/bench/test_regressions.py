@@ -24,21 +24,21 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unstill.bench.growth import BATCH, FRAGMENT_BYTES, synthetic_index
-from unstill.bench.loader_peers import WholeFileReader
+from unstill.bench.harness.loader_peers import WholeFileReader
+from unstill.bench.suites.growth import BATCH, FRAGMENT_BYTES, synthetic_index
 from unstill.pipeline.loading.bad_clips import BadClips
 from unstill.pipeline.loading.clip_stream import ClipStream
 from unstill.pipeline.loading.clips import Clips
 from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
+from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.pipeline.shards.index import SampleIndex
 from unstill.trainer import recipes
-from unstill.trainer.dataset_facts import DatasetFacts
 from unstill.trainer.distributed import Ranks
-from unstill.trainer.loop import build
+from unstill.trainer.loss_module import LossModule, static_leaf
 from unstill.trainer.methods import Albar, Baseline
 from unstill.trainer.models.motion_cnn import MotionCNN
-from unstill.trainer.step import LossModule, static_leaf
+from unstill.trainer.train import build
 
 FRAMES = 16
 
@@ -277,7 +277,7 @@ def test_a_step_has_the_passes_and_launches_that_it_had():
 def test_an_update_adds_little_to_its_step_and_does_not_wait_for_the_device():
     config = replace(recipes.demo_albar(), method=Albar())
     ranks = Ranks(0, 1, torch.device("cpu"))
-    _, update = build(config, DatasetFacts(64, tuple("abcdefgh"), ""), ranks, steps=10)
+    _, update = build(config, DatasetInfo(64, tuple("abcdefgh"), ""), ranks, steps=10)
     frames, n = torch.randint(0, 256, (4, 8, 32, 32, 3), dtype=torch.uint8), torch.arange(4)
     clips = Clips(frames, n, n, n, n, n, n > 1, torch.rand(4, 8))
     update(clips)  # the first one makes the optimiser's state

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import synthetic_run
 
 from unstill.trainer.distributed import process_group, wrap
-from unstill.trainer.loop import train
+from unstill.trainer.loss_module import LossModule, StepConfig, static_leaf
 from unstill.trainer.methods import Albar
 from unstill.trainer.models.registry import ModelConfig
-from unstill.trainer.step import LossModule, StepConfig, static_leaf
+from unstill.trainer.train import train
 
 
 def exact(folder: Path) -> None:

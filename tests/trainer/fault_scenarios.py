@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import synthetic_run
 
 from unstill.trainer.checkpoints.files import pointed
-from unstill.trainer.loop import train
+from unstill.trainer.train import train
 
 TIMED = ("clips_per_s", "data_wait")
 

@@ -10,14 +10,14 @@ import torch
 from safetensors.torch import load_file
 from synthetic_run import clips_at, loader_of, make_dataset, run_config
 
+from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
-from unstill.trainer.dataset_facts import DatasetFacts
 from unstill.trainer.distributed import Ranks
-from unstill.trainer.loop import build, train
+from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.models.registry import ModelConfig
-from unstill.trainer.step import StepConfig
+from unstill.trainer.train import build, train
 
 pytestmark = pytest.mark.gpu
 
@@ -50,7 +50,7 @@ def gpu_config(folder, **changes):
 @pytest.mark.parametrize("compiled", ["off", "default"])
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_step_that_does_not_log_never_waits_for_the_device(tmp_path, compiled, fused):
-    data = DatasetFacts.read(make_dataset(tmp_path / "data"))
+    data = DatasetInfo.read(make_dataset(tmp_path / "data"))
     step = StepConfig(precision="bf16", compile=compiled, ema=0.9, clip_grad=1.0, fused_boundary=fused)
     ranks = Ranks(0, 1, torch.device("cuda", 0))
     state, update = build(gpu_config(tmp_path, step=step), data, ranks, steps=10)

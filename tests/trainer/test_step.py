@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.loss_module import LossModule, StepConfig, compile_loss, static_leaf, translate
 from unstill.trainer.methods import Albar
-from unstill.trainer.step import LossModule, StepConfig, compile_loss, static_leaf, translate
 
 
 def gradients(net, backend, penalise, method=None, autocast=None):

@@ -17,21 +17,12 @@ from torch import nn
 from unstill import __version__
 
 from ...pipeline.errors import InputError
+from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig, differences, from_dict, to_dict
-from ..dataset_facts import DatasetFacts
 from ..distributed import Ranks, average_buffers
 from ..models.registry import build_model
-from ..train_state import AVERAGE, WEIGHTS, TrainState
-from .files import (
-    point,
-    pointed,
-    prune,
-    step_folder,
-    steps_on_disk,
-    sweep,
-    verify_checkpoint,
-    write_checkpoint,
-)
+from ..state import AVERAGE, WEIGHTS, TrainState
+from .files import point, pointed, prune, step_folder, steps_on_disk, sweep, verify_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +38,7 @@ class Checkpointer:
         ranks: this process.
     """
 
-    def __init__(self, config: TrainConfig, data: DatasetFacts, ranks: Ranks):
+    def __init__(self, config: TrainConfig, data: DatasetInfo, ranks: Ranks):
         self.folder = config.out / "checkpoints"
         self._config, self._data, self._ranks = config, data, ranks
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -184,7 +175,7 @@ class Checkpointer:
             )
 
 
-def run_record(config: TrainConfig, data: DatasetFacts) -> dict:
+def run_record(config: TrainConfig, data: DatasetInfo) -> dict:
     """What config.json holds: the resolved configuration, the classes, the dataset's digest, and the versions."""
     return {
         "config": to_dict(config),

@@ -16,16 +16,16 @@ from unstill import __version__
 from ...kernels import clip_prep
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ViewConfig
-from ...pipeline.motions.files import read_mask, video_name
-from ...pipeline.motions.world import CLASSES
 from ...pipeline.progress import Progress
 from ..config import to_dict
+from ..diagnostics.gradcam import foreground_energy, grad_cam, last_map
 from ..evaluation.derived_clips import still_frame
 from ..evaluation.evaluate import load_subject
-from ..evaluation.gradcam import foreground_energy, grad_cam, last_map
 from ..evaluation.protocols import Share
-from .demo import CHANCE, COLUMNS, MODELS, DemoConfig, train_configs, verdict
+from .motions.files import read_mask, video_name
+from .motions.world import CLASSES
 from .report import Look, ReportData, SheetRow
+from .run import CHANCE, COLUMNS, MODELS, DemoConfig, train_configs, verdict
 
 SHEET = {
     "Training": ("train", "Scene and actor go with the class in 95 % of the videos."),

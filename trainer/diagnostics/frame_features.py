@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from ...kernels import clip_prep
 from ...pipeline.errors import InputError
+from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
 from ..config import IMAGENET_MEAN, IMAGENET_STD
-from ..cpu_threads import leave_a_core_for_decoding
 from ..evaluation.evaluate import load_subject
 from ..models.registry import head_name
 

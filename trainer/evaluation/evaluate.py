@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from ...kernels import clip_prep
 from ...pipeline.errors import InputError
+from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ...pipeline.loading.loader import ClipLoader, LoaderConfig
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
-from ...pipeline.motions.files import read_truth
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
 from ..checkpoints.checkpoint import load_model
-from ..cpu_threads import leave_a_core_for_decoding
+from ..demo.motions.files import read_truth
 from .derived_clips import ClipTransform, as_filmed, backwards, shaken, shuffled, still
 from .predictions import Predictions
 from .scorecard import Scorecard, scorecard

@@ -17,31 +17,11 @@ with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(
 as ``Albar(beside=Sdn(...))``.
 """
 
-from .actor_cutmix import ActorCutMix
 from .albar import Albar
-from .background_erasing import BackgroundErasing
 from .baseline import Baseline
-from .fame import Fame
-from .mixup import Mixup
 from .sdn import Sdn
-from .stillmix import StillMix
 from .two_streams import TwoStreams
-from .videomix import VideoMix
 
 Method = Baseline | Albar | Sdn | TwoStreams
-Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix
 
-__all__ = [
-    "ActorCutMix",
-    "Albar",
-    "Augmentation",
-    "BackgroundErasing",
-    "Baseline",
-    "Fame",
-    "Method",
-    "Mixup",
-    "Sdn",
-    "StillMix",
-    "TwoStreams",
-    "VideoMix",
-]
+__all__ = ["Albar", "Baseline", "Method", "Sdn", "TwoStreams"]

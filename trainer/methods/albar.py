@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
-from .batch import row_targets
+from ..batch import row_targets
 from .consistency import with_consistency
 from .sdn import Sdn
 from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
+from ..batch import SCENE
 from ..models.observed_network import feature_width
-from .batch import SCENE
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
 from .scene_labels import scene_head, scene_table, soft_cross_entropy
@@ -114,7 +114,7 @@ def start_from(run: Path, model: nn.Module, parts: nn.Module) -> None:
     """
     # at the top it would import the configuration, and so this file
     from ..checkpoints.checkpoint import find_checkpoint, load_model
-    from ..train_state import REST
+    from ..state import REST
 
     first, _, _ = load_model(run)
     try:

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
+from ..batch import SCENE, row_targets
 from ..models.observed_network import feature_width
-from .batch import SCENE, row_targets
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
 from .hsic import hsic

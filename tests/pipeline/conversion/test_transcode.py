@@ -11,7 +11,7 @@ import pytest
 from unstill.pipeline.conversion.transcode import transcode
 from unstill.pipeline.shards.contract import check_video
 from unstill.pipeline.shards.quarantine import BadVideo
-from unstill.pipeline.shards.recipe import Recipe, output_rate, output_size
+from unstill.pipeline.shards.video_format import VideoFormat, output_rate, output_size
 
 RECIPE = {
     "short_side": 64,
@@ -24,8 +24,8 @@ RECIPE = {
 }
 
 
-def recipe(**changes) -> Recipe:
-    return Recipe(**{"codec": "vp9", **RECIPE, **changes})
+def recipe(**changes) -> VideoFormat:
+    return VideoFormat(**{"codec": "vp9", **RECIPE, **changes})
 
 
 def encode(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unstill.pipeline.motions.world import CLASSES, MotionsConfig, video
-from unstill.trainer.cli import run
+from unstill.trainer.cli.main import run
+from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig, video
 
 WORLD = MotionsConfig(size=32, frames=8)
 

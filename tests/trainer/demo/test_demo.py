@@ -8,7 +8,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from unstill.trainer.demo.demo import COLUMNS, STAGES, DemoConfig, demo, verdict
+from unstill.trainer.demo.run import COLUMNS, STAGES, DemoConfig, demo, verdict
 
 PUBLISHED_KEYS = {
     "iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip",
@@ -79,7 +79,7 @@ def test_the_verdict_claims_no_more_than_the_numbers():
 
 
 def test_the_table_fits_a_terminal(capsys):
-    from unstill.trainer.demo.demo import show
+    from unstill.trainer.demo.run import show
 
     results = {n: {c: 12.345 for c in COLUMNS} for n in ("baseline", "albar")}
     results |= {"seed": 3, "seconds": {"total": 125.0}}

@@ -9,8 +9,8 @@ from torch import nn
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig
-from unstill.pipeline.motions.files import read_truth, write_motions
-from unstill.pipeline.motions.world import CLASSES, MotionsConfig
+from unstill.trainer.demo.motions.files import read_truth, write_motions
+from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig
 from unstill.trainer.diagnostics import hat_command
 from unstill.trainer.diagnostics.hat_command import HatConfig, measure_hat
 from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, labels_from_csv

@@ -9,8 +9,8 @@ import torchvision.models as zoo
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.motions.files import write_motions
-from unstill.pipeline.motions.world import CLASSES, MotionsConfig
+from unstill.trainer.demo.motions.files import write_motions
+from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig
 from unstill.trainer.diagnostics.frame_features import FrameFeatures, Look, frame_features, places365
 from unstill.trainer.diagnostics.scene_bias import (
     SceneBiasConfig,

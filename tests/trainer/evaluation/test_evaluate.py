@@ -12,8 +12,8 @@ from torch import nn
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig, ViewConfig
-from unstill.pipeline.motions.files import read_truth, write_motions
-from unstill.pipeline.motions.world import CLASSES, MIRROR_CLASS, MotionsConfig
+from unstill.trainer.demo.motions.files import read_truth, write_motions
+from unstill.trainer.demo.motions.world import CLASSES, MIRROR_CLASS, MotionsConfig
 from unstill.trainer.evaluation.derived_clips import as_filmed, backwards, still_frame
 from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, TestSets, evaluate, labels_from_csv, predict
 

@@ -14,8 +14,8 @@ from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.inference.classifier import load_classifier
 from unstill.trainer.inference.export import ExportConfig, export
 from unstill.trainer.inference.predict import PredictConfig, predict, read_clips
-from unstill.trainer.loop import train
 from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

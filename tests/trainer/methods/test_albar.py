@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar, Baseline
-from unstill.trainer.step import LossModule
 
 B, C, T, H, W = 3, 5, 2, 4, 6
 

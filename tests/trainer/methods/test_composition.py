@@ -10,12 +10,13 @@ from fault_scenarios import digest
 from synthetic_run import CLASSES, SAMPLES, loader_of, run_config
 
 from unstill.trainer import recipes
+from unstill.trainer.augmentations import Fame, Mixup, StillMix, VideoMix
+from unstill.trainer.batch import distribution
 from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.config import from_dict, to_dict
-from unstill.trainer.loop import train
-from unstill.trainer.methods import Albar, Baseline, Fame, Mixup, Sdn, StillMix, TwoStreams, VideoMix
-from unstill.trainer.methods.batch import distribution
-from unstill.trainer.step import LossModule, StepConfig
+from unstill.trainer.loss_module import LossModule, StepConfig
+from unstill.trainer.methods import Albar, Baseline, Sdn, TwoStreams
+from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

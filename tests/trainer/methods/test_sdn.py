@@ -12,12 +12,12 @@ from synthetic_run import layer_norm_net, loader_of, run_config
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.shards.index import SampleIndex
 from unstill.trainer.checkpoints.checkpoint import find_checkpoint
-from unstill.trainer.loop import train
+from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Sdn
 from unstill.trainer.methods.scene_labels import scene_table
 from unstill.trainer.methods.sdn import people_painted_over
 from unstill.trainer.models.registry import build_model
-from unstill.trainer.step import LossModule
+from unstill.trainer.train import train
 
 B, C, K = 4, 4, 3
 

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from synthetic_run import layer_norm_net
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import TwoStreams
 from unstill.trainer.methods.hsic import hsic
-from unstill.trainer.step import LossModule
 
 B, C, K = 6, 4, 3
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar
-from unstill.trainer.step import LossModule
 
 
 @pytest.fixture

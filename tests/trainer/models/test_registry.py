@@ -11,10 +11,10 @@ from torchvision.models.video import mvit, resnet, swin_transformer
 from torchvision.models.video.s3d import SepInceptionBlock3D
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.known_failures import refuse_unsupported
+from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar, Baseline
 from unstill.trainer.models.registry import MODELS, build_model, head_name
-from unstill.trainer.step import LossModule
-from unstill.trainer.supported import refuse_unsupported
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

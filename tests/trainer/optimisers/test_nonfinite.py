@@ -9,7 +9,7 @@ from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.pipeline.errors import InputError
 from unstill.trainer.checkpoints.config import CheckpointConfig
-from unstill.trainer.loop import train
+from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,0 +1,1 @@
+"""What benchmarks stand on: records, peers, limits of the machine, workloads."""

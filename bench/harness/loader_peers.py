@@ -1,0 +1,197 @@
+"""Other ways to get the same clips from the same shards, for comparison in the same run.
+
+Each decoder turns the bytes of a whole video and frame numbers into uint8 (T, H, W, 3); crop and resize follow in
+torchvision. ``unavailable`` says why a peer cannot run here.
+"""
+
+import importlib.util
+import io
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import av
+import numpy as np
+import nvidia.dali as dali
+import torch
+from nvidia.dali import fn, types
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import resized_crop
+
+from ...pipeline.loading.gop_reader import GopReader
+from ...pipeline.loading.sampler import TrainSampler, frame_numbers
+from ...pipeline.shards.index import SampleIndex
+
+Decode = Callable[[bytes, np.ndarray], torch.Tensor]
+
+
+def decode_pyav(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
+    """Seek to the key frame before the first frame, decode to the last one."""
+    wanted = {int(n): [] for n in numbers}
+    for row, n in enumerate(numbers.tolist()):
+        wanted[n].append(row)
+    out, last = [None] * len(numbers), int(numbers.max())
+    with av.open(io.BytesIO(mp4)) as container:
+        stream = container.streams.video[0]
+        stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        step = 1 / (stream.average_rate * stream.time_base)
+        container.seek(int(int(numbers.min()) * step), stream=stream)
+        for frame in container.decode(stream):
+            n = round(frame.pts / step)
+            for row in wanted.get(n, ()):
+                out[row] = torch.from_numpy(frame.to_ndarray(format="rgb24"))
+            if n >= last:
+                break
+    return torch.stack(out)
+
+
+def decode_torchcodec(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
+    """torchcodec on the CPU, approximate seeking (its faster mode)."""
+    from torchcodec.decoders import VideoDecoder
+
+    decoder = VideoDecoder(mp4, dimension_order="NHWC", seek_mode="approximate", num_ffmpeg_threads=1)
+    return decoder.get_frames_at(numbers.tolist()).data
+
+
+def decode_decord(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
+    """decord on the CPU."""
+    import decord
+
+    reader = decord.VideoReader(io.BytesIO(mp4), ctx=decord.cpu(0), num_threads=1)
+    return torch.from_numpy(reader.get_batch(numbers.tolist()).asnumpy())
+
+
+DECODERS: dict[str, tuple[str, Decode]] = {
+    "PyAV + DataLoader": ("av", decode_pyav),
+    "torchcodec + DataLoader": ("torchcodec", decode_torchcodec),
+    "decord + DataLoader": ("decord", decode_decord),
+}
+
+
+def unavailable(package: str) -> str | None:
+    """Why a package cannot be used here, or None."""
+    if importlib.util.find_spec(package) is None:
+        return f"{package} is not installed"
+    try:
+        __import__(package)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"{package} cannot be imported: {str(error).splitlines()[0]}"
+    return None
+
+
+class PeerDataset(Dataset):
+    """The clips of a sampler, decoded one at a time by a peer: uint8 (T, size, size, 3).
+
+    Args:
+        root: dataset folder.
+        sampler: says which clip a position is.
+        positions: item n is the clip at ``positions[n]``.
+        decode: one of ``DECODERS``.
+    """
+
+    def __init__(self, root: Path, sampler: TrainSampler, positions: np.ndarray, decode: Decode):
+        self.root, self.sampler, self.positions, self.decode = root, sampler, positions, decode
+        self.index: SampleIndex | None = None
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, item: int) -> torch.Tensor:
+        if self.index is None:  # opened in the worker process
+            torch.set_num_threads(1)
+            self.index = SampleIndex.load(self.root)
+            self._files = [os.open(self.root / name, os.O_RDONLY) for name in self.index.shard_names]
+        r, clip = self.sampler.draw(self.positions[item : item + 1]), self.sampler.clip
+        sample = int(r.sample[0])
+        mp4 = os.pread(
+            self._files[int(self.index.shard[sample])],
+            int(self.index.mp4_bytes[sample]),
+            int(self.index.mp4_offset[sample]),
+        )
+        frames = np.asarray(self.index.frames[r.sample], np.int64)
+        video = self.decode(mp4, frame_numbers(clip, r.start_frame, r.stride, frames)[0])
+        box = [int(v[0]) for v in (r.top, r.left, r.height, r.width)]
+        size = [clip.size, clip.size]
+        return resized_crop(video.permute(0, 3, 1, 2), *box, size, antialias=True).permute(0, 2, 3, 1)
+
+
+def peer_batches(dataset: PeerDataset, batch_size: int, workers: int) -> Iterator[torch.Tensor]:
+    """uint8 (B, T, size, size, 3) from a DataLoader, as most training code does it."""
+    context = "spawn" if workers else None  # forking a process that has CUDA or DALI threads is not safe
+    yield from DataLoader(
+        dataset, batch_size=batch_size, num_workers=workers, multiprocessing_context=context, pin_memory=workers > 0
+    )
+
+
+def webdataset_batches(dataset: PeerDataset, batch_size: int) -> Iterator[torch.Tensor]:
+    """The webdataset library reading the tars from end to end, PyAV decoding; as many clips as ``dataset`` has."""
+    import webdataset as wds
+
+    index, clip = SampleIndex.load(dataset.root), dataset.sampler.clip
+    row = {key: n for n, key in enumerate(index.keys())}
+    draws = dataset.sampler.draw(dataset.positions)
+    turn = iter(range(len(dataset)))
+
+    def decode(sample: dict) -> torch.Tensor:
+        n, r = row[sample["__key__"]], draws.take([next(turn)])
+        frames = int(index.frames[n])
+        start = np.minimum(r.start_frame, max(0, frames - (clip.frames - 1) * clip.stride - 1))
+        video = dataset.decode(sample["mp4"], frame_numbers(clip, start, r.stride, np.array([frames]))[0])
+        side = min(video.shape[1:3])
+        clips = resized_crop(video.permute(0, 3, 1, 2), 0, 0, side, side, [clip.size, clip.size], antialias=True)
+        return clips.permute(0, 2, 3, 1)
+
+    shards = [str(dataset.root / name) for name in index.shard_names]
+    clips = wds.WebDataset(shards, shardshuffle=False, empty_check=False).repeat().map(decode)
+    batch: list[torch.Tensor] = []
+    for clip_number, one in enumerate(clips, 1):
+        batch.append(one)
+        if len(batch) == batch_size or clip_number == len(dataset):
+            yield torch.stack(batch)
+            batch = []
+        if clip_number == len(dataset):
+            return
+
+
+class WholeFileReader(GopReader):
+    """Reads whole videos instead of the GOPs that are needed: DALI's decoder fed the usual way."""
+
+    def spans(self, sample: np.ndarray, first_frame: np.ndarray, last_frame: np.ndarray) -> np.ndarray:
+        """int64 (n, 2): all fragments of each sample."""
+        row = np.asarray(self.index.fragment_row)
+        return np.stack([np.zeros(len(sample), np.int64), row[sample + 1] - row[sample]], axis=1)
+
+
+def dali_webdataset_batches(
+    root: Path, frames: int, stride: int, size: int, batch_size: int, threads: int, device: str
+) -> Iterator[torch.Tensor]:
+    """DALI alone: its own webdataset reader, whole files, a random start, endless; uint8 (B, T, size, size, 3)."""
+    index, gpu = SampleIndex.load(root), device == "cuda"
+    pipeline = dali.Pipeline(
+        batch_size=batch_size, num_threads=threads, device_id=0 if gpu else None, prefetch_queue_depth=2
+    )
+    with pipeline:
+        mp4, table = fn.readers.webdataset(
+            paths=[str(root / name) for name in index.shard_names],
+            ext=["mp4", "gops"],
+            dtypes=[types.UINT8, types.INT32],
+            random_shuffle=True,
+            initial_fill=256,
+            missing_component_behavior="error",
+        )
+        room = dali.math.max(table[0] - ((frames - 1) * stride + 1), 0) + 1
+        start = fn.cast(
+            dali.math.floor(fn.random.uniform(range=[0.0, 1.0]) * fn.cast(room, dtype=types.FLOAT)), dtype=types.INT32
+        )
+        clip = fn.decoders.video(
+            mp4,
+            device="mixed" if gpu else "cpu",
+            start_frame=dali.math.min(start, room - 1),
+            stride=stride,
+            sequence_length=frames,
+            pad_mode="edge",
+        )
+        pipeline.set_outputs(fn.resize(clip, size=[size, size]))
+    pipeline.build()
+    while True:
+        yield torch.from_dlpack(pipeline.run()[0].as_tensor())

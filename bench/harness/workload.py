@@ -1,0 +1,125 @@
+"""What the benchmarks of a whole training train: a recipe, and shards for it."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ...pipeline.conversion.convert import ConvertConfig, convert
+from ...pipeline.errors import InputError
+from ...pipeline.loading.clips import LoaderConfig
+from ...trainer.checkpoints.config import CheckpointConfig
+from ...trainer.config import TrainConfig
+from ...trainer.demo.motions.files import write_motions
+from ...trainer.demo.motions.world import MotionsConfig
+from ...trainer.methods import Baseline, Sdn
+from ...trainer.recipes import RECIPES
+from .nvdec import missing_library
+from .synthetic_videos import synthetic_dataset
+
+MOTIONS = 256  # videos of the procedural dataset, 8 frames of 64x64 each
+VIDEOS, VIDEO_FRAMES = 32, 128  # other synthetic videos: enough of them that no two clips are alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """A recipe and its data; the defaults suit the device that is found."""
+
+    recipe: str | None = None
+    """A recipe of `unstill train`, from random weights; by default hmdb51_albar on a GPU, demo_albar on a CPU.
+    On a CPU what is bf16 is computed in fp32."""
+    data: Path | None = None
+    """Dataset folder made by `unstill convert`; by default synthetic videos are made."""
+    videos: Path | None = None
+    """Where to keep the synthetic dataset; a temporary folder by default."""
+    batch_size: int | None = None
+    """Clips in a step; by default the recipe's, on a GPU at least 32."""
+    frames: int | None = None
+    """Frames in a clip; by default the recipe's."""
+    size: int | None = None
+    """Side of a clip in pixels; by default the recipe's."""
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] | None = None
+    """torch.compile's mode; by default the recipe's."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How hard the loader works."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Where to decode and train; by default what there is."""
+
+    def resolved_device(self) -> str:
+        """cpu or cuda."""
+        return self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+    def recipe_name(self) -> str:
+        """The recipe's name."""
+        return self.recipe or ("hmdb51_albar" if self.resolved_device() == "cuda" else "demo_albar")
+
+    def on_cpu_without_decoder(self, notes: list[str]) -> "Workload":
+        """This, or on the CPU where the GPU cannot decode; adds the reason to ``notes``."""
+        if self.resolved_device() == "cuda" and (reason := missing_library()):
+            notes.append(f"GPU left out: {reason}; measured on the CPU instead")
+            return replace(self, device="cpu")
+        return self
+
+    def train_config(self, folder: Path) -> TrainConfig:
+        """The run: made ready in ``folder``, with data that exists.
+
+        Raises:
+            InputError: no such recipe or dataset.
+        """
+        device, name = self.resolved_device(), self.recipe_name()
+        if name not in RECIPES:
+            raise InputError(f"no recipe named {name!r}; expected one of: {', '.join(RECIPES)}")
+        recipe, kept = RECIPES[name](), self.videos or folder
+        demo = name.startswith("demo_")
+        data = self.data or (_motions if demo else _videos)(kept, device)
+        if self.data is None and demo and isinstance(recipe.method, Sdn):
+            recipe = replace(recipe, method=replace(recipe.method, scenes=kept / "motions" / "truth" / "train.csv"))
+        # most CPUs emulate bf16: with the recipes' bf16 and layout r3d_18 on 8x64 did not end in ten minutes
+        slow = device == "cpu" and recipe.step.precision == "bf16"
+        on_device = {"precision": "fp32", "channels_last": False} if slow else {}
+        return replace(
+            recipe,
+            data=data,
+            out=folder / "run",
+            model=replace(recipe.model, weights="none"),  # a benchmark downloads nothing
+            clip=replace(recipe.clip, frames=self.frames or recipe.clip.frames, size=self.size or recipe.clip.size),
+            step=replace(recipe.step, compile=self.compile or recipe.step.compile, **on_device),
+            batch_size=self.batch_size or (max(32, recipe.batch_size) if device == "cuda" else recipe.batch_size),
+            device=device,
+            loader=self.loader,
+            validation=None,
+            checkpoint=CheckpointConfig(every=0, resume="never"),
+        )
+
+
+def clip_name(config: TrainConfig) -> str:
+    """Frames x stride x side."""
+    return f"{config.clip.frames}x{config.clip.stride}x{config.clip.size}"
+
+
+def method_name(config: TrainConfig) -> str:
+    """The method and its augmentation; plain cross entropy by that name."""
+    name = "cross entropy" if isinstance(config.method, Baseline) else type(config.method).__name__.lower()
+    return name if config.augmentation is None else f"{name} + {type(config.augmentation).__name__.lower()}"
+
+
+def _motions(folder: Path, device: str) -> Path:
+    out = folder / f"motions_{_codec(device)}"
+    if not (out / "dataset.json").exists():
+        videos = MotionsConfig(out=folder / "motions", train=MOTIONS, splits=("train",))
+        write_motions(videos)
+        source = videos.out / "train"
+        convert(ConvertConfig(source=source, out=out, codec=_codec(device), short_side=videos.size))
+    return out
+
+
+def _videos(folder: Path, device: str) -> Path:
+    codec = _codec(device)
+    return synthetic_dataset(
+        folder / f"{codec}_320x256", videos=VIDEOS, codec=codec, frames=VIDEO_FRAMES, height=256, width=320
+    )
+
+
+def _codec(device: str) -> str:
+    return "h264" if device == "cuda" else "vp9"  # VP9 is what DALI decodes on a CPU

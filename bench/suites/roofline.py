@@ -1,0 +1,185 @@
+"""`unstill bench roofline`: every stage of the pipeline beside the machine's limits, and which one holds it up.
+
+    limit (clips/s) = what the machine can do in a second / what one clip asks of it
+
+What a clip asks is counted: bytes of the GOPs it touches, frames decoded, bytes moved, floating point operations
+(torch's own formulas, see trainer/monitoring/flops.py). What the machine can do is measured by plain operations in the
+same run (ceilings.py), what each stage delivers by the code that trains (stages.py).
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from tyro.conf import arg
+
+from ...pipeline.errors import InputError
+from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
+from ...trainer.config import TrainConfig
+from ...trainer.distributed import process_group
+from ..harness import ceilings
+from ..harness.bottleneck import Stage, verdict
+from ..harness.ceilings import Ceiling
+from ..harness.record import record, show
+from ..harness.stages import RunStages
+from ..harness.workload import Workload, clip_name, method_name
+
+CACHE_SHARE = 0.7  # of the memory may hold files; a larger dataset comes from the disk in every epoch
+
+
+@dataclass(frozen=True, kw_only=True)
+class RooflineBench:
+    """Measure this machine's limits, and what holds up a recipe on a dataset."""
+
+    out: Path | None = None
+    """Folder of the result file; bench/results by default."""
+    workload: Annotated[Workload, arg(name="")] = field(default_factory=Workload)
+    """What would be trained."""
+    needed: float | None = None
+    """Clips per second that are wanted; by default as many as the step alone can take."""
+    seconds: float = 1.5
+    """Duration of each measurement; the step is measured for at least three of its periods."""
+
+    def __post_init__(self):
+        if self.seconds <= 0 or (self.needed is not None and self.needed <= 0):
+            raise InputError(f"seconds {self.seconds}, needed {self.needed}: expected more than 0")
+
+
+def run(config: RooflineBench | None = None) -> Path:
+    """Measure, print the tables and the verdict, write the result file and return its path."""
+    config = config or RooflineBench()
+    workload = config.workload
+    with tempfile.TemporaryDirectory() as temporary:
+        recipe = workload.train_config(Path(temporary))
+        limits, stages, cached = measure(recipe, config.seconds)
+    # a dataset in memory leaves the disk alone, and on a CPU nothing is copied
+    idle = [name for name, is_idle in (("disk", cached), ("copy", recipe.device == "cpu")) if is_idle]
+    counted = [stage for stage in stages if stage.name not in idle]
+    sentence = verdict(counted, config.needed)
+    needed = config.needed or next(stage.delivered for stage in stages if stage.name == "step")
+    facts = {"recipe": workload.recipe_name(), "model": recipe.model.name, "method": method_name(recipe)}
+    facts |= {"clip": clip_name(recipe), "batch": recipe.batch_size}
+    limit_rows = [_ceiling_row(limit) for limit in limits]
+    stage_rows = [_stage_row(stage, needed) for stage in stages]
+    notes = [*_NOTES, _cache_note(cached)]
+    if recipe.device == "cpu":
+        notes.append("cores: what is left when the loader and the step share this machine's cores, as in training.")
+    show(f"what this machine can do, {recipe.device}", _only(limit_rows, ("ceiling", "in_words", "how", "skipped")))
+    title = ", ".join(f"{name} {value}" for name, value in facts.items())
+    title += f": {amount(needed, 'clips')}/s needed"
+    show(title, _only(stage_rows, _SHOWN), notes=notes)
+    print(sentence)
+    rows = [
+        *limit_rows,
+        *(facts | row for row in stage_rows),
+        facts | {"needed_clips_per_s": needed, "verdict": sentence},
+    ]
+    forced = recipe.device == "cpu" and torch.cuda.is_available()
+    return record("roofline_on_cpu" if forced else "roofline", rows, out=config.out, notes=notes)
+
+
+_NOTES = (
+    "delivered: the stage alone, fed from memory. limit: the ceiling over what a clip asks for. Decoding may pass it a "
+    "little: frames that are decoded on the way to others are not converted. needed: clips/s that the step alone can "
+    "take, or --needed.",
+    "together: all stages before the step at once, as the loader runs them, with nobody training.",
+)
+
+
+_SHOWN = (
+    *("stage", "delivered_clips_per_s", "of_needed_percent", "limit_clips_per_s", "of_limit_percent"),
+    *("arithmetic", "skipped"),
+)
+
+
+def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[Stage], bool]:
+    """Everything in one run.
+
+    Args:
+        recipe: what would be trained.
+        seconds: how long each measurement takes.
+
+    Returns:
+        The machine's limits, the stages in the order of the data, and whether the dataset fits into the page cache.
+    """
+    with process_group(recipe.device) as ranks, leave_a_core_for_decoding(recipe.device):
+        device = ranks.device
+        with closing(RunStages(recipe, ranks, seconds)) as stages:
+            limits = {
+                "cache": ceilings.cached_reading(stages.shards, stages.read_threads, seconds),
+                "disk": ceilings.disk_reading(stages.shards, stages.read_threads, seconds),
+                "copy": ceilings.host_to_device(device, seconds),
+                "memory": ceilings.device_copy(device, seconds),
+                "products": ceilings.matrix_products(device, recipe.step.precision, seconds),
+                "decoder": ceilings.decoding(stages.videos(), device, stages.decode_threads, seconds),
+            }
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # the decoder has memory of its own
+            found = [
+                stages.read(limits["cache"]),
+                stages.disk(limits["disk"]),
+                stages.decode(limits["decoder"]),
+                stages.copy(limits["copy"]),
+                stages.clip_prep(limits["memory"]),
+                stages.together(),
+                stages.step(limits["products"]),
+            ]
+            if device.type == "cpu":
+                found.append(stages.cores())
+            size = sum(path.stat().st_size for path in stages.shards)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return list(limits.values()), found, size <= CACHE_SHARE * memory
+
+
+def _ceiling_row(ceiling: Ceiling) -> dict:
+    row = {"ceiling": ceiling.name}
+    if ceiling.rate is None:
+        return row | {"skipped": ceiling.how}
+    return (
+        row
+        | {"per_second": ceiling.rate, "unit": ceiling.unit, "in_words": amount(ceiling.rate, ceiling.unit) + "/s"}
+        | {"how": ceiling.how}
+    )
+
+
+def _stage_row(stage: Stage, needed: float) -> dict:
+    row = {"stage": stage.name, "needed_clips_per_s": needed}
+    if stage.delivered is None:
+        return row | {"skipped": stage.how}
+    row |= {"delivered_clips_per_s": stage.delivered, "of_needed_percent": 100 * stage.delivered / needed}
+    if stage.limit is not None:
+        row |= {
+            "limit_clips_per_s": stage.limit,
+            "of_limit_percent": 100 * stage.of_limit,
+            "per_clip": stage.work,
+            "unit": stage.unit,
+            "arithmetic": f"{amount(stage.ceiling, stage.unit)}/s / {amount(stage.work, stage.unit)}",
+        }
+    return row | {"how": stage.how}
+
+
+def amount(value: float, unit: str) -> str:
+    """A number of bytes, FLOP or frames with three digits and a prefix: ``612 kB``, ``1.54 TFLOP``, ``41.3 frames``."""
+    if unit not in ("bytes", "FLOP"):
+        return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+    short = "B" if unit == "bytes" else unit
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.3g} {prefix}{short}"
+    return f"{value:.3g} {short}"
+
+
+def _only(rows: list[dict], columns: Sequence[str]) -> list[dict]:
+    return [{name: row[name] for name in columns if name in row} for row in rows]
+
+
+def _cache_note(cached: bool) -> str:
+    share = f"{100 * CACHE_SHARE:.0f} % of the memory"
+    if cached:
+        return f"The dataset is smaller than {share}: after the first epoch it comes from the page cache, not the disk."
+    return f"The dataset is larger than {share}: every epoch reads it from the disk."

@@ -1,0 +1,417 @@
+"""The compiled ALBAR step beside eager, beside the official code's arithmetic, and beside plain cross entropy.
+
+Every variant runs in a process of its own, so that its peak memory is its own. On a GPU result rows are written as they
+come; a benchmark that is cut off keeps what it has.
+
+On a CPU: a reduced Swin (two stages of two blocks, width 48), ALBAR eager and compiled, and their gradients in float64.
+On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and the largest batch's memory.
+"""
+
+import copy
+import ctypes
+import itertools
+import multiprocessing
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torchvision.models.video.swin_transformer import SwinTransformer3d
+
+from ...trainer.loss_module import LossModule, compile_loss, static_leaf
+from ...trainer.methods import Albar, Baseline
+from ...trainer.models.closed_conv import close_convolutions
+from ...trainer.models.position_bias import look_up_position_biases
+from ...trainer.models.registry import build_model
+from ...trainer.monitoring.flops import peak_flops, step_flops
+from ..harness import record
+
+SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "reduced_swin": (8, 56)}
+BARS = {  # what the project promises of a row against another: (variant, other, column, at most)
+    "cpu time": ("albar compiled", "albar eager", "p50", 0.95),
+    "cpu time, recompute": ("albar compiled, recompute", "albar eager", "p50", 0.95),
+    "cpu memory, recompute": ("albar compiled, recompute", "albar eager", "resident_mib", 0.8),
+    "gpu speed-up over the official step": ("albar compiled", "reference", "p50", 1 / 3),
+    "gpu cost over cross entropy": ("albar compiled", "cross entropy compiled", "p50", 3.3),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBench:
+    """What is measured; the defaults suit the device that is found."""
+
+    out: Path | None = None
+    """Folder of the result file; bench/results by default."""
+    models: tuple[str, ...] = ()
+    """Of swin3d_t, r3d_18, reduced_swin; by default the first two on a GPU, the last on a CPU."""
+    batches: tuple[int, ...] = ()
+    """Clips in a step; the first is for times, all are for the memory table. By default 16, 32, 64; 2 on a CPU."""
+    steps: int = 10
+    """Timed steps of each variant."""
+    seconds: float = 140
+    """GPU: no new variant is started after this time; those left out are named in the result. CPU: no limit."""
+    extras: bool = False
+    """GPU: also closed convolutions, channels-last, float32, and one joined forward."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a step."""
+
+    name: str
+    model: str
+    batch: int
+    kind: str = "albar"  # albar, cross_entropy, reference
+    precision: str = "fp32"  # fp32, bf16, fp64
+    compiled: bool = False
+    closed_conv: bool = False
+    channels_last: bool = False
+    joint: bool = False
+    recompute: bool = False
+
+
+def run(config: StepBench) -> Path:
+    """Measure, print the table and the bars, and return the result file."""
+    gpu = torch.cuda.is_available()
+    chosen = variants(config, gpu)
+    rows, left_out = [], []
+    if gpu:  # one after another: each may need the whole device
+        start = time.monotonic()
+        for variant in chosen:
+            if time.monotonic() - start > config.seconds:
+                left_out.append(f"{variant.model} {variant.name} x{variant.batch}")
+                continue
+            rows += measure([variant], config.steps, "cuda")
+            path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
+            print({name: rows[-1].get(name) for name in ("model", "variant", "batch", "p50", "error")}, flush=True)
+    else:
+        rows += measure(chosen, config.steps, "cpu")
+        rows.append(gradient_difference())
+    rows += held_against_bars(rows, gpu)
+    path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
+    shown = [{name: row[name] for name in _SHOWN if name in row} for row in rows if "variant" in row]
+    record.show("one training step", shown)
+    record.show("held against the bars", [row for row in rows if "bar" in row])
+    return path
+
+
+_SHOWN = "model variant batch p20 p50 p80 clips_per_s peak_mib resident_mib first_step_s graph_breaks mfu error".split()
+_NOTES = (
+    "A step is forward, backward and AdamW on clips that are prepared already. p20/p50/p80 in ms: wall clock on a GPU, "
+    "process CPU time on a CPU (one thread), where other work would distort the wall clock. peak_mib: the "
+    "allocator's peak; resident_mib, on a CPU: the step's resident peak above what was resident before it, scratch "
+    "memory of libraries included. recompute: --step.recompute.",
+    "reference: the arithmetic of the official ALBAR code: eager float32, two forwards, create_graph, one norm per "
+    "image column, the loss read by the host every step; without its data loading.",
+    "mfu: counted operations of the step (see trainer/monitoring/flops.py) over time and the device's dense bf16 peak.",
+)
+
+
+def _left_out(names: list[str]) -> list[str]:
+    return [f"not measured, the time was over: {', '.join(names)}"] if names else []
+
+
+def variants(config: StepBench, gpu: bool) -> list[Variant]:
+    """What to measure, the most telling first."""
+    models = config.models or (("swin3d_t", "r3d_18") if gpu else ("reduced_swin",))
+    if not gpu:
+        batch = (config.batches or (2,))[0]
+        return [
+            Variant(name, model, batch, kind=kind, compiled=compiled, recompute=recompute)
+            for model in models
+            for name, kind, compiled, recompute in (
+                ("albar eager", "albar", False, False),
+                ("albar compiled", "albar", True, False),
+                ("albar compiled, recompute", "albar", True, True),
+                ("cross entropy eager", "cross_entropy", False, False),
+                ("cross entropy compiled", "cross_entropy", True, False),
+            )
+        ]
+    batch, *others = config.batches or (16, 32, 64)
+    fast = {"precision": "bf16", "compiled": True}
+    chosen = []
+    for model in models:
+        last = {"channels_last": model == "r3d_18"}
+        chosen += [
+            Variant("reference", model, batch, kind="reference"),
+            Variant("albar compiled", model, batch, **fast, **last),
+            Variant("cross entropy compiled", model, batch, kind="cross_entropy", **fast, **last),
+        ]
+    for model in models:
+        last = {"channels_last": model == "r3d_18"}
+        chosen.append(Variant("albar eager", model, batch, precision="bf16", **last))
+        if model == "r3d_18":
+            chosen.append(Variant("albar compiled, closed conv", model, batch, closed_conv=True, **fast, **last))
+        if config.extras:
+            chosen += [
+                Variant("albar compiled, other layout", model, batch, **fast, channels_last=not last["channels_last"]),
+                Variant("albar compiled fp32", model, batch, compiled=True, **last),
+                Variant("albar compiled, one forward", model, batch, **fast, **last, joint=True),
+                Variant("albar eager fp32", model, batch, **last),
+            ]
+        chosen += [Variant("albar compiled", model, other, **fast, **last) for other in others]
+    return chosen
+
+
+def measure(chosen: list[Variant], steps: int, device: str) -> list[dict]:
+    """One row a variant. Each lives in a process of its own, and they step in turn, so that other work on the machine
+    disturbs all alike; a failure is a row, too.
+    """
+    processes = [StepProcess(variant, device) for variant in chosen]
+    samples = [[] for _ in processes]
+    for _ in range(steps):
+        for process, times in zip(processes, samples, strict=True):
+            times.append(process.ask("time"))
+    rows = []
+    for variant, process, times in zip(chosen, processes, samples, strict=True):
+        row = {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name"}}
+        if process.error is None:
+            row |= {**record.quantiles(times), "unit": "ms"}
+            row["clips_per_s"] = variant.batch * 1e3 / row["p50"]
+            row |= process.ask("facts") or {}
+            if "peak_flops" in row:
+                row["mfu"] = row["tflop_per_clip"] * 1e12 * row["clips_per_s"] / row.pop("peak_flops")
+        if process.error is not None:
+            row["error"] = process.error
+        process.close()
+        rows.append(row)
+    return rows
+
+
+class StepProcess:
+    """A variant in a process of its own, warmed up.
+
+    Attributes:
+        error: why it failed, in one line, else None.
+    """
+
+    def __init__(self, variant: Variant, device: str):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(variant, device, theirs))
+        self._process.start()
+        theirs.close()
+        self.error: str | None = None
+        self.ask("ready")
+
+    def ask(self, what: str):
+        """ "time": ms of one step. "facts": peak memory and the rest of the row. None once it has failed."""
+        if self.error is not None:
+            return None
+        try:
+            self._pipe.send(what)
+            answer = self._pipe.recv()
+        except (EOFError, OSError):
+            answer = RuntimeError("the process died")
+        if isinstance(answer, Exception):
+            self.error = str(answer)
+            return None
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(variant: Variant, device: str, pipe) -> None:
+    try:
+        answers = _warmed_up(variant, device)
+        while True:
+            pipe.send(answers[pipe.recv()]())
+    except EOFError:
+        return
+    except Exception as error:
+        pipe.send(RuntimeError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+
+
+def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
+    """What a ``StepProcess`` answers."""
+    gpu = device == "cuda"
+    if gpu:
+        torch.backends.cudnn.benchmark = True
+    else:
+        torch.set_num_threads(1)
+    step, model, method = make_step(variant, device)
+    synchronise = torch.cuda.synchronize if gpu else lambda: None
+    clock = time.perf_counter if gpu else time.process_time
+
+    def timed() -> float:
+        begin = clock()
+        step()
+        synchronise()
+        return (clock() - begin) * 1e3
+
+    begin = time.perf_counter()
+    timed()
+    first = time.perf_counter() - begin
+    timed()
+
+    def facts() -> dict:
+        found = {"first_step_s": first, "peak_mib": _gpu_peak(step) if gpu else _cpu_peak(step)}
+        if not gpu:
+            found["resident_mib"] = _resident_peak(step)
+        if variant.compiled:
+            found["graph_breaks"] = sum(torch._dynamo.utils.counters["graph_break"].values())
+        if gpu:
+            found["tflop_per_clip"] = step_flops(model, method, *SHAPES[variant.model]) / 1e12
+            peak = peak_flops(torch.cuda.get_device_name())
+            found |= {"peak_flops": peak} if peak else {}
+        return found
+
+    return {"ready": lambda: True, "time": timed, "facts": facts}
+
+
+def network(name: str) -> nn.Module:
+    """The model of a benchmark, random weights."""
+    torch.manual_seed(0)
+    if name == "reduced_swin":
+        return SwinTransformer3d([2, 4, 4], 48, [2, 2], [3, 6], [8, 7, 7], stochastic_depth_prob=0.0, num_classes=51)
+    return build_model(name, 51)
+
+
+def make_step(variant: Variant, device: str) -> tuple[Callable[[], None], nn.Module, Albar | Baseline]:
+    """A function that trains one step on fixed random clips, its network, and its method."""
+    frames, size = SHAPES[variant.model]
+    dtype = torch.float64 if variant.precision == "fp64" else torch.float32
+    model = network(variant.model).to(device, dtype).train()
+    layout = torch.channels_last_3d if variant.channels_last else torch.contiguous_format
+    model = model.to(memory_format=layout)
+    if variant.kind != "reference":  # which keeps the published network as it is
+        look_up_position_biases(model)
+    if variant.closed_conv:
+        close_convolutions(model)
+    motion = torch.randn(variant.batch, 3, frames, size, size, device=device, dtype=dtype).contiguous(
+        memory_format=layout
+    )
+    middle = motion[:, :, frames // 2 : frames // 2 + 1]
+    static = middle.expand_as(motion).contiguous(memory_format=layout)
+    target = torch.arange(variant.batch, device=device) % 51
+    method = Baseline() if variant.kind == "cross_entropy" else Albar(forward="joint" if variant.joint else "two")
+    if variant.kind == "reference":
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05)
+        return lambda: reference_step(model, optimiser, motion, static, target, method), model, method
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
+    loss_module = LossModule(model, method, torch.bfloat16 if variant.precision == "bf16" else None)
+    compile_loss(loss_module, "default" if variant.compiled else "off", variant.recompute)
+    adversarial = variant.kind == "albar"
+
+    def step():
+        still = static_leaf(static, True) if adversarial else None
+        loss_module(motion, still, target, adversarial)[0].backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return step, model, method
+
+
+def reference_step(
+    model: nn.Module, optimiser: torch.optim.Optimizer, motion: Tensor, static: Tensor, target: Tensor, weights: Albar
+) -> float:
+    """One step with the official code's arithmetic (github.com/UCF-CRCV/ALBAR), in our words."""
+    static = static.detach().requires_grad_(True)
+    logits, static_logits = model(motion), model(static)
+    p = F.softmax(static_logits, 1)
+    entropy = (p * F.log_softmax(static_logits, 1)).sum(1).mean()
+    ones = torch.ones_like(static_logits)
+    (g,) = torch.autograd.grad(static_logits, static, ones, create_graph=True, retain_graph=True)
+    penalty = (g.square().sum((1, 2, 3)) + 1e-12).sqrt().mean()
+    loss = (
+        F.cross_entropy(logits, target)
+        - weights.w_adv * F.cross_entropy(static_logits, target)
+        + weights.w_ent * entropy
+        + weights.w_gp * penalty
+    )
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def _gpu_peak(step: Callable[[], None]) -> float:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated() / 2**20
+
+
+def _cpu_peak(step: Callable[[], None]) -> float:
+    # what the allocator handed out, as on a GPU; scratch memory of libraries is not in it
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        step()
+    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(held) / 2**20
+
+
+def _resident_peak(step: Callable[[], None]) -> float:
+    # Compiling needs more memory than the step, and the C library keeps what was freed: give large blocks back at once,
+    # and start the kernel's high-water mark anew. The least of three.
+    library = ctypes.CDLL(None)
+    library.mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+    step()
+    found = []
+    for _ in range(3):
+        library.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _status("VmRSS")
+        step()
+        found.append(_status("VmHWM") - before)
+    return min(found) / 1024
+
+
+_M_MMAP_THRESHOLD = -3  # malloc.h
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
+
+
+def gradient_difference() -> dict:
+    """Largest difference between eager and compiled parameter gradients in float64, relative to the largest entry."""
+    torch.set_num_threads(1)
+    found = []
+    for backend in (None, "inductor"):
+        model = copy.deepcopy(network("reduced_swin")).double()
+        for module in model.modules():
+            if type(module).__name__ in ("StochasticDepth", "Dropout"):
+                module.p = 0.0
+        loss_module = LossModule(model, Albar())
+        compile_loss(loss_module, "off" if backend is None else "default")
+        motion = torch.randn(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        static = static_leaf(motion[:, :, 2:3].expand_as(motion).contiguous(), True)
+        loss_module(motion, static, torch.zeros(1, dtype=torch.int64), True)[0].backward()
+        found.append([p.grad for p in model.parameters()])
+    scale = max(float(g.abs().max()) for g in found[0])
+    worst = max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) / scale
+    return {
+        "bar": "float64 gradients, compiled against eager",
+        "value": worst,
+        "at_most": 1e-10,
+        "held": worst <= 1e-10,
+    }
+
+
+def held_against_bars(rows: list[dict], gpu: bool) -> list[dict]:
+    """One row per model and promise, with the ratio that was found."""
+    found = []
+    timed = [row for row in rows if "p50" in row]
+    for model in dict.fromkeys(row["model"] for row in timed):
+        first = {}
+        for row in timed:
+            if row["model"] == model:
+                first.setdefault(row["variant"], row)
+        for bar, (variant, other, column, most) in BARS.items():
+            if bar.startswith("gpu") == gpu and variant in first and other in first:
+                ratio = first[variant][column] / first[other][column]
+                found.append({"bar": f"{model}: {bar}", "value": ratio, "at_most": most, "held": ratio <= most})
+        if not gpu and "albar compiled" in first:
+            breaks = first["albar compiled"]["graph_breaks"]
+            found.append({"bar": f"{model}: graph breaks", "value": breaks, "at_most": 0, "held": breaks == 0})
+    return found

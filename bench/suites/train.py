@@ -1,0 +1,252 @@
+"""`unstill bench train`: training end to end, with the real loader and with an ideal one, in turns.
+
+Every number comes from `trainer.train.train` itself: the loop that trains, its step and its metrics. Only the loader is
+ours: it delivers a block of steps through the real ``ClipLoader`` and then one from replayed batches (``--replay``),
+several times, so that whatever else the machine does disturbs both alike. The first part of a block is not counted.
+
+    data wait = 1 - clips/s of the real loader / clips/s of the ideal one
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+from tyro.conf import arg
+
+from ...pipeline.errors import InputError
+from ...pipeline.loading.clips import Clips, LoaderStats
+from ...pipeline.loading.loader import ClipLoader
+from ...pipeline.shards.dataset_info import DatasetInfo
+from ...trainer.config import TrainConfig
+from ...trainer.distributed import Ranks
+from ...trainer.methods import Baseline
+from ...trainer.monitoring.metrics import LogConfig
+from ...trainer.train import open_loader, train
+from ..harness.record import quantiles, record, show
+from ..harness.workload import Workload, clip_name, method_name
+
+LOADERS = ("real", "ideal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainBench:
+    """Train a recipe end to end, with the real loader and with an ideal one."""
+
+    out: Path | None = None
+    """Folder of the result file; bench/results by default."""
+    workload: Annotated[Workload, arg(name="")] = field(default_factory=Workload)
+    """What is trained."""
+    baseline: bool = True
+    """Also train plain cross entropy on the same clips."""
+    rounds: int = 2
+    """Turns of each loader."""
+    windows: int = 2
+    """Measurements in a turn, each of `steps` steps."""
+    steps: int = 8
+    """Steps of a measurement; more where the loader prepares more batches ahead, for those must not be counted."""
+    replay: int = 4
+    """Batches of the ideal loader."""
+
+    def __post_init__(self):
+        for name in ("rounds", "windows", "steps", "replay"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} is {getattr(self, name)}; expected a whole number of at least 1")
+
+
+def run(config: TrainBench | None = None) -> Path:
+    """Train, print the table, write the result file and return its path."""
+    config = config or TrainBench()
+    notes, rows = list(_NOTES), []
+    workload = config.workload.on_cpu_without_decoder(notes)
+    forced = workload.resolved_device() == "cpu" and torch.cuda.is_available()
+    name = "train_on_cpu" if forced else "train"  # the file's name ends in the machine's device
+    with tempfile.TemporaryDirectory() as temporary:
+        recipe = workload.train_config(Path(temporary))
+        runs = [recipe]
+        if config.baseline and (recipe.augmentation is not None or not isinstance(recipe.method, Baseline)):
+            runs.append(replace(recipe, method=Baseline(), augmentation=None))
+        for number, each in enumerate(runs):
+            rows += measure(config, replace(each, out=Path(temporary) / f"run{number}"), workload.recipe_name())
+            path = record(name, rows, out=config.out, notes=notes)  # one that is cut off keeps what it has
+    show(f"training, {recipe.device}", rows, notes=notes)
+    return path
+
+
+_NOTES = (
+    "real: shards through the loader. ideal: the same run on a few batches that were decoded before and stay on the "
+    "device (`unstill train --replay`). Both take turns in one training run; clips_per_s is the median over the "
+    "windows that the loop logged, p20/p50/p80 are over single steps, from one batch in hand to the next.",
+    "data_wait_percent: 100 x (1 - real / ideal clips/s). loop_wait_percent: the share of the time that the training "
+    "loop itself says it waited for the loader (`data_wait` in metrics.jsonl); on a GPU the loop runs ahead of the "
+    "device and may wait without holding it up; on a CPU decoding takes cores from the step, which is no waiting.",
+)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Which step belongs to which loader and window.
+
+    Attributes:
+        rounds: turns of each loader.
+        windows: counted windows in a turn; one more comes before them, uncounted.
+        steps: steps in a window.
+    """
+
+    rounds: int
+    windows: int
+    steps: int
+
+    @classmethod
+    def of(cls, config: TrainBench, run: TrainConfig) -> "Turns":
+        """Windows that hold every kind of step equally often, and outlast what is prepared ahead."""
+        ahead = run.loader.ready + run.loader.depth * run.loader.pipelines + 2
+        period = getattr(run.method, "gp_every", 1)
+        steps = -(-max(config.steps, ahead) // period) * period
+        return cls(config.rounds, config.windows, steps)
+
+    @property
+    def block(self) -> int:
+        """Steps in a turn."""
+        return (1 + self.windows) * self.steps
+
+    @property
+    def total(self) -> int:
+        """Steps of the run."""
+        return self.rounds * len(LOADERS) * self.block
+
+    def loader(self, step: int) -> str:
+        """Which of ``LOADERS`` a step (counted from 0) belongs to."""
+        return LOADERS[step // self.block % len(LOADERS)]
+
+    def counts(self, step: int) -> bool:
+        """Whether a step (counted from 0) is measured."""
+        return step % self.block >= self.steps
+
+    def timed(self, step: int) -> bool:
+        """Whether the time from this step's batch to the next one's is measured; the last of a turn ends elsewhere."""
+        return self.counts(step) and (step + 1) % self.block != 0
+
+
+class AlternatingLoader:
+    """A ``make_loader`` for ``train``: the real loader and the ideal one in turns.
+
+    A real loader is opened for each turn and closed after it, so that nothing is decoded beside the ideal one.
+
+    Args:
+        turns: when which.
+    """
+
+    def __init__(self, turns: Turns):
+        self._turns = turns
+        self._marks: list[float | torch.cuda.Event] = []
+        self.stats = LoaderStats()
+
+    @contextmanager
+    def __call__(self, config: TrainConfig, ranks: Ranks, start_step: int, steps: int) -> Iterator[Iterator[Clips]]:
+        """As ``open_loader``; ``config`` replays, so that everything the run writes says that it is a measurement."""
+        with open_loader(config, ranks, start_step, steps) as ideal:
+            yield self._batches(ideal, replace(config, replay=0), ranks)
+
+    def milliseconds(self) -> list[float]:
+        """From each batch in hand to the next, one fewer than steps; on a GPU by its own clock."""
+        if self._marks and isinstance(self._marks[0], torch.cuda.Event):
+            torch.cuda.synchronize()
+            return [a.elapsed_time(b) for a, b in zip(self._marks, self._marks[1:], strict=False)]
+        return [1e3 * (b - a) for a, b in zip(self._marks, self._marks[1:], strict=False)]
+
+    def _batches(self, ideal: ClipLoader, config: TrainConfig, ranks: Ranks) -> Iterator[Clips]:
+        turns, gpu = self._turns, ranks.device.type == "cuda"
+        for begin in range(0, turns.total, turns.block):
+            if turns.loader(begin) == "ideal":
+                for _ in range(turns.block):
+                    clips = next(ideal)
+                    self._mark(gpu)
+                    yield clips
+                continue
+            # a few steps more than are taken: the last ones must find the loader as busy as the first
+            with open_loader(config, ranks, begin, turns.block + turns.steps) as real:
+                for _ in range(turns.block):
+                    clips = next(real)
+                    self._mark(gpu)
+                    yield clips
+                if gpu:
+                    torch.cuda.synchronize()  # nobody reads the decoder's memory when it goes
+                self.stats = replace(real.stats)
+
+    def _mark(self, gpu: bool) -> None:
+        if gpu:
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()  # on the training stream, which waits for the batch: it happens when the batch is there
+            self._marks.append(event)
+        else:
+            self._marks.append(time.perf_counter())
+
+
+def measure(config: TrainBench, recipe: TrainConfig, name: str) -> list[dict]:
+    """Two rows, the real and the ideal loader, of one run.
+
+    Args:
+        config: how much is measured.
+        recipe: the run, with an empty folder as ``out``.
+        name: of the recipe.
+    """
+    turns = Turns.of(config, recipe)
+    samples = DatasetInfo.read(recipe.data).samples
+    measured = replace(
+        recipe,
+        replay=config.replay,
+        epochs=(turns.total + 0.5) * recipe.batch_size / samples,  # half a step: rounding must not lose the last one
+        log=LogConfig(every=turns.steps),
+        stop_after=None,
+    )
+    loader = AlternatingLoader(turns)
+    result = train(measured, make_loader=loader)
+    logged = [json.loads(line) for line in result.metrics.read_text().splitlines()]
+    facts = {"recipe": name, "model": recipe.model.name, "method": method_name(recipe), "clip": clip_name(recipe)}
+    facts |= {"batch": recipe.batch_size}
+    rows = summary(turns, logged, loader.milliseconds())
+    rows[0] |= {
+        "bytes_per_clip": round(loader.stats.bytes_per_clip),
+        "decoded_per_delivered": loader.stats.decoded_per_delivered,
+    }
+    return [facts | row for row in rows]
+
+
+def summary(turns: Turns, logged: Sequence[Mapping[str, float]], milliseconds: Sequence[float]) -> list[dict]:
+    """A row for each loader.
+
+    Args:
+        turns: which steps belong to which.
+        logged: the lines of metrics.jsonl, one for each window.
+        milliseconds: of each step but the last.
+    """
+    rows = []
+    for loader in LOADERS:
+        # a line is written after the last step of its window
+        windows = [
+            line
+            for line in logged
+            if "clips_per_s" in line and turns.loader(line["step"] - 1) == loader and turns.counts(line["step"] - 1)
+        ]
+        steps = [ms for step, ms in enumerate(milliseconds) if turns.loader(step) == loader and turns.timed(step)]
+        row = {
+            "loader": loader,
+            "clips_per_s": float(np.median([line["clips_per_s"] for line in windows])),
+            "loop_wait_percent": 100 * float(np.median([line["data_wait"] for line in windows])),
+            **quantiles(steps),
+            "unit": "ms",
+            "steps": len(steps),
+        }
+        if all("mfu" in line for line in windows):
+            row["mfu"] = float(np.median([line["mfu"] for line in windows]))
+        rows.append(row)
+    real, ideal = rows
+    real["data_wait_percent"] = 100 * (1 - real["clips_per_s"] / ideal["clips_per_s"])
+    return rows

@@ -1,0 +1,131 @@
+"""What the sandboxed child does for one request: check the source, transcode it, describe the result."""
+
+import io
+import os
+import stat
+from typing import BinaryIO
+
+from ...shards.contract import check_video
+from ...shards.quarantine import BadVideo
+from ...shards.video_format import VideoFormat
+from ..content_hash import content_sha256
+from ..transcode import probe, transcode
+
+
+def run_task(task: dict) -> tuple[dict, bytes]:
+    """Run one request.
+
+    Args:
+        task: to convert: ``path``, ``offset``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end``
+            (seconds or None), ``maybe_cut``, ``recipe``. To check a video in a shard: ``path``, ``offset``,
+            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``. To look
+            at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe`` true.
+
+    Returns:
+        (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
+
+    Raises:
+        MemoryError: the memory limit was hit.
+    """
+    try:
+        with open(task["path"], "rb") as file:
+            if "expect" in task:
+                return _check_stored(file, task), b""
+            if task.get("probe"):
+                return _probe(file, task), b""
+            source = _check_source(file, task)
+            done = transcode(source, VideoFormat(**task["recipe"]), task["start"], task["end"], task["maybe_cut"])
+    except FileNotFoundError:
+        return {"bad": "missing", "detail": "the file has gone since the plan was made"}, b""
+    except BadVideo as bad:
+        return {"bad": bad.reason, "detail": bad.detail}, b""
+    except OSError as error:
+        return {"bad": "unreadable", "detail": f"reading it failed: {os.strerror(error.errno or 0)}"}, b""
+    facts = done.facts
+    header = {
+        "frames": facts.frames,
+        "fps": [facts.fps.numerator, facts.fps.denominator],
+        "width": facts.width,
+        "height": facts.height,
+        "codec": facts.codec,
+        "gop": facts.gop,
+        "init_bytes": facts.init_bytes,
+        "offsets": facts.offsets.tolist(),
+        "source": {
+            "codec": done.source_codec,
+            "width": done.source_width,
+            "height": done.source_height,
+            "fps": round(done.source_fps, 3),
+        },
+    }
+    return header, done.mp4
+
+
+def _check_source(file: BinaryIO, task: dict) -> BinaryIO:
+    """The planned bytes as a file of their own; raises BadVideo when they are no longer those of the plan."""
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise BadVideo("changed", "no longer a plain file")
+    whole = os.fstat(file.fileno()).st_size
+    if not task["offset"] and whole != task["bytes"]:
+        raise BadVideo("changed", f"{whole} bytes, {task['bytes']} when the plan was made")
+    if task["sha256"].startswith("remote:"):  # its version was compared when it was fetched
+        return file
+    length = task["bytes"] if task["offset"] else None
+    size, digest = content_sha256(file, task["offset"], length)
+    if size != task["bytes"]:
+        raise BadVideo("changed", f"{size} bytes, {task['bytes']} when the plan was made")
+    if digest != task["sha256"]:
+        raise BadVideo("changed", "other content than when the plan was made")
+    if size == 0:
+        raise BadVideo("empty", "zero bytes")
+    file.seek(0)
+    return Window(file, task["offset"], task["bytes"]) if task["offset"] else file
+
+
+class Window(io.RawIOBase):
+    """``length`` bytes of an open file from ``offset``, as a file."""
+
+    def __init__(self, file: BinaryIO, offset: int, length: int):
+        self._file, self._offset, self._length, self._position = file, offset, length, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer) -> int:
+        count = max(0, min(len(buffer), self._length - self._position))
+        self._file.seek(self._offset + self._position)
+        data = self._file.read(count)
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+def _check_stored(file, task: dict) -> dict:
+    file.seek(task["offset"])
+    expect = task["expect"]
+    facts = check_video(file.read(task["bytes"]), gop=expect["gop"], frames=expect["frames"])
+    found = {"fps_milli": round(facts.fps * 1000), "width": facts.width, "height": facts.height, "codec": facts.codec}
+    for name, value in found.items():
+        if value != expect[name]:
+            raise BadVideo("output", f"{name} is {value}, the sample's tables say {expect[name]}")
+    return {}
+
+
+def _probe(file: BinaryIO, task: dict) -> dict:
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise BadVideo("unreadable", "not a plain file")
+    size = task["bytes"] if task["bytes"] is not None else os.fstat(file.fileno()).st_size
+    if size == 0:
+        raise BadVideo("empty", "zero bytes")
+    return {"bytes": size, **probe(Window(file, task["offset"], size) if task["offset"] else file)}

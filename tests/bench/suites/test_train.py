@@ -1,0 +1,59 @@
+"""The end-to-end training benchmark counts the right steps, and its run is the trainer's own."""
+
+import json
+
+import pytest
+import torch
+
+from unstill.bench.harness import workload
+from unstill.bench.suites import train as bench
+from unstill.pipeline.errors import InputError
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_only_whole_windows_after_the_first_of_a_turn_count():
+    turns = bench.Turns(rounds=2, windows=1, steps=4)
+    assert turns.total == 32 and [turns.loader(step) for step in (0, 7, 8, 15, 16, 31)] == [
+        *("real", "real", "ideal", "ideal", "real", "ideal")
+    ]
+    # of step s: 1000 + s ms in a counted place, else nonsense
+    milliseconds = [1000.0 + s if s % 8 in (4, 5, 6) else -1e9 for s in range(turns.total - 1)]
+    rates = {4: 1e9, 8: 30.0, 12: 1e9, 16: 60.0, 20: 1e9, 24: 50.0, 28: 1e9, 32: 100.0}
+    logged = [{"step": step, "clips_per_s": rate, "data_wait": rate / 200} for step, rate in rates.items()]
+    real, ideal = bench.summary(turns, [*logged, {"step": 32, "validation": 1.0}], milliseconds)
+    assert (real["clips_per_s"], ideal["clips_per_s"]) == (40.0, 80.0)
+    assert real["data_wait_percent"] == 50.0 and real["loop_wait_percent"] == pytest.approx(20)
+    assert real["p50"] == (1006 + 1020) / 2 and ideal["p50"] == (1014 + 1028) / 2 and real["steps"] == 6
+
+
+def test_a_window_holds_all_kinds_of_steps_and_outlasts_what_was_prepared(tmp_path):
+    config = bench.TrainBench(steps=3)
+    run = workload.Workload(data=tmp_path, device="cpu").train_config(tmp_path)
+    ahead = run.loader.ready + run.loader.depth * run.loader.pipelines
+    assert run.method.gp_every == 4 and bench.Turns.of(config, run).steps == 8 > ahead
+
+
+def test_the_benchmark_trains_with_both_loaders(tmp_path, monkeypatch, one_thread):
+    monkeypatch.setattr(workload, "MOTIONS", 16)
+    small = workload.Workload(device="cpu", videos=tmp_path / "videos", batch_size=4, frames=4, size=16)
+    path = bench.run(bench.TrainBench(out=tmp_path, workload=small, rounds=1, windows=1, steps=1, replay=2))
+    result = json.loads(path.read_text())
+    assert [(row["method"], row["loader"]) for row in result["rows"]] == [
+        *(("albar", "real"), ("albar", "ideal"), ("cross entropy", "real"), ("cross entropy", "ideal"))
+    ]
+    for row in result["rows"]:
+        assert row["clips_per_s"] > 0 and 0 <= row["loop_wait_percent"] <= 100 and row["unit"] == "ms"
+        assert row["p20"] <= row["p50"] <= row["p80"] and row["clip"] == "4x1x16" and row["batch"] == 4
+        assert ("data_wait_percent" in row) == (row["loader"] == "real") == ("bytes_per_clip" in row)
+
+
+def test_an_unknown_recipe_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no recipe named 'swin'"):
+        workload.Workload(recipe="swin").train_config(tmp_path)

@@ -1,0 +1,120 @@
+"""A decoder that crashes, hangs or explodes costs one video and nothing else."""
+
+import hashlib
+import os
+import signal
+import threading
+from pathlib import Path
+
+import av
+import pytest
+
+from unstill.pipeline.conversion.sandbox.pool import Limits, Pool, Worker
+
+RECIPE = {
+    "codec": "vp9", "short_side": 32, "fps": None, "gop": 4, "quality": None, "max_seconds": None,
+    "max_megapixels": 10.0, "max_file_mb": 100.0,
+}  # fmt: skip
+WHOLE = {"offset": 0, "start": None, "end": None, "maybe_cut": False}
+ROOMY = Limits(seconds=60.0, memory_bytes=320 << 20)
+
+
+def task(path: Path) -> dict:
+    data = path.read_bytes()
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"path": str(path), **facts, **WHOLE, "recipe": RECIPE}
+
+
+@pytest.fixture
+def good(tmp_path, video) -> Path:
+    path = tmp_path / "good.mp4"
+    path.write_bytes(video(frames=5, height=32, width=32).mp4)
+    return path
+
+
+@pytest.fixture
+def hanging(tmp_path) -> dict:
+    """A task that waits for ever: a pipe that nobody writes to."""
+    os.mkfifo(tmp_path / "pipe.mp4")
+    return {**RECIPE, "path": str(tmp_path / "pipe.mp4"), "bytes": 1, "sha256": "", **WHOLE}
+
+
+def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good, hanging):
+    worker = Worker(Limits(seconds=1.0, memory_bytes=320 << 20))
+    try:
+        header, _ = worker.run(hanging)
+        assert header["bad"] == "timeout"
+        worker.limits = ROOMY
+        assert worker.run(task(good))[0]["frames"] == 5
+    finally:
+        worker.close(kill=True)
+
+
+def test_a_crash_is_charged_to_its_video_and_the_next_one_works(good, hanging):
+    worker = Worker(ROOMY)
+    try:
+        assert worker.run(task(good))[0]["frames"] == 5
+        first = worker.pid
+        threading.Timer(0.2, os.kill, (first, signal.SIGSEGV)).start()
+        header, _ = worker.run(hanging)
+        assert header["bad"] == "crashed" and "SIGSEGV" in header["detail"]
+        assert worker.run(task(good))[0]["frames"] == 5
+        assert worker.pid != first
+    finally:
+        worker.close(kill=True)
+
+
+def test_a_fault_of_the_program_is_told_in_its_words(good):
+    """Such as an argument that another release of PyAV does not know."""
+    worker = Worker(ROOMY)
+    try:
+        header, _ = worker.run(task(good) | {"recipe": {"nosuch": 1}})
+        assert header["bad"] == "crashed" and "TypeError" in header["detail"] and "nosuch" in header["detail"]
+        assert worker.run(task(good))[0]["frames"] == 5
+    finally:
+        worker.close(kill=True)
+
+
+def test_memory_beyond_the_limit_is_charged_to_its_video(tmp_path, good):
+    large = tmp_path / "large.mp4"
+    with av.open(str(large), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 2560, 1440, "yuv420p"
+        for number in range(4):
+            frame = av.VideoFrame(2560, 1440, "yuv420p")
+            frame.pts = number
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with Pool(1, Limits(seconds=60.0, memory_bytes=24 << 20)) as pool:
+        answers = [header for _, header, _ in pool.map([(0, task(good)), (1, task(large)), (2, task(good))])]
+    assert answers[1]["bad"] == "memory"
+    assert answers[0]["frames"] == answers[2]["frames"] == 5
+
+
+def test_answers_come_in_order_and_stay_bounded(good):
+    asked = []
+
+    def tasks():
+        for number in range(40):
+            asked.append(number)
+            yield number, task(good) if number % 3 else None
+
+    with Pool(2, ROOMY) as pool:
+        for position, (number, header, _) in enumerate(pool.map(tasks())):
+            assert position == number and ("frames" in header) == bool(number % 3)
+            assert len(asked) - position <= 2 * 4 + 1
+
+
+def test_a_worker_can_write_no_file_and_leaves_nothing(good):
+    worker = Worker(ROOMY)
+    try:
+        worker.run(task(good))
+        interfaces = Path(f"/proc/{worker.pid}/net/dev").read_text().splitlines()[2:]
+        if os.geteuid() == 0:  # otherwise the system may forbid it
+            assert [line.split(":")[0].strip() for line in interfaces] == ["lo"]
+        limits = Path(f"/proc/{worker.pid}/limits").read_text()
+        assert [line.split()[3] for line in limits.splitlines() if line.startswith("Max file size")] == ["0"]
+        pid = worker.pid
+    finally:
+        worker.close()
+    assert not Path(f"/proc/{pid}").exists()

@@ -1,0 +1,79 @@
+"""What a run shows: plain lines without a terminal, a panel on one, and nothing that could stop it."""
+
+import io
+import sys
+import types
+
+import pytest
+from rich.console import Console
+
+from unstill.pipeline.errors import InputError
+from unstill.trainer.monitoring.dashboard import Dashboard
+from unstill.trainer.monitoring.metrics import TensorBoard, WandB
+
+RECORD = {"step": 50, "epoch": 1.5, "loss": -3.2, "top1": 0.5, "static_entropy_share": 0.97, "skipped": 0, "mfu": 0.41}
+
+
+def test_lines_without_a_terminal(capsys):
+    with Dashboard("swin3d_t albar", steps=100, console=Console(file=io.StringIO())) as dashboard:
+        dashboard.step(50)
+        dashboard.show(RECORD)
+        dashboard.scored(81.25)
+        dashboard.warn("class flipping")
+        dashboard.show(RECORD | {"skipped": 2})
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("swin3d_t albar step 50/100 epoch 1.50  loss -3.2  motion top-1 50.0%")
+    assert "static entropy / ln C 0.970" in lines[0] and "MFU 41.0%" in lines[0] and "skipped" not in lines[0]
+    assert lines[1] == "warning: class flipping"
+    assert "validation 81.25" in lines[2] and "skipped steps 2" in lines[2]
+
+
+def test_a_panel_on_a_terminal_however_narrow(capsys):
+    for width in (20, 100):
+        screen = io.StringIO()
+        console = Console(file=screen, force_terminal=True, width=width)
+        with Dashboard("swin3d_t albar", steps=100, console=console) as dashboard:
+            dashboard.step(48)
+            dashboard.show(RECORD)
+            dashboard.warn("class flipping")
+            dashboard.step(52)
+        assert ("52/100" if width == 100 else "52/") in screen.getvalue()
+        left = screen.getvalue().split("\x1b[2K")[-1].split()  # after the panel was wiped
+        assert left[:3] == ["warning:", "class", "flipping"] and "50/100" in left
+    assert capsys.readouterr().err == ""
+
+
+def test_only_the_first_rank_speaks(capsys):
+    with Dashboard("a", steps=10, visible=False) as dashboard:
+        dashboard.show(RECORD)
+        dashboard.warn("unseen")
+    assert capsys.readouterr().err == ""
+
+
+def test_extra_loggers_are_asked_for_by_name(monkeypatch, tmp_path):
+    for name in ("torch.utils.tensorboard", "wandb"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match="pip install tensorboard"):
+        TensorBoard(tmp_path)
+    with pytest.raises(InputError, match="pip install wandb"):
+        WandB(tmp_path, {})
+
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            assert folder == str(tmp_path)
+
+        def add_scalar(self, *scalar):
+            written.append(scalar)
+
+        def close(self):
+            written.append("closed")
+
+    fake = types.ModuleType("torch.utils.tensorboard")
+    fake.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    writer = TensorBoard(tmp_path)
+    writer.write({"step": 4, "loss": 1.5, "gp": None})
+    writer.close()
+    assert written == [("loss", 1.5, 4), "closed"]

@@ -1,0 +1,15 @@
+"""Batch augmentations: each file says how the clips and labels of a batch change before the loss (see ``base``).
+
+Any of them goes with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``.
+"""
+
+from .actor_cutmix import ActorCutMix
+from .background_erasing import BackgroundErasing
+from .fame import Fame
+from .mixup import Mixup
+from .stillmix import StillMix
+from .videomix import VideoMix
+
+Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix
+
+__all__ = ["ActorCutMix", "Augmentation", "BackgroundErasing", "Fame", "Mixup", "StillMix", "VideoMix"]

@@ -1,0 +1,67 @@
+"""ActorCutMix (arXiv 2103.16565, "Learning representational invariances"): people before another clip's background.
+
+The partner's own people are left out, black where the new ones do not cover them. The label belongs to whom the pixels
+show: with r the share of people, the own class keeps 1 - (r - 1)^4.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ..batch import Batch, chosen_rows, per_sample, to_device
+from .base import BatchAugmentation, Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorCutMix(BatchAugmentation):
+    """Put the people of each clip before the background of another; needs the people's boxes (`people`)."""
+
+    mixes_labels: ClassVar[bool] = True
+    needs_people: ClassVar[bool] = True
+
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """See ``BatchAugmentation``; the chosen rows pair from both ends inwards, a middle one is left alone."""
+        if "people" not in batch.side:
+            raise InputError("augmentation ActorCutMix needs to know where people are; give a file of boxes: --people")
+        n, device = len(batch), batch.motion.device
+        chosen = chosen_rows(n, self.prob, rng)
+        partner = np.arange(n)
+        partner[chosen] = chosen[::-1]
+        partner = to_device(partner, device)
+        mean, std = context.normalisation(device)
+        motion, label_share, scene_share = actor_cutmix(batch.motion, batch.side["people"], partner, -mean / std)
+        return batch.blended(
+            motion,
+            partner,
+            label_share=label_share,
+            scene_share=scene_share,
+            classes=context.classes,
+            static_from=self.static_from,
+        )
+
+
+def actor_cutmix(motion: Tensor, people: Tensor, partner: Tensor, black: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Clips with the partner's background.
+
+    Args:
+        motion: (B,3,T,h,w).
+        people: (B,1,T,h,w), 1 where a person is, else 0.
+        partner: int64 (B,); a row that is its own partner is left alone.
+        black: (3,1,1,1), what black is in normalised units.
+
+    Returns:
+        The clips, and the own class's and own scene's shares, (B,) float32. A clip without people, or with nothing
+        else, stays as it is.
+    """
+    mask = people.to(motion.dtype)
+    area = people.float().mean((1, 2, 3, 4))
+    rows = torch.arange(len(motion), device=motion.device)
+    alone = (partner == rows) | (area == 0) | (area == 1)
+    background = torch.where(mask[partner] > 0, black.to(motion.dtype), motion[partner])
+    pasted = torch.where(mask > 0, motion, background)
+    share = torch.where(alone, 1.0, 1 - (area - 1) ** 4)
+    return torch.where(per_sample(alone, motion), motion, pasted), share, alone.float()

@@ -1,0 +1,62 @@
+"""BE, background erasing (arXiv 2009.05769): one frame of the clip is laid over all its frames; the label stays.
+
+In the form that StillMix compares with. The original trains without labels, by drawing the erased clip towards the
+clean one; ``consistency_weight`` adds the mean squared distance of the two's logits, for which its authors' code asks
+where labels are used.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
+from ..methods.consistency import CLEAN, CLEAN_WEIGHT
+from .base import BatchAugmentation, Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackgroundErasing(BatchAugmentation):
+    """Lay one frame of each clip over all its frames."""
+
+    most: float = 0.3
+    """Largest share of the still frame; the share is uniform from 0."""
+    consistency_weight: float = 0.0
+    """Weight of the mean squared distance between the logits of the erased and of the clean clip; above 0 a step has
+    one more forward."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.most <= 1:
+            raise InputError(f"augmentation.most is {self.most}; expected a share from 0 to 1")
+        if self.consistency_weight < 0:
+            raise InputError(f"augmentation.consistency_weight is {self.consistency_weight}; expected at least 0")
+
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """See ``BatchAugmentation``; labels stay."""
+        n, device = len(batch), batch.motion.device
+        chosen = chosen_rows(n, self.prob, rng)
+        frame = to_device(rng.integers(batch.motion.shape[2], size=n), device)
+        share = share_where(n, chosen, 1 - self.most * rng.random(), device)
+        erased = batch.blended(
+            erase_background(batch.motion, frame, share),
+            people=people_of_both(batch, batch.side.get(PEOPLE), frame, share),
+            static_from=self.static_from,
+        )
+        if self.consistency_weight:
+            weight = torch.full_like(share, self.consistency_weight)
+            erased.side.update({CLEAN: batch.motion, CLEAN_WEIGHT: weight})
+        return erased
+
+
+def erase_background(motion: Tensor, frame: Tensor, share: Tensor) -> Tensor:
+    """share * clip + (1 - share) * one of its frames.
+
+    Args:
+        motion: (B,3,T,h,w).
+        frame: int64 (B,), which frame.
+        share: (B,), of the clip.
+    """
+    return mix(motion, repeat_frame(motion, frame), share)

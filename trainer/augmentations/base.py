@@ -1,0 +1,62 @@
+"""Batch augmentations: they change the clips and labels of a batch, whatever the loss is, so any goes with any method.
+
+An augmentation is a frozen dataclass with
+
+    mixes_labels            whether labels become distributions
+    needs_people            whether it wants ``side["people"]``, where people are in each clip
+    __call__(batch, rng, context) -> Batch
+
+Each sample is augmented with probability ``prob``; mixing ratios are drawn once a batch (as in the code of StillMix,
+arXiv 2211.12883). All random numbers come from ``rng``, which the run seeds by (seed, step, rank): a resumed run draws
+the same ones.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ..batch import Batch
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an augmentation must know of the run: number of classes, and the normalisation in units of the range."""
+
+    classes: int
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and deviation, float32 (3,1,1,1); copied without waiting for the device."""
+        values = torch.tensor([self.mean, self.std]).view(2, 3, 1, 1, 1)
+        mean, std = values.to(device, non_blocking=True)
+        return mean, std
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchAugmentation(ABC):
+    """What all batch augmentations share."""
+
+    prob: float = 0.5
+    """Probability that a sample is augmented. The papers tune it over 0.25, 0.5, 0.75 and 1."""
+    static_from: Literal["original", "augmented"] = "original"
+    """What static clips repeat, for methods that use them: a frame of the clip as it was (with its own label), as the
+    official ALBAR code feeds them, or of the augmented clip (with its label)."""
+
+    mixes_labels: ClassVar[bool] = False
+    needs_people: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if not 0 <= self.prob <= 1:
+            raise InputError(f"augmentation.prob is {self.prob}; expected a probability from 0 to 1")
+        if self.static_from not in ("original", "augmented"):
+            raise InputError(f"augmentation.static_from is {self.static_from!r}; expected one of original, augmented")
+
+    @abstractmethod
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """The augmented batch; nothing of ``batch`` is written to."""

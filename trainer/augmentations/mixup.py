@@ -1,0 +1,55 @@
+"""Mixup (arXiv 1710.09412): two clips and their labels, blended by one ratio."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ..batch import PEOPLE, Batch, chosen_rows, mix, share_where, shuffled_partners, to_device
+from .base import BatchAugmentation, Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixup(BatchAugmentation):
+    """Blend each clip and its label with another clip of the batch."""
+
+    alpha: float = 0.2
+    """The own share is drawn from Beta(alpha, alpha)."""
+
+    mixes_labels: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.alpha <= 0:
+            raise InputError(f"augmentation.alpha is {self.alpha}; expected more than 0")
+
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """See ``BatchAugmentation``; labels and scenes are mixed like the pixels."""
+        n, device = len(batch), batch.motion.device
+        chosen = chosen_rows(n, self.prob, rng)
+        partner = to_device(shuffled_partners(n, chosen, rng), device)
+        share = share_where(n, chosen, rng.beta(self.alpha, self.alpha), device)
+        people = batch.side.get(PEOPLE)
+        return batch.blended(
+            mixup(batch.motion, partner, share),
+            partner,
+            people=None if people is None else torch.maximum(people, people[partner]),
+            label_share=share,
+            scene_share=share,
+            classes=context.classes,
+            static_from=self.static_from,
+        )
+
+
+def mixup(motion: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """share * clip + (1 - share) * partner's clip.
+
+    Args:
+        motion: (B,3,T,h,w).
+        partner: int64 (B,).
+        share: (B,), of the own clip.
+    """
+    return mix(motion, motion[partner], share)

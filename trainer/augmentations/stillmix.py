@@ -1,0 +1,81 @@
+"""StillMix (arXiv 2211.12883): a still picture, likely to mislead, is laid over all frames; the label stays.
+
+The stills come from a bank (`still_bank.py`), the frames that a picture classifier is surest about. Without a bank each
+is a random frame of another clip of the batch, the paper's variant without a reference network.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
+from .base import BatchAugmentation, Context
+
+
+@dataclass(frozen=True, kw_only=True)
+class StillMix(BatchAugmentation):
+    """Lay a still picture over all frames of each clip."""
+
+    a: float = 200.0
+    """The clip's share is drawn from Beta(a, b): with 200 and 200 about one half."""
+    b: float = 200.0
+    """See `a`."""
+    bank: Path | None = None
+    """File of stills made by `unstill still-bank`; none: random frames of other clips of the batch."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("a", "b"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"augmentation.{name} is {getattr(self, name)}; expected more than 0")
+
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """See ``BatchAugmentation``; labels stay."""
+        motion = batch.motion
+        n, device = len(batch), motion.device
+        chosen = chosen_rows(n, self.prob, rng)
+        share = share_where(n, chosen, rng.beta(self.a, self.b), device)
+        people = batch.side.get(PEOPLE)
+        if self.bank is None:
+            other = (np.arange(n) + rng.integers(1, n, size=n)) % n if n > 1 else np.zeros(n, np.int64)
+            frame, other = to_device(rng.integers(motion.shape[2], size=n), device), to_device(other, device)
+            stills = repeat_frame(motion[other], frame)
+            people = people_of_both(batch, None if people is None else people[other], frame, share)
+        elif people is not None:
+            raise InputError("augmentation StillMix: where people are in a bank's stills is not known; give no bank")
+        else:
+            bank = read_bank(self.bank, tuple(motion.shape[3:]))
+            picked = bank[torch.from_numpy(rng.integers(len(bank), size=n))].to(device, non_blocking=True)
+            mean, std = context.normalisation(device)
+            stills = ((picked[:, :, None].float() / 255 - mean) / std).to(motion.dtype)
+        return batch.blended(mix(motion, stills, share), people=people, static_from=self.static_from)
+
+
+@lru_cache(maxsize=2)
+def read_bank(path: Path, size: tuple[int, int]) -> Tensor:
+    """The stills of a bank, uint8 (N,3,h,w), resized to ``size`` (h,w) where they differ.
+
+    Raises:
+        InputError: no such file, or not a bank.
+    """
+    try:
+        stills = load_file(path)["stills"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise InputError(
+            f"{path}: cannot read stills from it ({error}); make one with `unstill still-bank`, or give no bank"
+        ) from None
+    if stills.dtype != torch.uint8 or stills.ndim != 4 or stills.shape[1] != 3 or not len(stills):
+        raise InputError(
+            f"{path}: stills are {stills.dtype} {tuple(stills.shape)}; expected uint8 (N, 3, height, width)"
+        )
+    if tuple(stills.shape[2:]) != size:
+        stills = F.interpolate(stills.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+    return stills

@@ -1,0 +1,92 @@
+"""VideoMix (arXiv 2012.03457): a cuboid of another clip is pasted in; labels mix by the share of its voxels."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...pipeline.errors import InputError
+from ..batch import PEOPLE, Batch, chosen_rows, share_where, shuffled_partners, to_device
+from .base import BatchAugmentation, Context
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoMix(BatchAugmentation):
+    """Paste a cuboid of another clip of the batch into each clip."""
+
+    alpha: float = 1.0
+    """The own share is drawn from Beta(alpha, alpha), before the cuboid is cut off at the borders."""
+    cuboid: Literal["spatial", "temporal", "spatio_temporal"] = "spatial"
+    """spatial: one rectangle through all frames (CutMix on clips); temporal: whole frames; or both at once."""
+
+    mixes_labels: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.alpha <= 0:
+            raise InputError(f"augmentation.alpha is {self.alpha}; expected more than 0")
+        if self.cuboid not in ("spatial", "temporal", "spatio_temporal"):
+            raise InputError(
+                f"augmentation.cuboid is {self.cuboid!r}; expected one of spatial, temporal, spatio_temporal"
+            )
+
+    def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
+        """See ``BatchAugmentation``; one cuboid a batch, labels and scenes by its voxels."""
+        n, device = len(batch), batch.motion.device
+        chosen = chosen_rows(n, self.prob, rng)
+        partner = to_device(shuffled_partners(n, chosen, rng), device)
+        spans = draw_cuboid(tuple(batch.motion.shape[2:]), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
+        motion, own = paste_cuboid(batch.motion, partner, spans)
+        share = share_where(n, chosen, own, device)
+        people = batch.side.get(PEOPLE)
+        return batch.blended(
+            motion,
+            partner,
+            people=None if people is None else paste_cuboid(people, partner, spans)[0],
+            label_share=share,
+            scene_share=share,
+            classes=context.classes,
+            static_from=self.static_from,
+        )
+
+
+def draw_cuboid(shape: tuple[int, int, int], share: float, kind: str, rng: np.random.Generator) -> tuple[Span, ...]:
+    """Where to paste: begin and end (exclusive) on each axis of (T,h,w).
+
+    The cuboid takes ``1 - share`` of the volume, with sides in the clip's proportions and a uniform centre; what
+    reaches over a border is cut off.
+    """
+    cut = {"spatial": (False, True, True), "temporal": (True, False, False), "spatio_temporal": (True, True, True)}
+    axes = cut[kind]
+    ratio = (1 - share) ** (1 / sum(axes))
+    spans = []
+    for length, is_cut in zip(shape, axes, strict=True):
+        if not is_cut:
+            spans.append((0, length))
+            continue
+        side, centre = int(length * ratio), int(rng.integers(length))
+        begin = centre - side // 2
+        spans.append((max(begin, 0), min(begin + side, length)))
+    return tuple(spans)
+
+
+def paste_cuboid(motion: Tensor, partner: Tensor, spans: tuple[Span, ...]) -> tuple[Tensor, float]:
+    """Paste the partners' voxels.
+
+    Args:
+        motion: (B,3,T,h,w).
+        partner: int64 (B,).
+        spans: begin and end on T, h and w.
+
+    Returns:
+        The clips, and the share of voxels that are still their own.
+    """
+    (t0, t1), (y0, y1), (x0, x1) = spans
+    inside = torch.zeros(motion.shape[2:], dtype=torch.bool, device=motion.device)
+    inside[t0:t1, y0:y1, x0:x1] = True
+    own = 1 - (t1 - t0) * (y1 - y0) * (x1 - x0) / inside.numel()
+    return torch.where(inside, motion[partner], motion), own

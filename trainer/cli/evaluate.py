@@ -1,0 +1,92 @@
+"""`unstill evaluate`: its options, what it prints, and what it writes."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ...pipeline.errors import InputError
+from ..evaluation.evaluate import EvaluateOptions, TestSets, evaluate, labels_from_csv, load_subject
+from ..evaluation.files import read_facts, read_logits, write_evaluation
+from ..evaluation.predictions import Predictions
+from ..evaluation.scorecard import MEASURES, Scorecard, scorecard
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Accuracy and static bias of one or more trained models, on the sets that you name.
+
+    SCUFO, its shaken form, reversed and shuffled clips are made from the SCUBA and IID sets while decoding. Runs that
+    are called NAME_seed0, NAME_seed1, ... are also summarised as mean and standard deviation.
+    """
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """Run folders or checkpoints; each model is called as its folder is."""
+    logits: Path | None = None
+    """Instead of models: a folder with saved logits of any framework, files MODEL.SET.npz or .csv, where SET is iid,
+    scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key; views and the like are printed
+    from facts.json there."""
+    sets: Annotated[TestSets, tyro.conf.arg(name="")] = field(default_factory=TestSets)
+    """What to test on."""
+    run: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
+    """How to run the models."""
+    out: Path | None = None
+    """Folder for evaluation.json, .csv, .tex, .html and the predictions; by default nothing is written."""
+
+
+def run(command: EvaluateCommand) -> int:
+    """``unstill evaluate``."""
+    if (command.logits is None) == (not command.runs):
+        raise InputError("give either run folders, or --logits with a folder of saved predictions")
+    if command.logits is not None:
+        predictions = read_logits(command.logits)
+        cards = {name: _score(command.sets, found) for name, found in predictions.items()}
+        facts = read_facts(command.logits) | {"logits": str(command.logits)}
+    else:
+        subjects = [load_subject(run) for run in command.runs]
+        results = evaluate(subjects, command.sets, command.run)
+        cards = {name: result.card for name, result in results.items()}
+        predictions = {name: result.predictions for name, result in results.items()}
+        views = command.run.views
+        facts = {
+            "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
+            "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
+            "seed": str(command.run.seed),
+            **({"backgrounds of SCUBA and SCUFO": ", ".join(command.sets.scuba)} if command.sets.scuba else {}),
+        }
+    _print_scores(cards, facts)
+    if command.out is not None:
+        write_evaluation(command.out, cards, predictions, facts)
+        print(f"written: {command.out / 'evaluation.html'}, .json, .csv, .tex and the predictions")
+    return 0
+
+
+def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
+    static = None
+    if sets.conflfg_truth is not None:
+        if "conflfg" not in predictions:
+            raise InputError(f"{sets.conflfg_truth}: no conflfg logits for it; give MODEL.conflfg.npz or .csv, too")
+        static = labels_from_csv(sets.conflfg_truth, "static_actor", predictions["conflfg"].classes)
+    return scorecard(predictions, static_label=static, mirror=sets.mirror or None)
+
+
+def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
+    table = Table(title="Percent, with the 95 % interval", title_justify="left")
+    table.add_column("measure")
+    for name in cards:
+        table.add_column(name, justify="right")
+    for measure in dict.fromkeys(measure for card in cards.values() for measure in card.shares):
+        name, dot, background = measure.partition(".")
+        known = MEASURES.get(name)
+        title = f"{known.title}{dot and ' '}{background}" if known else measure
+        arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
+        shares = [card.shares.get(measure) for card in cards.values()]
+        cells = ["" if s is None else f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares]
+        table.add_row(title + arrow + (" (one-sided)" if known and known.one_sided else ""), *cells)
+    console = Console(soft_wrap=False)
+    console.print(table)
+    for fact, value in facts.items():
+        console.print(f"{fact}: {value}", highlight=False, markup=False)

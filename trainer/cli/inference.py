@@ -1,0 +1,24 @@
+"""`unstill export` and `unstill predict`: what they print; the exit code is returned."""
+
+from ..inference.export import ExportConfig
+from ..inference.export import export as export_model
+from ..inference.predict import PredictConfig
+from ..inference.predict import predict as predict_videos
+
+
+def export(config: ExportConfig) -> int:
+    """``unstill export``."""
+    exported = export_model(config)
+    for name, difference in exported.difference.items():
+        print(f"{name}: largest difference of a logit to the trained model {difference:.1e} of the largest")
+    print(f"written: {exported.folder}; next: unstill predict VIDEO... --model {exported.folder}")
+    return 0
+
+
+def predict(config: PredictConfig) -> int:
+    """``unstill predict``; 1 when a video could not be read."""
+    found = predict_videos(config)
+    for prediction in found:
+        ranked = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.ranked)
+        print(prediction.error or f"{prediction.video}: {ranked}")
+    return 1 if any(prediction.error for prediction in found) else 0

@@ -1,0 +1,159 @@
+"""The command line: ``unstill COMMAND ...``.
+
+Every command is a function of one frozen dataclass of options; tyro turns the dataclass into flags, and the text below
+each of its fields into ``--help``. Only the module of the command that was asked for is imported.
+"""
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from unstill import __version__
+
+from ...pipeline.errors import InputError
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        summary: what it does, for the list of commands.
+        function: ``module:function`` below ``unstill``; it returns the exit code.
+        options: ``module:dataclass`` below ``unstill``, what the function takes; without it the
+            function reads the arguments itself.
+    """
+
+    summary: str
+    function: str
+    options: str | None = None
+
+    def run(self, name: str, arguments: list[str]) -> int:
+        """Parse ``arguments`` and call the function; returns the exit code."""
+        given = arguments
+        if self.options is not None:
+            given = tyro.cli(_load(self.options), prog=f"unstill {name}", args=arguments)
+        return _load(self.function)(given)
+
+
+COMMANDS = {
+    "demo": Command(
+        "From rendered videos to a debiased model, a table and a report.",
+        "trainer.cli.data:demo",
+        "trainer.demo.run:DemoConfig",
+    ),
+    "convert": Command(
+        "Turn a folder of videos into training shards.",
+        "trainer.cli.data:convert",
+        "pipeline.conversion.convert:ConvertConfig",
+    ),
+    "audit": Command(
+        "Report what a folder of videos holds, before converting it.",
+        "trainer.cli.data:audit",
+        "pipeline.conversion.audit:AuditConfig",
+    ),
+    "verify": Command(
+        "Check converted shards, byte by byte and frame by frame.",
+        "trainer.cli.data:verify",
+        "trainer.cli.data:VerifyOptions",
+    ),
+    "ood": Command(
+        "Build SCUBA and Confl-FG test videos from videos and masks, or check the masks.", "trainer.cli.data:ood"
+    ),
+    "train": Command("Train a model by a recipe.", "trainer.cli.data:train"),
+    "evaluate": Command(
+        "Measure accuracy and static bias of trained models.",
+        "trainer.cli.evaluate:run",
+        "trainer.cli.evaluate:EvaluateCommand",
+    ),
+    "still-bank": Command(
+        "Collect the still pictures that StillMix lays over clips.",
+        "trainer.cli.diagnostics:still_bank",
+        "trainer.diagnostics.still_bank:StillBankConfig",
+    ),
+    "scene-bias": Command(
+        "Measure how far still frames give the class away.",
+        "trainer.cli.diagnostics:scene_bias",
+        "trainer.diagnostics.scene_bias:SceneBiasConfig",
+    ),
+    "scene-labels": Command(
+        "Write the scene of every video, for SDN.",
+        "trainer.cli.diagnostics:scene_labels",
+        "trainer.diagnostics.scene_bias:SceneLabelConfig",
+    ),
+    "hat": Command(
+        "Measure whether a model reads the human or the background (HAT).",
+        "trainer.cli.diagnostics:hat",
+        "trainer.diagnostics.hat_command:HatConfig",
+    ),
+    "export": Command(
+        "Write a trained model as safetensors, torch.export and ONNX.",
+        "trainer.cli.inference:export",
+        "trainer.inference.export:ExportConfig",
+    ),
+    "predict": Command(
+        "Name what happens in single videos, with an exported model.",
+        "trainer.cli.inference:predict",
+        "trainer.inference.predict:PredictConfig",
+    ),
+    # named here, never imported by the trainer: bench -> trainer is the only direction
+    "bench": Command("Measure this machine: every part beside its peers and its limit.", "bench.cli:main"),
+}
+
+
+def main() -> None:
+    """Entry point of the console script ``unstill``."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line.
+
+    Returns:
+        The exit code: 0 done, 1 faults were found, 2 something the user can mend, 75 preempted and saved,
+        130 interrupted.
+    """
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        _print_commands()
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"unstill {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        errors.print(f"unstill: no command named {name!r}; expected one of: {', '.join(COMMANDS)}")
+        return 2
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        return COMMANDS[name].run(name, rest)
+    except InputError as error:
+        errors.print(f"unstill {name}: {error}")
+        return 2
+    except KeyboardInterrupt:
+        errors.print(f"unstill {name}: interrupted")
+        return 130
+    except BrokenPipeError:  # the reader has seen enough, as in `unstill train RECIPE --help | head`
+        sys.stdout = None  # nothing is left to flush it to
+        return 0
+
+
+def _load(path: str) -> Callable:
+    module, name = path.split(":")
+    return getattr(importlib.import_module(f"unstill.{module}"), name)
+
+
+def _print_commands() -> None:
+    console = Console()
+    console.print("unstill: train video models that recognise what moves, not what merely stands in the picture.\n")
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, command in COMMANDS.items():
+        table.add_row(f"unstill {name}", command.summary)
+    console.print(table)
+    console.print("\nunstill COMMAND --help shows the options of one command.")

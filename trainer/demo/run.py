@@ -1,0 +1,249 @@
+"""``unstill demo``: from rendered videos to a debiased model, a table and a report.
+
+    render -> convert -> verify -> train_baseline -> train_albar -> evaluate -> report
+
+Everything goes through the same code as real data: video files, shards, the loader, the trainer, the evaluator. A stage
+that is done is not repeated, so the command can be stopped and given again.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from unstill import __version__
+
+from ...pipeline.atomic_files import write_atomic
+from ...pipeline.conversion.convert import ConvertConfig, convert
+from ...pipeline.conversion.verify import verify
+from ...pipeline.errors import InputError
+from ..config import TrainConfig, to_dict
+from ..evaluation.evaluate import EvaluateOptions, TestSets, evaluate, load_subject
+from ..evaluation.protocols import Share
+from ..evaluation.scorecard import MEASURES
+from ..recipes import demo_albar, demo_baseline
+from .motions.files import write_motions
+from .motions.world import CLASSES, MIRROR_CLASS, TESTS, MotionsConfig
+from .stages import Stages
+
+SPLITS = ("train", *TESTS)
+STAGES = ("render", "convert", "verify", "train_baseline", "train_albar", "evaluate", "report")
+MODELS = {"baseline": "baseline", "albar": "ALBAR"}  # name in results.json -> name that people read
+CHANCE = 100 / len(CLASSES)
+# the published measures, then those that only exact masks allow, then the controls for a motion gate
+COLUMNS = (
+    *("iid", "scuba", "scufo", "conflfg", "contrasted"),
+    *("anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Render a biased dataset, train with plain cross entropy and with ALBAR, and compare what each has learned."""
+
+    out: Path = Path("runs/demo")
+    """Folder for everything: videos, shards, both runs, results.json and report.html."""
+    seed: int = 0
+    """Of the videos, the weights, the order of training and the derived test clips."""
+    train: int = 1024
+    """Number of training videos."""
+    test: int = 512
+    """Number of videos in each of the five test sets."""
+    epochs: float | None = None
+    """Passes over the training videos; by default the recipes' own."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to decode and train."""
+    workers: int = 0
+    """Threads and processes that render and convert; 0 is one for every core."""
+    fresh: bool = False
+    """Do every stage again."""
+
+
+def demo(config: DemoConfig) -> dict:
+    """Run the demonstration, or what is left of it.
+
+    Returns:
+        What ``results.json`` holds: the measures of "baseline" and "albar" in percent, "seed", and "seconds" by stage.
+
+    Raises:
+        InputError: something the user can mend; the message says what.
+    """
+    out = config.out
+    stages = Stages(out, STAGES, config.fresh)
+    motions = MotionsConfig(
+        out=out / "videos", seed=config.seed, train=config.train, test=config.test, workers=config.workers
+    )
+    settings = {k: v for k, v in asdict(motions).items() if k not in ("out", "workers")} | {"version": __version__}
+    stages.run("render", settings, [motions.out], lambda: write_motions(motions))
+
+    shards = {split: _conversion(config, split) for split in SPLITS}
+    recipe = asdict(shards["train"].recipe())
+    stages.run("convert", recipe, [out / "shards"], lambda: _convert(shards), ["render"])
+    stages.run("verify", {}, [], lambda: _verify(shards), ["convert"])
+
+    runs = train_configs(config)
+    for name, run in runs.items():
+        plain = {k: v for k, v in to_dict(run).items() if k not in ("data", "out", "loader", "log", "checkpoint")}
+        stages.run(f"train_{name}", plain, [run.out], lambda run=run: _train(run), ["convert"])
+
+    scored = {"columns": list(COLUMNS), "seed": config.seed}
+    products = [out / "evaluation.json", out / "predictions"]
+    trained = [f"train_{name}" for name in runs]
+    stages.run("evaluate", scored, products, lambda: _evaluate(config), ["render", *trained])
+    shares = read_shares(out / "evaluation.json")
+    stages.run("report", {}, [out / "report.html"], lambda: _report(config, shares, stages.seconds), ["evaluate"])
+
+    results = {name: {column: round(found[column].value, 2) for column in COLUMNS} for name, found in shares.items()}
+    results |= {"seed": config.seed, "seconds": stages.seconds | {"total": round(sum(stages.seconds.values()), 2)}}
+    write_atomic(out / "results.json", json.dumps(results, indent=1).encode())
+    show(results, shares, out)
+    return results
+
+
+def train_configs(config: DemoConfig) -> dict[str, TrainConfig]:
+    """The two runs, "baseline" and "albar": the recipes on this demonstration's data and seed."""
+    changes = {"data": config.out / "shards" / "train", "seed": config.seed, "device": config.device}
+    if config.epochs is not None:
+        changes["epochs"] = config.epochs
+    recipes = {"baseline": demo_baseline, "albar": demo_albar}
+    return {name: replace(recipe(), out=config.out / name, **changes) for name, recipe in recipes.items()}
+
+
+def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
+    """One sentence on what ALBAR removed and what it only reduced, from the numbers alone.
+
+    Args:
+        results: "baseline" and "albar" -> measure -> percent.
+    """
+    before, after = results["baseline"], results["albar"]
+    lost = {name: max(results[name]["iid"] - results[name]["scuba"], 0) for name in MODELS}
+    still = (
+        f"what a still frame gives away (SCUFO {before['scufo']:.1f} → {after['scufo']:.1f} %, guessing {CHANCE:.1f} %)"
+    )
+    scene = (
+        f"the hold of the scene (from IID to SCUBA the baseline loses {lost['baseline']:.1f} points, "
+        f"ALBAR {lost['albar']:.1f})"
+    )
+    actor = (
+        "the hold of the moving actor's looks: with another class's actor and scene it is right on "
+        f"{after['anti']:.1f} % of the videos (baseline {before['anti']:.1f} %), against {after['iid']:.1f} % on IID"
+    )
+    # "removed" is for what is gone by the measure's own standard: a still clip tells no more than guessing, a new scene
+    # costs no more than 5 points. For the actor's looks it is never used: anti would have to be as high as IID.
+    removed, reduced, kept = [], [], []
+    (removed if after["scufo"] <= CHANCE + 2.5 else reduced if after["scufo"] < before["scufo"] else kept).append(still)
+    (removed if lost["albar"] <= 5 else reduced if lost["albar"] < lost["baseline"] else kept).append(scene)
+    (reduced if after["anti"] > before["anti"] else kept).append(actor)
+    parts = [
+        f"{verb} {' and '.join(things)}"
+        for verb, things in (("removed", removed), ("only reduced", reduced), ("did not reduce", kept))
+        if things
+    ]
+    return "ALBAR " + (", ".join(parts[:-1]) + ", but " if len(parts) > 1 else "") + parts[-1] + "."
+
+
+def show(results: dict, shares: Mapping[str, Mapping[str, Share]], out: Path, console: Console | None = None) -> None:
+    """Print the table, the verdict and where the report is."""
+    console = console or Console()
+    table = Table(title=f"Accuracy in percent, seed {results['seed']}", title_justify="left")
+    table.add_column("measure", no_wrap=True)
+    for name in MODELS.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("what it asks", overflow="fold")
+    for column in COLUMNS:
+        measure = MEASURES[column]
+        values = [results[name][column] for name in MODELS]
+        best = (max if measure.better == "higher" else min)(values)
+        cells = [f"[bold]{v:.1f}[/]" if v == best else f"{v:.1f}" for v in values]
+        arrow = {"higher": "↑", "lower": "↓"}[measure.better]
+        note = " One-sided: a low value proves nothing." if measure.one_sided else ""
+        table.add_row(f"{measure.title} {arrow}", *cells, measure.meaning + note)
+    console.print(table)
+    console.print(verdict(results))
+    minutes, seconds = divmod(round(results["seconds"]["total"]), 60)
+    console.print(f"{minutes} min {seconds:02d} s. Report: {out / 'report.html'}; numbers: {out / 'results.json'}")
+
+
+def read_shares(path: Path) -> dict[str, dict[str, Share]]:
+    """Model -> measure -> share, from evaluation.json."""
+    found = json.loads(path.read_text())
+    return {name: {m: Share(**s) for m, s in entry["shares"].items()} for name, entry in found.items()}
+
+
+def _conversion(config: DemoConfig, split: str) -> ConvertConfig:
+    return ConvertConfig(
+        source=config.out / "videos" / split,
+        out=config.out / "shards" / split,
+        codec="vp9" if config.device == "cpu" else "h264",  # VP9 is what DALI decodes on a CPU
+        short_side=MotionsConfig().size,
+        samples_per_shard=256,
+        workers=config.workers,
+        classes=None if split == "train" else config.out / "shards" / "train" / "dataset.json",
+    )
+
+
+def _convert(conversions: dict[str, ConvertConfig]) -> None:
+    for conversion in conversions.values():
+        report = convert(conversion)
+        if report.quarantined:
+            raise InputError(
+                f"{conversion.out}: {report.quarantined} rendered videos were refused ({report.reasons}); see "
+                f"{Path(conversion.out) / 'quarantine.csv'}, and give --fresh if the disk was full"
+            )
+
+
+def _verify(conversions: dict[str, ConvertConfig]) -> None:
+    for conversion in conversions.values():
+        faults = verify(conversion.out, workers=conversion.workers)
+        if faults:
+            raise InputError(
+                f"{conversion.out}: {len(faults)} faults, first {faults[0]}; give --fresh to make it again"
+            )
+
+
+def _train(run: TrainConfig) -> None:
+    from ..train import train
+
+    train(run)
+
+
+def demo_sets(config: DemoConfig) -> TestSets:
+    """The demonstration's test sets."""
+    shards = config.out / "shards"
+    return TestSets(
+        iid=shards / "iid",
+        scuba={"unseen": shards / "scuba"},
+        conflfg=shards / "conflfg",
+        conflfg_truth=config.out / "videos" / "truth" / "conflfg.csv",
+        others={"anti": shards / "anti", "swap": shards / "swap"},
+        mirror=MIRROR_CLASS,
+    )
+
+
+def _evaluate(config: DemoConfig) -> None:
+    subjects = [load_subject(run.out, name) for name, run in train_configs(config).items()]
+    found = evaluate(subjects, demo_sets(config), EvaluateOptions(device=config.device, seed=config.seed))
+    folder = config.out / "predictions"
+    folder.mkdir(exist_ok=True)
+    for name, result in found.items():
+        for test, predictions in result.predictions.items():
+            predictions.save(folder / f"{name}.{test}.npz")
+    plain = {
+        name: {
+            "shares": {measure: asdict(share) for measure, share in result.card.shares.items()},
+            "per_class": result.card.per_class,
+        }
+        for name, result in found.items()
+    }
+    write_atomic(config.out / "evaluation.json", json.dumps(plain, indent=1).encode())
+
+
+def _report(config: DemoConfig, shares: dict[str, dict[str, Share]], seconds: dict[str, float]) -> None:
+    from ..demo import report
+    from .exhibits import gather
+
+    report.write(gather(config, shares, dict(seconds)), config.out / "report.html")

@@ -1,0 +1,1 @@
+"""From uint8 frames to what the network sees: frame transforms, masks of people, normalised clips."""
