@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..pipeline.errors import InputError
-from ..pipeline.loading.loader import LoaderConfig
+from ..pipeline.loading.loader_config import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
 from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
 from .loss_module import StepConfig
 from .methods import Albar, Method
-from .models.registry import ModelConfig
-from .monitoring.metrics import LogConfig
-from .optimisers.factory import OptimiserConfig
+from .models.config import ModelConfig
+from .monitoring.config import LogConfig
+from .optimisers.config import OptimiserConfig
 from .optimisers.schedule import ScheduleConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

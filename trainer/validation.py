@@ -46,7 +46,8 @@ class Validator:
         Raises:
             InputError: no dataset there, or it has a class that the training set has not.
         """
-        from .evaluation.evaluate import EvaluateOptions, Subject, predict
+        from .evaluation.config import EvaluateOptions
+        from .evaluation.evaluate import Subject, predict
 
         config = self.config
         subject = Subject("run", model, self.classes, config.clip, config.mean, config.std)

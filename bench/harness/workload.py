@@ -8,7 +8,7 @@ import torch
 
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.errors import InputError
-from ...pipeline.loading.clips import LoaderConfig
+from ...pipeline.loading.loader_config import LoaderConfig
 from ...trainer.checkpoints.config import CheckpointConfig
 from ...trainer.config import TrainConfig
 from ...trainer.demo.motions.files import write_motions

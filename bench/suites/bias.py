@@ -29,8 +29,10 @@ from ...trainer.demo.motions.boxes import write_boxes
 from ...trainer.demo.motions.files import write_motions
 from ...trainer.demo.motions.world import TESTS, MotionsConfig
 from ...trainer.demo.run import DemoConfig, demo_sets
-from ...trainer.diagnostics.still_bank import StillBankConfig, build_still_bank
-from ...trainer.evaluation.evaluate import EvaluateOptions, evaluate, load_subject
+from ...trainer.diagnostics.config import StillBankConfig
+from ...trainer.diagnostics.still_bank import build_still_bank
+from ...trainer.evaluation.config import EvaluateOptions
+from ...trainer.evaluation.evaluate import evaluate, load_subject
 from ...trainer.train import train
 from ..harness.record import record, show
 

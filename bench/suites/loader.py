@@ -17,9 +17,9 @@ import torch
 
 from ...pipeline.loading.bad_clips import BadClips
 from ...pipeline.loading.clip_stream import ClipStream
-from ...pipeline.loading.clips import LoaderConfig
 from ...pipeline.loading.gop_reader import GopReader, shards_in
 from ...pipeline.loading.loader import ClipLoader
+from ...pipeline.loading.loader_config import LoaderConfig
 from ...pipeline.loading.sampler import (
     AugmentConfig,
     ClipConfig,

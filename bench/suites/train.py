@@ -27,7 +27,7 @@ from ...pipeline.shards.dataset_info import DatasetInfo
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import Ranks
 from ...trainer.methods import Baseline
-from ...trainer.monitoring.metrics import LogConfig
+from ...trainer.monitoring.config import LogConfig
 from ...trainer.train import open_loader, train
 from ..harness.record import quantiles, record, show
 from ..harness.workload import Workload, clip_name, method_name

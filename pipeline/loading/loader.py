@@ -30,9 +30,10 @@ from ..shards.index import SampleIndex
 from ..shards.index_check import check_index, check_shards
 from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
-from .clips import Clips, LoaderConfig, LoaderStats
+from .clips import Clips, LoaderStats
 from .codec_support import check_codecs
 from .gop_reader import GopReader, shards_in
+from .loader_config import LoaderConfig
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
 
 _running: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()

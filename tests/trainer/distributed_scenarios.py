@@ -21,7 +21,7 @@ import synthetic_run
 from unstill.trainer.distributed import process_group, wrap
 from unstill.trainer.loss_module import LossModule, StepConfig, static_leaf
 from unstill.trainer.methods import Albar
-from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.train import train
 
 

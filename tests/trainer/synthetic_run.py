@@ -14,9 +14,9 @@ from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.config import TrainConfig
 from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.methods import Albar
-from unstill.trainer.models.registry import ModelConfig
-from unstill.trainer.monitoring.metrics import LogConfig
-from unstill.trainer.optimisers.factory import OptimiserConfig
+from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.monitoring.config import LogConfig
+from unstill.trainer.optimisers.config import OptimiserConfig
 
 SAMPLES, CLASSES, FRAMES, SIZE = 24, 4, 4, 12
 

@@ -16,7 +16,7 @@ from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.loss_module import StepConfig
-from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.train import build, train
 
 pytestmark = pytest.mark.gpu

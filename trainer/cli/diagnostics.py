@@ -1,8 +1,9 @@
 """``unstill scene-bias``, ``scene-labels``, ``still-bank``, ``hat``: options in, a line out; returns the exit code."""
 
-from ..diagnostics.hat_command import HatConfig, measure_hat
-from ..diagnostics.scene_bias import SceneBiasConfig, SceneLabelConfig, measure_scene_bias, write_scene_labels
-from ..diagnostics.still_bank import StillBankConfig, build_still_bank
+from ..diagnostics.config import HatConfig, SceneBiasConfig, SceneLabelConfig, StillBankConfig
+from ..diagnostics.hat_command import measure_hat
+from ..diagnostics.scene_bias import measure_scene_bias, write_scene_labels
+from ..diagnostics.still_bank import build_still_bank
 
 
 def scene_bias(options: SceneBiasConfig) -> int:

@@ -1,40 +1,16 @@
-"""`unstill evaluate`: its options, what it prints, and what it writes."""
+"""``unstill evaluate``: what it prints, and what it writes."""
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from ...pipeline.errors import InputError
-from ..evaluation.evaluate import EvaluateOptions, TestSets, evaluate, labels_from_csv, load_subject
+from ..evaluation.config import EvaluateCommand, TestSets
+from ..evaluation.evaluate import evaluate, load_subject
 from ..evaluation.files import read_facts, read_logits, write_evaluation
+from ..evaluation.measures import MEASURES
 from ..evaluation.predictions import Predictions
-from ..evaluation.scorecard import MEASURES, Scorecard, scorecard
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateCommand:
-    """Accuracy and static bias of one or more trained models, on the sets that you name.
-
-    SCUFO, its shaken form, reversed and shuffled clips are made from the SCUBA and IID sets while decoding. Runs that
-    are called NAME_seed0, NAME_seed1, ... are also summarised as mean and standard deviation.
-    """
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
-    """Run folders or checkpoints; each model is called as its folder is."""
-    logits: Path | None = None
-    """Instead of models: a folder with saved logits of any framework, files MODEL.SET.npz or .csv, where SET is iid,
-    scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key; views and the like are printed
-    from facts.json there."""
-    sets: Annotated[TestSets, tyro.conf.arg(name="")] = field(default_factory=TestSets)
-    """What to test on."""
-    run: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
-    """How to run the models."""
-    out: Path | None = None
-    """Folder for evaluation.json, .csv, .tex, .html and the predictions; by default nothing is written."""
+from ..evaluation.scorecard import Scorecard, scorecard
+from ..evaluation.truth import labels_from_csv
 
 
 def run(command: EvaluateCommand) -> int:

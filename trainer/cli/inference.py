@@ -1,8 +1,7 @@
-"""`unstill export` and `unstill predict`: what they print; the exit code is returned."""
+"""``unstill export`` and ``unstill predict``: what they print; the exit code is returned."""
 
-from ..inference.export import ExportConfig
+from ..inference.config import ExportConfig, PredictConfig
 from ..inference.export import export as export_model
-from ..inference.predict import PredictConfig
 from ..inference.predict import predict as predict_videos
 
 
@@ -19,6 +18,5 @@ def predict(config: PredictConfig) -> int:
     """``unstill predict``; 1 when a video could not be read."""
     found = predict_videos(config)
     for prediction in found:
-        ranked = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in prediction.ranked)
-        print(prediction.error or f"{prediction.video}: {ranked}")
+        print(prediction)
     return 1 if any(prediction.error for prediction in found) else 0

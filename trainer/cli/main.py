@@ -1,7 +1,8 @@
 """The command line: ``unstill COMMAND ...``.
 
 Every command is a function of one frozen dataclass of options; tyro turns the dataclass into flags, and the text below
-each of its fields into ``--help``. Only the module of the command that was asked for is imported.
+each of its fields into ``--help``. The options are read before the function is imported, and their modules do not need
+torch: ``--help`` and a mistyped option answer in under a second.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from rich.table import Table
 from unstill import __version__
 
 from ...pipeline.errors import InputError
+from .suggestions import unknown
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,8 @@ class Command:
 COMMANDS = {
     "demo": Command(
         "From rendered videos to a debiased model, a table and a report.",
-        "trainer.cli.data:demo",
-        "trainer.demo.run:DemoConfig",
+        "trainer.cli.demo:run",
+        "trainer.demo.settings:DemoConfig",
     ),
     "convert": Command(
         "Turn a folder of videos into training shards.",
@@ -54,7 +56,7 @@ COMMANDS = {
         "pipeline.conversion.convert:ConvertConfig",
     ),
     "audit": Command(
-        "Report what a folder of videos holds, before converting it.",
+        "Report what a folder of videos contains, before converting it.",
         "trainer.cli.data:audit",
         "pipeline.conversion.audit:AuditConfig",
     ),
@@ -64,46 +66,46 @@ COMMANDS = {
         "trainer.cli.data:VerifyOptions",
     ),
     "ood": Command(
-        "Build SCUBA and Confl-FG test videos from videos and masks, or check the masks.", "trainer.cli.data:ood"
+        "Build SCUBA and Confl-FG test videos from videos and masks, or check the masks.", "trainer.cli.ood:ood"
     ),
-    "train": Command("Train a model by a recipe.", "trainer.cli.data:train"),
+    "train": Command("Train a model by a recipe.", "trainer.cli.train:run"),
     "evaluate": Command(
         "Measure accuracy and static bias of trained models.",
         "trainer.cli.evaluate:run",
-        "trainer.cli.evaluate:EvaluateCommand",
+        "trainer.evaluation.config:EvaluateCommand",
     ),
     "still-bank": Command(
-        "Collect the still pictures that StillMix lays over clips.",
+        "Collect the still pictures that StillMix blends into clips.",
         "trainer.cli.diagnostics:still_bank",
-        "trainer.diagnostics.still_bank:StillBankConfig",
+        "trainer.diagnostics.config:StillBankConfig",
     ),
     "scene-bias": Command(
         "Measure how far still frames give the class away.",
         "trainer.cli.diagnostics:scene_bias",
-        "trainer.diagnostics.scene_bias:SceneBiasConfig",
+        "trainer.diagnostics.config:SceneBiasConfig",
     ),
     "scene-labels": Command(
         "Write the scene of every video, for SDN.",
         "trainer.cli.diagnostics:scene_labels",
-        "trainer.diagnostics.scene_bias:SceneLabelConfig",
+        "trainer.diagnostics.config:SceneLabelConfig",
     ),
     "hat": Command(
         "Measure whether a model reads the human or the background (HAT).",
         "trainer.cli.diagnostics:hat",
-        "trainer.diagnostics.hat_command:HatConfig",
+        "trainer.diagnostics.config:HatConfig",
     ),
     "export": Command(
         "Write a trained model as safetensors, torch.export and ONNX.",
         "trainer.cli.inference:export",
-        "trainer.inference.export:ExportConfig",
+        "trainer.inference.config:ExportConfig",
     ),
     "predict": Command(
         "Name what happens in single videos, with an exported model.",
         "trainer.cli.inference:predict",
-        "trainer.inference.predict:PredictConfig",
+        "trainer.inference.config:PredictConfig",
     ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
-    "bench": Command("Measure this machine: every part beside its peers and its limit.", "bench.cli:main"),
+    "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),
 }
 
 
@@ -116,7 +118,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line.
 
     Returns:
-        The exit code: 0 done, 1 faults were found, 2 something the user can mend, 75 preempted and saved,
+        The exit code: 0 done, 1 faults were found, 2 something the user can correct, 75 preempted and saved,
         130 interrupted.
     """
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -128,9 +130,10 @@ def run(arguments: list[str]) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        errors.print(f"unstill: no command named {name!r}; expected one of: {', '.join(COMMANDS)}")
+        errors.print(f"unstill: {unknown('command', name, COMMANDS, 'unstill --help')}")
         return 2
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("unstill").setLevel(logging.INFO)  # other libraries say only what went wrong
     try:
         return COMMANDS[name].run(name, rest)
     except InputError as error:
@@ -151,7 +154,7 @@ def _load(path: str) -> Callable:
 
 def _print_commands() -> None:
     console = Console()
-    console.print("unstill: train video models that recognise what moves, not what merely stands in the picture.\n")
+    console.print("unstill: train video models that recognise motion, not the background.\n")
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, command in COMMANDS.items():
         table.add_row(f"unstill {name}", command.summary)

@@ -15,8 +15,8 @@ from markupsafe import Markup
 
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.pages import template
+from ..evaluation.measures import MEASURES
 from ..evaluation.protocols import Share
-from ..evaluation.scorecard import MEASURES
 from .clip_strips import data_uri, outline, overlay, strip
 from .line_chart import Line, line_chart, smooth
 

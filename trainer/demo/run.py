@@ -22,9 +22,10 @@ from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.verify import verify
 from ...pipeline.errors import InputError
 from ..config import TrainConfig, to_dict
-from ..evaluation.evaluate import EvaluateOptions, TestSets, evaluate, load_subject
+from ..evaluation.config import EvaluateOptions, TestSets
+from ..evaluation.evaluate import evaluate, load_subject
+from ..evaluation.measures import MEASURES
 from ..evaluation.protocols import Share
-from ..evaluation.scorecard import MEASURES
 from ..recipes import demo_albar, demo_baseline
 from .motions.files import write_motions
 from .motions.world import CLASSES, MIRROR_CLASS, TESTS, MotionsConfig

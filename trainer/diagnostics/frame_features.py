@@ -16,8 +16,10 @@ from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
+from ..checkpoints.checkpoint import load_model
 from ..config import IMAGENET_MEAN, IMAGENET_STD
 from ..evaluation.evaluate import load_subject
+from ..models.observed_network import ObservedNetwork
 from ..models.registry import head_name
 
 # frames (B,3,1,h,w), normalised -> features (B,D) and logits (B,K)
@@ -25,7 +27,7 @@ FrameNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Look:
+class FrameModel:
     """A network of frames, and how it wants them.
 
     Attributes:
@@ -59,7 +61,7 @@ class FrameFeatures:
     probabilities: np.ndarray
 
 
-def places365(weights: Path, device: str) -> Look:
+def places365(weights: Path, device: str) -> FrameModel:
     """A ResNet-18 or -50 with Places365 weights, as its authors distribute them (``resnet50_places365.pth.tar``).
 
     Raises:
@@ -84,18 +86,15 @@ def places365(weights: Path, device: str) -> Look:
         features = model(frames[:, :, 0])
         return features, head(features)
 
-    return Look(network, 224)
+    return FrameModel(network, 224)
 
 
-def still_clips_of(run: Path, device: str) -> Look:
+def still_clips_of(run: Path, device: str) -> FrameModel:
     """The network of a run, shown static clips: one frame, repeated.
 
     Raises:
         InputError: there is no whole checkpoint, or the model's last layer is not known.
     """
-    from ..checkpoints.checkpoint import load_model
-    from ..models.observed_network import ObservedNetwork
-
     model, config, _ = load_model(run)
     subject = load_subject(run)
     observed = ObservedNetwork(model.eval().to(device), head_name(config.model.name), nn.Module(), None)
@@ -104,28 +103,30 @@ def still_clips_of(run: Path, device: str) -> Look:
         z, features = observed.with_features(frames.expand(-1, -1, subject.clip.frames, -1, -1).contiguous())
         return features, z
 
-    return Look(network, subject.clip.size, subject.mean, subject.std)
+    return FrameModel(network, subject.clip.size, subject.mean, subject.std)
 
 
-def frame_features(dataset: Path, look: Look, *, frames: int, device: str, batch_size: int = 64) -> FrameFeatures:
+def frame_features(
+    dataset: Path, model: FrameModel, *, frames: int, device: str, batch_size: int = 64
+) -> FrameFeatures:
     """Run a network over ``frames`` frames of each video, spread evenly from its start to its end.
 
     Raises:
         InputError: the dataset cannot be read.
     """
-    clip = ClipConfig(frames=1, stride=1, size=look.size)
+    clip = ClipConfig(frames=1, stride=1, size=model.size)
     views = ViewConfig(temporal=frames)
     sums: dict[str, np.ndarray] = {}
     with (
         ClipLoader(dataset, clip=clip, batch_size=batch_size, views=views, device=torch.device(device)) as loader,
         torch.inference_mode(),
-        Progress("looking at frames", len(loader.index) * frames, "frames") as progress,
+        Progress("reading frames", len(loader.index) * frames, "frames") as progress,
         leave_a_core_for_decoding(device),
     ):
         index = loader.index
         for clips in loader:
-            pixels = clip_prep(clips.frames, mean=look.mean, std=look.std)[0]
-            features, logits = look.network(pixels)
+            pixels = clip_prep(clips.frames, mean=model.mean, std=model.std)[0]
+            features, logits = model.network(pixels)
             rows = clips.sample.cpu().numpy()
             for name, value in (("features", features), ("probabilities", logits.softmax(1))):
                 found = value.float().cpu().numpy()

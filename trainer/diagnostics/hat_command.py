@@ -1,47 +1,14 @@
 """``unstill hat``: HAT's ratios of trained models, on videos without people, without scenes, or with both swapped."""
 
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated
-
-import tyro
 
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.errors import InputError
 from ..evaluation.derived_clips import as_filmed
-from ..evaluation.evaluate import EvaluateOptions, labels_from_csv, load_subject, predict
+from ..evaluation.evaluate import load_subject, predict
+from ..evaluation.truth import labels_from_csv
+from .config import HatConfig
 from .hat import hat_ratios, swap_scores
-
-
-@dataclass(frozen=True, kw_only=True)
-class HatConfig:
-    """Does a model read the human or the background? Datasets made by `unstill convert`, joined by key."""
-
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Run folders or checkpoints; each model is called as its folder is."""
-    original: Path | None = None
-    """The test videos as they are; needed for the ratios."""
-    background_only: Path | None = None
-    """The same videos with the human painted out: BOR."""
-    human_only: Path | None = None
-    """The same videos with everything but the human in the mean colour: HOR, the least reliable ratio."""
-    swap: Path | None = None
-    """Videos of one's human before another's background, in the human's class: SHAcc and SBErr."""
-    swap_backgrounds: Path | None = None
-    """CSV with the columns key and background, the class that each background comes from; needed for `swap`."""
-    run: Annotated[EvaluateOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluateOptions)
-    """How to run the models."""
-    out: Path | None = None
-    """A .json to write."""
-
-    def __post_init__(self):
-        if self.original is None and (self.background_only or self.human_only):
-            raise InputError("BOR and HOR are ratios to the accuracy on the original videos; give --original")
-        if (self.swap is None) != (self.swap_backgrounds is None):
-            raise InputError("give --swap and --swap-backgrounds together")
-        if not (self.background_only or self.human_only or self.swap):
-            raise InputError("give at least one of --background-only, --human-only, --swap")
 
 
 def measure_hat(config: HatConfig) -> dict[str, dict[str, float]]:

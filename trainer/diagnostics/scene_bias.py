@@ -8,55 +8,14 @@ own features of static clips it says how much of the class that model can still 
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from tyro.conf import Positional, arg
 
 from ...pipeline.errors import InputError
-from .frame_features import FrameFeatures, Look, frame_features, places365, still_clips_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneBiasConfig:
-    """Measure the scene bias of a dataset, or of a trained model's features."""
-
-    train: Annotated[Path, Positional, arg(metavar="TRAIN")]
-    """Dataset that the linear classifier is trained on."""
-    test: Annotated[Path, Positional, arg(metavar="TEST")]
-    """Dataset that it is tested on, with the same classes."""
-    places: Path | None = None
-    """Weights of a Places365 ResNet (resnet50_places365.pth.tar): the scene bias of the dataset."""
-    run: Path | None = None
-    """Run folder: what its network keeps of the scene, in its features of static clips."""
-    frames: int = 3
-    """Frames of each video, spread evenly; features are averaged over them."""
-    decay: float = 1e-3
-    """L2 penalty of the linear classifier."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and look."""
-
-    def __post_init__(self):
-        if (self.places is None) == (self.run is None):
-            raise InputError("give either --places or --run, whose features are to be used")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneLabelConfig:
-    """Write the soft scene label of every video, for SDN: Places365 probabilities, averaged over frames."""
-
-    data: Annotated[Path, Positional, arg(metavar="DATA")]
-    """Dataset folder made by `unstill convert`."""
-    out: Annotated[Path, Positional, arg(metavar="OUT")]
-    """The .npz to write: keys and probabilities, for --method.scenes."""
-    places: Path
-    """Weights of a Places365 ResNet (resnet50_places365.pth.tar)."""
-    frames: int = 8
-    """Frames of each video, spread evenly."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and look."""
+from .config import SceneBiasConfig, SceneLabelConfig
+from .frame_features import FrameFeatures, FrameModel, frame_features, places365, still_clips_of
 
 
 @dataclass(frozen=True)
@@ -74,9 +33,9 @@ def measure_scene_bias(config: SceneBiasConfig) -> SceneBias:
     Raises:
         InputError: the two datasets have different classes, or something cannot be read.
     """
-    look = still_clips_of(config.run, config.device) if config.run else places365(config.places, config.device)
+    model = still_clips_of(config.run, config.device) if config.run else places365(config.places, config.device)
     train, test = (
-        frame_features(path, look, frames=config.frames, device=config.device) for path in (config.train, config.test)
+        frame_features(path, model, frames=config.frames, device=config.device) for path in (config.train, config.test)
     )
     if train.classes != test.classes:
         raise InputError(f"{config.test}: its classes are not those of {config.train}; convert it with --classes")
@@ -124,11 +83,11 @@ def linear_classifier(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: i
         return (test @ weight + bias).numpy()
 
 
-def write_scene_labels(config: SceneLabelConfig, look: Look | None = None) -> Path:
-    """Write keys and probabilities; ``look`` replaces the Places365 network. Returns the file."""
+def write_scene_labels(config: SceneLabelConfig, model: FrameModel | None = None) -> Path:
+    """Write keys and probabilities; ``model`` replaces the Places365 network. Returns the file."""
     found = frame_features(
         config.data,
-        look or places365(config.places, config.device),
+        model or places365(config.places, config.device),
         frames=config.frames,
         device=config.device,
     )

@@ -9,14 +9,11 @@ Without a reference network all frames are kept: the random bank. Beside the ban
 
 import csv
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from tyro.conf import Positional, arg
 
 from ...kernels import clip_prep
 from ...pipeline.errors import InputError
@@ -24,38 +21,8 @@ from ...pipeline.loading.clips import Clips
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
-
-
-@dataclass(frozen=True, kw_only=True)
-class StillBankConfig:
-    """Collect the stills that StillMix lays over clips."""
-
-    data: Annotated[Path, Positional, arg(metavar="DATA")]
-    """Training set made by `unstill convert`."""
-    out: Annotated[Path, Positional, arg(metavar="OUT")]
-    """The .safetensors file to write, for --augmentation.bank."""
-    reference: Path | None = None
-    """Run folder of a network that was trained on single frames (`clip.frames` 1); none: random frames."""
-    tau: float = 0.5
-    """Quantile of the largest probability below which frames are left out."""
-    stills: int = 1024
-    """Number of stills."""
-    frames: int = 8
-    """Frames of each video that are considered, spread evenly; the paper takes all, or every 20th of Kinetics."""
-    size: int = 224
-    """Side of the stills in pixels."""
-    seed: int = 0
-    """Of the choice among the frames that are kept."""
-    batch_size: int = 64
-    """Frames at a time."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and score."""
-
-    def __post_init__(self):
-        if not 0 <= self.tau < 1:
-            raise InputError(f"tau is {self.tau}; expected a quantile from 0 to below 1")
-        if self.stills < 1 or self.frames < 1:
-            raise InputError("stills and frames: expected whole numbers of at least 1")
+from ..evaluation.evaluate import load_subject
+from .config import StillBankConfig
 
 
 def build_still_bank(config: StillBankConfig) -> Path:
@@ -112,8 +79,6 @@ def _picked(loader: ClipLoader, chosen: np.ndarray) -> Iterator[tuple[Clips, np.
 
 def _scores(config: StillBankConfig) -> np.ndarray:
     """float32 (frames, 2): probability of the video's class, and the largest one."""
-    from ..evaluation.evaluate import load_subject
-
     subject = load_subject(config.reference)
     if subject.clip.frames != 1:
         raise InputError(

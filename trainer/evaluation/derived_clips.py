@@ -1,12 +1,13 @@
 """Test clips made from other clips, in memory: SCUFO and the controls for a motion gate.
 
 Every choice is a hash of (seed, key), so a clip is the same in every run, batch and order, and a SCUFO frame belongs to
-its SCUBA video for good. All functions map uint8 clips (B,T,H,W,3) and their B keys to uint8 clips of the same shape.
+its SCUBA video for good. All functions map uint8 clips (B,T,H,W,3), their B keys and a seed to uint8 clips of the same
+shape. ``measures.CLIP_SETS`` says which datasets they are made from.
 
 | set | clip | a high accuracy shows |
 |---|---|---|
 | still | one frame, repeated | that a picture was enough; SCUFO when made from SCUBA (lower is better) |
-| shaken | the still frame, jumping about | a motion gate: what moves *somehow* is named by its looks |
+| shaken | the still frame, jumping about | a motion gate: what moves *somehow* is named by its appearance |
 | backwards | last frame first | see ``protocols.reversed_keep_flip`` |
 | shuffled | frames in random order | likewise: order did not matter |
 
@@ -29,7 +30,7 @@ ClipTransform = Callable[[Tensor, Sequence[str]], Tensor]
 _STILL, _SHAKE, _SHUFFLE = 1, 2, 3  # what a hash is for, so that two uses never share bits
 
 
-def as_filmed(frames: Tensor, keys: Sequence[str]) -> Tensor:
+def as_filmed(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
     """The clips themselves."""
     return frames
 
@@ -60,7 +61,7 @@ def shaken(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
     return _picked(frames, keys, seed)[clip, rows[:, :, :, None], columns[:, :, None, :]]
 
 
-def backwards(frames: Tensor, keys: Sequence[str]) -> Tensor:
+def backwards(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
     """Time reversed."""
     return frames.flip(1)
 

@@ -1,6 +1,6 @@
 """How biased is a model: one pass over each test set, for several models at once, into their scorecards.
 
-    subjects = [load_subject("runs/demo/albar"), load_subject("runs/demo/baseline")]
+    subjects = [load_subject("runs/albar"), load_subject("runs/baseline")]
     results = evaluate(subjects, TestSets(iid=..., scuba={"places": ...}), EvaluateOptions(device="cpu"))
     results["albar"].card.values()["contrasted"]
 
@@ -11,10 +11,9 @@ see the same ones.
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -23,74 +22,17 @@ from torch import Tensor, nn
 from ...kernels import clip_prep
 from ...pipeline.errors import InputError
 from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
-from ...pipeline.loading.loader import ClipLoader, LoaderConfig
-from ...pipeline.loading.sampler import ClipConfig, ViewConfig
+from ...pipeline.loading.loader import ClipLoader
+from ...pipeline.loading.sampler import ClipConfig
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
 from ..checkpoints.checkpoint import load_model
-from ..demo.motions.files import read_truth
-from .derived_clips import ClipTransform, as_filmed, backwards, shaken, shuffled, still
+from .config import EvaluateOptions, TestSets
+from .derived_clips import ClipTransform, as_filmed
+from .measures import CLIP_SETS
 from .predictions import Predictions
 from .scorecard import Scorecard, scorecard
-
-
-@dataclass(frozen=True, kw_only=True)
-class TestSets:
-    """Which datasets to test on, all made by `unstill convert`."""
-
-    __test__ = False  # not a test case, whatever pytest makes of the name
-
-    iid: Path | None = None
-    """Ordinary test videos."""
-    scuba: dict[str, Path] = field(default_factory=dict)
-    """SCUBA sets by background: `--scuba places PATH stripe PATH`. SCUFO and its shaken form are derived from them."""
-    conflfg: Path | None = None
-    """Confl-FG videos."""
-    conflfg_truth: Path | None = None
-    """CSV with the columns key and static_actor: the class of the actor that stands still in each Confl-FG video."""
-    others: dict[str, Path] = field(default_factory=dict)
-    """More sets by name, for plain accuracy: `--others anti PATH swap PATH`."""
-    mirror: dict[str, str] = field(default_factory=dict)
-    """Classes that turn into each other when time runs backwards: `--mirror left right right left`."""
-
-    def passes(self, seed: int) -> list[tuple[Path, dict[str, ClipTransform]]]:
-        """Each dataset with the prediction sets that are made from it."""
-        found: list[tuple[Path, dict[str, ClipTransform]]] = []
-        if self.iid is not None:
-            derived = {"reversed": backwards, "shuffled": partial(shuffled, seed=seed)}
-            found.append((self.iid, {"iid": as_filmed, **derived, "static_iid": partial(still, seed=seed)}))
-        for background, path in self.scuba.items():
-            derived = {
-                "scuba": as_filmed,
-                "scufo": partial(still, seed=seed),
-                "shaken_scufo": partial(shaken, seed=seed),
-            }
-            found.append((path, {f"{name}.{background}": transform for name, transform in derived.items()}))
-        if self.conflfg is not None:
-            found.append((self.conflfg, {"conflfg": as_filmed}))
-        found += [(path, {name: as_filmed}) for name, path in self.others.items()]
-        dotted = next((name for name in (*self.scuba, *self.others) if "." in name), None)
-        if dotted is not None:
-            raise InputError(f"set {dotted!r}: the names of sets and backgrounds take no dot; give another")
-        if not found:
-            raise InputError("no test set given; give at least one of --iid, --scuba, --conflfg, --others")
-        return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateOptions:
-    """How to run an evaluation; views and the short-video rule change numbers, the rest does not."""
-
-    views: ViewConfig = field(default_factory=ViewConfig)
-    """Which clips of a video are shown; probabilities are averaged over them."""
-    batch_size: int = 64
-    """Clips at a time."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and run the models."""
-    seed: int = 0
-    """Of what is drawn at random: the frame that SCUFO repeats, the shaking, the shuffling; `hat` draws nothing."""
-    loader: LoaderConfig = field(default_factory=LoaderConfig)
-    """How hard the loader works."""
+from .truth import labels_from_csv
 
 
 @dataclass(frozen=True)
@@ -145,7 +87,7 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
     names = [subject.name for subject in subjects]
     if len(set(names)) < len(names):
         raise InputError(f"models {', '.join(names)}: two have one name; give folders with different names")
-    passes, truth = sets.passes(options.seed), sets.conflfg_truth
+    passes, truth = clips_of(sets, options.seed), sets.conflfg_truth
     still_actor = {s.name: labels_from_csv(truth, "static_actor", s.classes) if truth else None for s in subjects}
     total = sum(len(SampleIndex.load(path)) * len(transforms) for path, transforms in passes)
     found: dict[str, dict[str, Predictions]] = {name: {} for name in names}
@@ -160,6 +102,29 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
         card = scorecard(found[name], static_label=static, mirror=sets.mirror or None)
         results[name] = Evaluation(card, found[name])
     return results
+
+
+def clips_of(sets: TestSets, seed: int) -> list[tuple[Path, dict[str, ClipTransform]]]:
+    """Each dataset with the test clips that are made from it (``measures.CLIP_SETS``), by name of the set.
+
+    Raises:
+        InputError: no dataset is given, or a name has a dot.
+    """
+    dotted = next((name for name in (*sets.scuba, *sets.others) if "." in name), None)
+    if dotted is not None:
+        raise InputError(f"set {dotted!r}: the names of sets and backgrounds take no dot; give another")
+
+    def made_from(source: str, suffix: str = "") -> dict[str, ClipTransform]:
+        known = (clips for clips in CLIP_SETS if clips.source == source)
+        return {clips.name + suffix: partial(clips.make, seed=seed) for clips in known}
+
+    found = [] if sets.iid is None else [(sets.iid, made_from("iid"))]
+    found += [(path, made_from("scuba", f".{background}")) for background, path in sets.scuba.items()]
+    found += [] if sets.conflfg is None else [(sets.conflfg, made_from("conflfg"))]
+    found += [(path, {name: as_filmed}) for name, path in sets.others.items()]
+    if not found:
+        raise InputError("no test set given; give at least one of --iid, --scuba, --conflfg, --others")
+    return found
 
 
 def predict(
@@ -244,25 +209,10 @@ def _logits(subjects: Sequence[Subject], frames: Tensor) -> Iterator[tuple[Subje
     """float64 (B,C) of every model; frames are normalised once for all that want it alike."""
     prepared: dict[tuple, Tensor] = {}
     for subject in subjects:
-        look = (subject.mean, subject.std)
-        if look not in prepared:
-            prepared[look] = clip_prep(frames, mean=subject.mean, std=subject.std)[0]
-        yield subject, subject.model(prepared[look]).double()
-
-
-def labels_from_csv(path: Path, column: str, classes: Sequence[str]) -> dict[str, int]:
-    """Key -> position in ``classes`` of the class that a CSV with the columns ``key`` and ``column`` names.
-
-    Raises:
-        InputError: no such file or column, a doubled key, or a name that is no class.
-    """
-    position = {name: n for n, name in enumerate(classes)}
-    try:
-        return {key: position[row[column]] for key, row in read_truth(path).items()}
-    except OSError as error:
-        raise InputError(f"{path}: not readable ({error}); expected a CSV with the columns key and {column}") from None
-    except KeyError as error:
-        raise InputError(f"{path}: no column or class {error}; expected the columns key and {column}") from None
+        normalisation = (subject.mean, subject.std)
+        if normalisation not in prepared:
+            prepared[normalisation] = clip_prep(frames, mean=subject.mean, std=subject.std)[0]
+        yield subject, subject.model(prepared[normalisation]).double()
 
 
 def _labels(subject: Subject, index: SampleIndex, dataset: Path) -> np.ndarray:

@@ -23,9 +23,10 @@ import numpy as np
 from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.errors import InputError
 from ...pipeline.pages import template
+from .measures import MEASURES, PER_BACKGROUND, Measure, plain_accuracy
 from .predictions import Predictions
 from .protocols import Share
-from .scorecard import MEASURES, PER_BACKGROUND, Measure, Scorecard
+from .scorecard import Scorecard
 
 FACTS = "facts.json"
 _SEED = re.compile(r"(?P<run>.+?)[_-]?seed[_-]?(?P<seed>\d+)$")
@@ -150,7 +151,7 @@ def write_evaluation(
 def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spread]], facts: Mapping[str, str]) -> str:
     """A booktabs table: runs of several seeds as mean and standard deviation, single ones with their interval."""
     measures = _headline(cards)
-    known = [MEASURES.get(name, _plain(name)) for name in measures]
+    known = [_measure(name) for name in measures]
     arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
     marks = {True: r"$^\ast$", False: ""}
     titles = [_tex(measure.title) + arrows[measure.better] + marks[measure.one_sided] for measure in known]
@@ -172,7 +173,7 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     return "\n".join(
         [
             comment,
-            "% with an asterisk: one-sided, a high value shows that looks decide, a low one proves nothing",
+            "% with an asterisk: one-sided, a high value shows that appearance decides, a low one proves nothing",
             "% " + note.replace("\n", " "),
             rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",
             r"\toprule",
@@ -193,17 +194,21 @@ def html(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spre
         cards=cards,
         spreads=spreads,
         facts=facts,
-        rows=[(name, MEASURES.get(name.partition(".")[0], _plain(name)), name.partition(".")[2]) for name in measures],
+        rows=[
+            (name, MEASURES.get(name.partition(".")[0], plain_accuracy(name)), name.partition(".")[2])
+            for name in measures
+        ],
         classes=list(dict.fromkeys(c for card in cards.values() for t in card.per_class.values() for c in t)),
     )
 
 
+def _measure(name: str) -> Measure:
+    """The measure of a column, ``measure`` or ``measure.background``."""
+    return MEASURES.get(name.partition(".")[0], plain_accuracy(name))
+
+
 def _headline(cards: Mapping[str, Scorecard]) -> list[str]:
     return list(dict.fromkeys(m for card in cards.values() for m in card.shares if "." not in m))
-
-
-def _plain(name: str) -> Measure:
-    return Measure(name, "higher", "Accuracy.")
 
 
 def _json(cards: Mapping[str, Scorecard], spreads: Mapping, facts: Mapping[str, str]) -> str:
@@ -216,7 +221,9 @@ def _json(cards: Mapping[str, Scorecard], spreads: Mapping, facts: Mapping[str, 
         for entry in spread.values():
             entry["deviation"] = None if np.isnan(entry["deviation"]) else entry["deviation"]
     names = dict.fromkeys(m.partition(".")[0] for card in cards.values() for m in card.shares)
-    measures = {name: asdict(MEASURES.get(name, _plain(name))) for name in names}
+    known = {name: _measure(name) for name in names}
+    told = ("title", "better", "meaning", "one_sided")
+    measures = {name: {field: getattr(measure, field) for field in told} for name, measure in known.items()}
     content = {"models": models, "across_seeds": seeds, "measures": measures, "facts": dict(facts)}
     return json.dumps(content, indent=1) + "\n"
 
@@ -238,7 +245,7 @@ def _csv(cards: Mapping[str, Scorecard], facts: Mapping[str, str]) -> str:
         for measure, table in card.per_class.items():
             rows += [{"measure": measure, "class": name, "percent": f"{v:.4f}"} for name, v in table.items()]
         for row in rows:
-            one_sided = MEASURES.get(row["measure"], _plain("")).one_sided
+            one_sided = _measure(row["measure"]).one_sided
             writer.writerow({"model": model, **row, "one_sided": "yes" if one_sided else "no", "how": how})
     return buffer.getvalue()
 

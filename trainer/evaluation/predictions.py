@@ -92,6 +92,11 @@ class Predictions:
         order = np.array([row[key] for key in keys])
         return Predictions(tuple(keys), self.labels[order], self.logits[order], self.classes, self.name)
 
+    def rows(self, rows: np.ndarray) -> "Predictions":
+        """Some samples, by their positions."""
+        keys = tuple(self.keys[i] for i in rows)
+        return Predictions(keys, self.labels[rows], self.logits[rows], self.classes, self.name)
+
     def save(self, path: Path) -> None:
         """Write an .npz that ``load`` reads."""
         with open(path, "wb") as file:

@@ -16,71 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...pipeline.errors import InputError
+from .measures import MEASURES, PER_BACKGROUND, Evidence, measures_on
 from .predictions import Predictions
-from .protocols import (
-    Share,
-    conflicting_foreground,
-    contrasted,
-    correct,
-    entropy,
-    mirror_labels,
-    per_class,
-    reversed_keep_flip,
-    share,
-)
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a number means.
-
-    Attributes:
-        title: as it stands in a table's head.
-        better: "higher", "lower", or "" where neither is.
-        meaning: one sentence.
-        one_sided: a high value shows something, a low one proves nothing.
-    """
-
-    title: str
-    better: str
-    meaning: str
-    one_sided: bool = False
-
-
-PER_BACKGROUND = ("scuba", "scufo", "shaken_scufo")
-MEASURES = {
-    "iid": Measure("IID", "higher", "Accuracy on ordinary test videos, where looks predict the class as in training."),
-    "scuba": Measure("SCUBA", "higher", "Accuracy with the actor cut out and put before another background."),
-    "scufo": Measure("SCUFO", "lower", "Accuracy on one frame of a SCUBA video, repeated: nothing moves."),
-    "contrasted": Measure("Contrasted", "higher", "Right on a SCUBA video and wrong on its SCUFO twin."),
-    "conflfg": Measure(
-        "Confl-FG", "higher", "Names the moving actor's class although another class's actor stands beside it."
-    ),
-    "anti": Measure("Anti", "higher", "Accuracy when scene and actor are always another class's."),
-    "swap": Measure("Swap", "higher", "Accuracy with an unseen scene and always another class's actor."),
-    "unbiased": Measure("Unbiased", "higher", "Accuracy when scene and actor say nothing about the class."),
-    "shaken_scufo": Measure(
-        "Shaken SCUFO", "lower", "Accuracy on a SCUFO frame that jumps about: naming what moves by its looks.", True
-    ),
-    "reversed_keep": Measure(
-        "Reversed: keep", "lower", "A video played backwards keeps its class: direction is not read.", True
-    ),
-    "reversed_flip": Measure(
-        "Reversed: flip", "higher", "A video played backwards becomes the mirror class: direction is read.", True
-    ),
-    "reversed": Measure(
-        "Reversed", "", "Accuracy on videos played backwards, whether that changes their class or not."
-    ),
-    "shuffled": Measure("Shuffled", "lower", "Accuracy with the frames in random order.", True),
-    "static_iid": Measure("Static IID", "lower", "Accuracy on one frame of an ordinary video, repeated."),
-    "conflfg_static": Measure("Confl-FG static", "lower", "Names the class of the actor that stands still."),
-    "conflfg_preference": Measure(
-        "Confl-FG preference", "higher", "Gives the moving actor's class a higher probability than the still one's."
-    ),
-    "static_entropy": Measure(
-        "Static entropy", "higher", "How undecided the model is about SCUFO clips; 100 is evenly spread."
-    ),
-}
+from .protocols import Share, per_class, share
 
 
 @dataclass(frozen=True)
@@ -121,31 +59,15 @@ def scorecard(
     _one_label_set(predictions)
     card = _Card()
     for name, found in predictions.items():
-        kind, _, background = name.partition(".")
-        match kind:
-            case "scuba":
-                card.add("scuba", background, correct(found), found)
-            case "scufo":
-                scuba = predictions.get(f"scuba.{background}" if background else "scuba")
-                if scuba is None:
-                    raise InputError(f"{name}: there is no scuba set for it to pair with; give both")
-                card.add("scufo", background, correct(found), found)
-                card.add("static_entropy", background, entropy(found), found)
-                card.add("contrasted", background, contrasted(scuba, found), scuba)
-            case "shaken_scufo":
-                card.add("shaken_scufo", background, correct(found), found)
-            case "conflfg":
-                card.add("conflfg", background, correct(found), found)
-                if static_label is not None:
-                    scores = conflicting_foreground(found, static_label)
-                    card.add("conflfg_static", background, scores.static, found)
-                    card.add("conflfg_preference", background, scores.preference, found)
-            case "reversed" if mirror is not None:
-                keep, flip, counted = reversed_keep_flip(found, mirror_labels(found.classes, mirror))
-                card.add("reversed_keep", "", keep, found, counted)
-                card.add("reversed_flip", "", flip, found, counted)
-            case _:
-                card.add(name, "", correct(found), found)
+        clips, _, background = name.partition(".")
+        if background and clips not in (*PER_BACKGROUND, "conflfg"):
+            clips, background = name, ""
+        scuba = predictions.get(f"scuba.{background}" if background else "scuba")
+        evidence = Evidence(name, found, scuba, static_label, mirror)
+        for measure, definition in measures_on(clips).items():
+            scores = definition.score(evidence)
+            if scores is not None:
+                card.add(measure, background, *scores)
     return card.finish()
 
 
@@ -164,13 +86,7 @@ class _Card:
     def __init__(self) -> None:
         self._scores: dict[str, dict[str, tuple[np.ndarray, Predictions]]] = {}
 
-    def add(
-        self, measure: str, background: str, scores: np.ndarray, of: Predictions, counted: np.ndarray | None = None
-    ) -> None:
-        if counted is not None:
-            of = Predictions(
-                tuple(of.keys[i] for i in counted), of.labels[counted], of.logits[counted], of.classes, of.name
-            )
+    def add(self, measure: str, background: str, scores: np.ndarray, of: Predictions) -> None:
         self._scores.setdefault(measure, {})[background] = (np.asarray(scores, np.float64), of)
 
     def finish(self) -> Scorecard:

@@ -9,32 +9,19 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import torch
-import tyro
 from safetensors.torch import save_file
 
 from ...pipeline.errors import InputError
 from .classifier import WEIGHTS, Classifier, Facts, load_classifier
+from .config import ExportConfig
 
 log = logging.getLogger(__name__)
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 # exported and eager logits may differ by this share of their largest: other kernels round otherwise
 AGREE = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """Turn a run into a folder with weights, configuration, class names, and the network in exchange formats."""
-
-    run: Annotated[Path, tyro.conf.Positional]
-    """Run folder (its newest checkpoint; the moving average where it kept one), or one checkpoint."""
-    out: Path
-    """New folder."""
-    formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
-    """Beside the weights: torch_export (model.pt2) and onnx (model.onnx; needs `pip install onnx onnxscript`)."""
 
 
 @dataclass(frozen=True)

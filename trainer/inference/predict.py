@@ -7,37 +7,18 @@ for found in predict(PredictConfig(videos=(Path("a.mp4"),), model=Path("exported
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
 
 import av
 import numpy as np
 import torch
 import torch.nn.functional as F
-import tyro
 from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
 from .classifier import load_classifier
+from .config import PredictConfig
 from .export import ONNX_FILE, TORCH_FILE, onnx_runner
-
-
-@dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """Classify video files with a trained network."""
-
-    videos: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Video files of any kind that FFmpeg reads."""
-    model: Path
-    """Folder made by `unstill export`, a run folder, or a checkpoint."""
-    top: int = 3
-    """Classes shown for each video."""
-    views: int = 1
-    """Clips per video, spread evenly over it; their probabilities are averaged. One is taken from the middle."""
-    engine: Literal["torch", "torch_export", "onnx"] = "torch"
-    """torch: the network itself. torch_export, onnx: the exported file, to see that it works."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the network runs; the videos are decoded on the CPU."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The demonstration's network: small enough to learn motion on two CPU cores in a minute."""
+"""A small network for small clips: it learns motion on two CPU cores in a minute."""
 
 from torch import Tensor, nn
 

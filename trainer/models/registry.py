@@ -1,4 +1,4 @@
-"""Video classifiers by name: torchvision's, the demonstration's, and anyone's ``module:function``.
+"""Video classifiers by name: torchvision's, a small one, and anyone's ``module:function``.
 
     model = build_model("swin3d_t", classes=51, weights="kinetics400")
     logits = model(clips)        # (B,3,T,h,w) -> (B,51)
@@ -10,7 +10,6 @@ import importlib
 import os
 import pickle
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,19 +36,6 @@ _HEADS = {
     "mvit_v2_s": "head.1",
 }
 MODELS = tuple(_HEADS)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Which network, and what it starts from."""
-
-    name: str = "swin3d_t"
-    """swin3d_t, swin3d_s, swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b, mvit_v2_s, motion_cnn, or
-    `module:function`, which is called with the number of classes and returns a module from clips (B,3,T,h,w) to logits
-    (B,classes)."""
-    weights: str = "none"
-    """none, kinetics400 (torchvision downloads its weights once), or a .safetensors, .pt or .pth file. A head for
-    another number of classes is left at its random start."""
 
 
 def build_model(

@@ -20,9 +20,9 @@ from ..checkpoints.config import CheckpointConfig
 from ..config import TrainConfig
 from ..loss_module import StepConfig
 from ..methods import Albar, Baseline, Method, Sdn, TwoStreams
-from ..models.registry import ModelConfig
-from ..monitoring.metrics import LogConfig
-from ..optimisers.factory import OptimiserConfig
+from ..models.config import ModelConfig
+from ..monitoring.config import LogConfig
+from ..optimisers.config import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
 
 DATA, OUT = Path("data"), Path("runs")

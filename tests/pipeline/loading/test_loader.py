@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.loading.clips import Clips, LoaderConfig
+from unstill.pipeline.loading.clips import Clips
 from unstill.pipeline.loading.loader import ClipLoader
+from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, ViewConfig
 
 CLIP = ClipConfig(frames=6, stride=2, size=32)

@@ -13,9 +13,9 @@ import torch
 
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading import clip_stream
-from unstill.pipeline.loading.clips import LoaderConfig
 from unstill.pipeline.loading.decode import ClipDecoder
 from unstill.pipeline.loading.loader import ClipLoader
+from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, ViewConfig
 from unstill.pipeline.shards.fragments import fragment_table
 from unstill.pipeline.shards.index import SampleIndex

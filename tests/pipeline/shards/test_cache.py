@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.loading.clips import LoaderConfig
 from unstill.pipeline.loading.loader import ClipLoader
+from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig
 from unstill.pipeline.shards.cache import ShardCache, remote_address
 

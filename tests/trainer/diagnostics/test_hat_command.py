@@ -9,11 +9,14 @@ from torch import nn
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig
-from unstill.trainer.demo.motions.files import read_truth, write_motions
+from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig
 from unstill.trainer.diagnostics import hat_command
-from unstill.trainer.diagnostics.hat_command import HatConfig, measure_hat
-from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, labels_from_csv
+from unstill.trainer.diagnostics.config import HatConfig
+from unstill.trainer.diagnostics.hat_command import measure_hat
+from unstill.trainer.evaluation.config import EvaluateOptions
+from unstill.trainer.evaluation.evaluate import Subject
+from unstill.trainer.evaluation.truth import labels_from_csv, read_truth
 
 CPU = EvaluateOptions(device="cpu", batch_size=8)
 

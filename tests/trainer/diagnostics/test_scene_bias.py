@@ -11,14 +11,9 @@ from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig
-from unstill.trainer.diagnostics.frame_features import FrameFeatures, Look, frame_features, places365
-from unstill.trainer.diagnostics.scene_bias import (
-    SceneBiasConfig,
-    SceneLabelConfig,
-    probe,
-    scene_bias,
-    write_scene_labels,
-)
+from unstill.trainer.diagnostics.config import SceneBiasConfig, SceneLabelConfig
+from unstill.trainer.diagnostics.frame_features import FrameFeatures, FrameModel, frame_features, places365
+from unstill.trainer.diagnostics.scene_bias import probe, scene_bias, write_scene_labels
 
 
 def test_the_published_value_of_ucf101():
@@ -55,7 +50,7 @@ def test_frames_of_shards_and_scene_labels(tmp_path, data):
         colour = frames.mean((2, 3, 4))
         return colour, 10 * colour
 
-    look = Look(mean_colour, 32, (0, 0, 0), (1, 1, 1))
+    look = FrameModel(mean_colour, 32, (0, 0, 0), (1, 1, 1))
     found = frame_features(data, look, frames=3, device="cpu", batch_size=5)
     assert found.features.shape == (16, 3) and found.classes == tuple(sorted(CLASSES)) and (found.features > 0).all()
     np.testing.assert_allclose(found.probabilities.sum(1), 1, atol=1e-5)

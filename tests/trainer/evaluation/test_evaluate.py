@@ -12,10 +12,12 @@ from torch import nn
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig, ViewConfig
-from unstill.trainer.demo.motions.files import read_truth, write_motions
+from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import CLASSES, MIRROR_CLASS, MotionsConfig
+from unstill.trainer.evaluation.config import EvaluateOptions, TestSets
 from unstill.trainer.evaluation.derived_clips import as_filmed, backwards, still_frame
-from unstill.trainer.evaluation.evaluate import EvaluateOptions, Subject, TestSets, evaluate, labels_from_csv, predict
+from unstill.trainer.evaluation.evaluate import Subject, clips_of, evaluate, predict
+from unstill.trainer.evaluation.truth import labels_from_csv, read_truth
 
 OPTIONS = EvaluateOptions(device="cpu", batch_size=5)
 
@@ -156,4 +158,4 @@ def test_what_cannot_be_evaluated_is_named(data, tmp_path):
     with pytest.raises(InputError, match="key 'a' occurs twice"):
         labels_from_csv(tmp_path / "truth.csv", "static_actor", CLASSES)
     with pytest.raises(InputError, match=r"'v1\.2': the names of sets and backgrounds take no dot"):
-        TestSets(scuba={"v1.2": data / "iid"}).passes(0)
+        clips_of(TestSets(scuba={"v1.2": data / "iid"}), 0)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.evaluation.measures import MEASURES
 from unstill.trainer.evaluation.predictions import Predictions
 from unstill.trainer.evaluation.protocols import share
-from unstill.trainer.evaluation.scorecard import MEASURES, scorecard
+from unstill.trainer.evaluation.scorecard import scorecard
 
 CLASSES = ("left", "right", "wave")
 KEYS = tuple(f"clip{i}" for i in range(6))

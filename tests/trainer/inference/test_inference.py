@@ -12,9 +12,10 @@ from synthetic_run import loader_of, make_dataset, run_config
 from unstill.pipeline.errors import InputError
 from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.inference.classifier import load_classifier
-from unstill.trainer.inference.export import ExportConfig, export
-from unstill.trainer.inference.predict import PredictConfig, predict, read_clips
-from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.inference.config import ExportConfig, PredictConfig
+from unstill.trainer.inference.export import export
+from unstill.trainer.inference.predict import predict, read_clips
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,7 +15,7 @@ from unstill.trainer.augmentations import ActorCutMix
 from unstill.trainer.inputs.circular_shift import torus_roll
 from unstill.trainer.inputs.people import PeopleMasks
 from unstill.trainer.methods import Sdn
-from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

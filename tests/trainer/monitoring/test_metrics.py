@@ -7,7 +7,8 @@ import torch
 
 from unstill.pipeline.errors import InputError
 from unstill.trainer.monitoring.collapse import CollapseWatch
-from unstill.trainer.monitoring.metrics import LogConfig, Meter, MetricsFile, Writers
+from unstill.trainer.monitoring.config import LogConfig
+from unstill.trainer.monitoring.metrics import Meter, MetricsFile, Writers
 
 
 def test_meter_averages_each_name_over_the_steps_that_had_it():

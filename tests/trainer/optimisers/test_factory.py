@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.optimisers.factory import OptimiserConfig, make_optimiser, parameter_groups, set_learning_rate
+from unstill.trainer.optimisers.config import OptimiserConfig
+from unstill.trainer.optimisers.factory import make_optimiser, parameter_groups, set_learning_rate
 
 
 def parameters(dtype=torch.float64):

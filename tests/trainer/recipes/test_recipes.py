@@ -16,7 +16,7 @@ from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.config import from_dict, to_dict
 from unstill.trainer.loss_module import StepConfig
-from unstill.trainer.models.registry import ModelConfig
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.recipes import RECIPES
 from unstill.trainer.train import train
 

@@ -9,7 +9,6 @@ The same id is the same motion in every test split. Threads are enough: most of 
 8 ms a video), which runs outside the interpreter's lock.
 """
 
-import csv
 import json
 import os
 import shutil
@@ -74,21 +73,6 @@ def read_mask(path: Path) -> np.ndarray:
         strip = np.asarray(image)
     size = strip.shape[0]
     return np.ascontiguousarray(strip.reshape(size, -1, size).transpose(1, 0, 2))
-
-
-def read_truth(path: Path) -> dict[str, dict[str, str]]:
-    """Rows of ``OUT/truth/<split>.csv`` by key; the columns are class, scene, actor and static_actor.
-
-    Raises:
-        InputError: a key occurs twice.
-    """
-    rows: dict[str, dict[str, str]] = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            if row["key"] in rows:
-                raise InputError(f"{path}: key {row['key']!r} occurs twice; every video must be there once")
-            rows[row["key"]] = row
-    return rows
 
 
 def video_name(index: int, label: int) -> str:

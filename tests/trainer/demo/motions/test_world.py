@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.demo.motions.files import read_mask, read_truth, write_motions
+from unstill.trainer.demo.motions.files import read_mask, write_motions
 from unstill.trainer.demo.motions.world import (
     CLASSES,
     MIRROR_CLASS,
@@ -20,6 +20,7 @@ from unstill.trainer.demo.motions.world import (
     pose,
     video,
 )
+from unstill.trainer.evaluation.truth import read_truth
 
 CONFIG = MotionsConfig()
 CLEAN = MotionsConfig(noise=0)

@@ -1,0 +1,39 @@
+"""How hard the loader works."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How hard the loader works; none of it changes what is delivered, except ``max_bad_fraction``."""
+
+    decode_threads: int = 0
+    """DALI threads per pipeline; 0: 16 on a GPU, the cores but at most 4 on a CPU."""
+    pipelines: int = 1
+    """DALI pipelines that take batches in turn."""
+    depth: int = 2
+    """Batches each DALI pipeline works on ahead."""
+    read_threads: int = 0
+    """Threads that read and check bytes; 0: 4 on a GPU, 1 on a CPU."""
+    read_ahead: int = 4
+    """Batches whose bytes are read before the decoder asks for them."""
+    ready: int = 2
+    """Finished batches kept waiting for the training loop."""
+    cache: Path = Path("~/.cache/unstill")
+    """Folder for the shards of a remote dataset."""
+    cache_gb: float = 200.0
+    """Largest total size of one dataset's shards in the cache, in 10^9 bytes."""
+    max_bad_fraction: float | None = None
+    """Share of samples that may turn out damaged before the run stops; by default 0.001 in training (at least one
+    sample) and 0 in an evaluation, which must not shrink silently."""
+
+    def __post_init__(self):
+        least = {"decode_threads": 0, "pipelines": 1, "depth": 1, "read_threads": 0, "read_ahead": 1, "ready": 1}
+        for name, minimum in least.items():
+            if getattr(self, name) < minimum:
+                raise InputError(f"loader.{name} = {getattr(self, name)}: expected at least {minimum}")
+        if self.max_bad_fraction is not None and not 0 <= self.max_bad_fraction <= 1:
+            raise InputError(f"loader.max_bad_fraction = {self.max_bad_fraction}: expected a share from 0 to 1")

@@ -1,0 +1,68 @@
+"""What to test a model on, and how."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from ...pipeline.loading.loader_config import LoaderConfig
+from ...pipeline.loading.sampler import ViewConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TestSets:
+    """Which datasets to test on, all made by `unstill convert`."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    iid: Path | None = None
+    """Ordinary test videos."""
+    scuba: dict[str, Path] = field(default_factory=dict)
+    """SCUBA sets by background: `--scuba places PATH stripe PATH`. SCUFO and its shaken form are derived from them."""
+    conflfg: Path | None = None
+    """Confl-FG videos."""
+    conflfg_truth: Path | None = None
+    """CSV with the columns key and static_actor: the class of the actor that stands still in each Confl-FG video."""
+    others: dict[str, Path] = field(default_factory=dict)
+    """More sets by name, for plain accuracy: `--others anti PATH swap PATH`."""
+    mirror: dict[str, str] = field(default_factory=dict)
+    """Classes that turn into each other when time runs backwards: `--mirror left right right left`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """How to run an evaluation; views and the short-video rule change numbers, the rest does not."""
+
+    views: ViewConfig = field(default_factory=ViewConfig)
+    """Which clips of a video are shown; probabilities are averaged over them."""
+    batch_size: int = 64
+    """Clips at a time."""
+    device: Literal["cuda", "cpu"] = "cuda"
+    """Where to decode and run the models."""
+    seed: int = 0
+    """Of what is drawn at random: the frame that SCUFO repeats, the shaking, the shuffling; `hat` draws nothing."""
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    """How hard the loader works."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateCommand:
+    """Accuracy and static bias of one or more trained models, on the sets that you name.
+
+    SCUFO, its shaken form, reversed and shuffled clips are made from the SCUBA and IID sets while decoding. Runs that
+    are called NAME_seed0, NAME_seed1, ... are also summarised as mean and standard deviation.
+    """
+
+    runs: Annotated[tuple[Path, ...], Positional] = ()
+    """Run folders or checkpoints; each model is called as its folder is."""
+    logits: Path | None = None
+    """Instead of models: a folder with saved logits of any framework, files MODEL.SET.npz or .csv, where SET is iid,
+    scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key; views and the like are printed
+    from facts.json there."""
+    sets: Annotated[TestSets, arg(name="")] = field(default_factory=TestSets)
+    """What to test on."""
+    run: Annotated[EvaluateOptions, arg(name="")] = field(default_factory=EvaluateOptions)
+    """How to run the models."""
+    out: Path | None = None
+    """Folder for evaluation.json, .csv, .tex, .html and the predictions; by default nothing is written."""

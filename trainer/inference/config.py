@@ -1,0 +1,37 @@
+"""Options of `unstill export` and `unstill predict`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Turn a run into a folder with weights, configuration, class names, and the network in exchange formats."""
+
+    run: Annotated[Path, Positional]
+    """Run folder (its newest checkpoint; the moving average where it kept one), or one checkpoint."""
+    out: Path
+    """New folder."""
+    formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
+    """Beside the weights: torch_export (model.pt2) and onnx (model.onnx; needs `pip install onnx onnxscript`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """Classify video files with a trained network."""
+
+    videos: Annotated[tuple[Path, ...], Positional]
+    """Video files of any kind that FFmpeg reads."""
+    model: Path
+    """Folder made by `unstill export`, a run folder, or a checkpoint."""
+    top: int = 3
+    """Classes shown for each video."""
+    views: int = 1
+    """Clips per video, spread evenly over it; their probabilities are averaged. One is taken from the middle."""
+    engine: Literal["torch", "torch_export", "onnx"] = "torch"
+    """torch: the network itself. torch_export, onnx: the exported file, to see that it works."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the network runs; the videos are decoded on the CPU."""
