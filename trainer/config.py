@@ -1,29 +1,34 @@
-"""The configuration of a training run: one frozen dataclass, composed of those that live beside each component.
+"""The configuration of a training run: one frozen dataclass, composed of those of the components.
 
-A recipe (``recipes.py``) is a function that returns a full one; ``--help`` shows the text below each field. What a run
+A recipe (see ``recipes``) is a function that returns a full one; ``--help`` shows the text below each field. What a run
 was made with is written to ``config.json`` in its folder before the first step, and read back by ``from_dict``.
+None of the modules imported here needs torch, so that the command line can show and check options without it.
 """
 
+import contextlib
 import dataclasses
+import importlib
+import sys
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 from ..pipeline.errors import InputError
 from ..pipeline.loading.loader_config import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
 from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
+from .inputs.config import FrameTransform, InputConfig
 from .loss_module import StepConfig
 from .methods import Albar, Method
 from .models.config import ModelConfig
 from .monitoring.config import LogConfig
 from .optimisers.config import OptimiserConfig
 from .optimisers.schedule import ScheduleConfig
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 # what a resumed run may change: where things are and how they are watched, nothing that moves a weight
 FREE_TO_CHANGE = ("data", "out", "validation", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after")
@@ -45,18 +50,12 @@ class TrainConfig:
     """What is minimised."""
     augmentation: Augmentation | None = None
     """How whole batches are augmented (Mixup, StillMix, ...) before the method sees them; none by default."""
-    people: Path | None = None
-    """Boxes of people by key and frame (.csv or .json), for ActorCutMix and for SDN with `w_mask`; see people.py."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Shape of a clip."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """How clips are varied, and which frame the static clip repeats."""
-    torus_roll: bool = False
-    """Shift each clip by a random offset with wrap-around: for scenes on a torus, like the demonstration's."""
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Per-channel mean of the normalisation, in units of the full range."""
-    std: tuple[float, float, float] = IMAGENET_STD
-    """Per-channel standard deviation of the normalisation, in units of the full range."""
+    inputs: Annotated[InputConfig, tyro.conf.arg(name="")] = field(default_factory=InputConfig)
+    """How decoded frames become what the network sees."""
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     """The update rule."""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -97,10 +96,16 @@ class TrainConfig:
 
 
 def to_dict(config: Any) -> Any:
-    """Plain JSON values; a dataclass that is one of several allowed ones carries its class name as "kind"."""
+    """Plain JSON values; a dataclass that is one of several allowed ones carries its class name as "kind".
+
+    A ``FrameTransform``, which may be any class, carries ``module:Class``.
+    """
     if dataclasses.is_dataclass(config):
         plain = {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        return {"kind": type(config).__name__, **plain} if isinstance(config, Method | Augmentation) else plain
+        kind = type(config)
+        if isinstance(config, FrameTransform):
+            return {"kind": f"{kind.__module__}:{kind.__qualname__}", **plain}
+        return {"kind": kind.__name__, **plain} if isinstance(config, Method | Augmentation) else plain
     if isinstance(config, Path):
         return str(config)
     if isinstance(config, tuple | list):
@@ -134,6 +139,9 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         if value is None:
             return None
         options = [option for option in arguments if option is not type(None)]
+        if options == [FrameTransform]:
+            transform = _frame_transform(str(value.get("kind")))
+            return _build(transform, {k: v for k, v in value.items() if k != "kind"}, where)
         if dataclasses.is_dataclass(options[0]):
             named = {option.__name__: option for option in options}
             if value.get("kind") not in named:
@@ -156,6 +164,22 @@ def _build(kind: Any, value: Any, where: str) -> Any:
     if kind is Path:
         return Path(value)
     return value
+
+
+def _frame_transform(path: str) -> type[FrameTransform]:
+    """The class that ``module:Class`` names.
+
+    Only modules of unstill, and those that the program has imported already: a ``config.json`` from a stranger must not
+    run code.
+    """
+    module, _, name = path.partition(":")
+    if module.startswith("unstill."):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)
+    found = getattr(sys.modules.get(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, FrameTransform)):
+        raise InputError(f"config.json: inputs.transform is {path!r}; import its module first, or install what has it")
+    return found
 
 
 def _compare(a: Any, b: Any, where: str) -> list[str]:

@@ -14,7 +14,6 @@ from ..pipeline.loading.loader import Clips
 from .augmentations.base import Context
 from .batch import Batch
 from .config import TrainConfig
-from .inputs.circular_shift import torus_roll
 from .inputs.people import PeopleMasks
 from .loss_module import GRAPH_MODES, Upcoming, static_leaf
 from .optimisers.factory import set_learning_rate
@@ -25,8 +24,8 @@ from .state import TrainState
 def clip_options(config: TrainConfig) -> dict[str, Any]:
     """How the run's clips are made: options of ``kernels.clip_prep``."""
     return {
-        "mean": config.mean,
-        "std": config.std,
+        "mean": config.inputs.mean,
+        "std": config.inputs.std,
         # float32 under autocast, too: the penalty differentiates by the static clip, and its norm is a float32 one
         "dtype": torch.float64 if config.step.precision == "fp64" else torch.float32,
         "layout": "channels_last_3d" if config.step.channels_last else "ncdhw",
@@ -38,16 +37,16 @@ class Prepare:
     """uint8 frames -> normalised motion clip and static clip; the loader runs it ahead, on its own stream.
 
     Args:
-        config: ``torus_roll``, ``mean``, ``std``, ``step``, ``method``, ``augmentation`` and ``people`` are read.
+        config: ``inputs``, ``step``, ``method`` and ``augmentation`` are read.
     """
 
     def __init__(self, config: TrainConfig):
-        self._roll, self._options = config.torus_roll, clip_options(config)
+        self._transform, self._options = config.inputs.transform, clip_options(config)
         self._people = None
         if config.method.needs_people or (config.augmentation is not None and config.augmentation.needs_people):
-            if config.people is None:
+            if config.inputs.people is None:
                 raise InputError("this method needs to know where people are; give a file of boxes: --people")
-            self._people = PeopleMasks(config.people, config.data, config.clip, config.torus_roll)
+            self._people = PeopleMasks(config.inputs.people, config.data, config.clip, self._transform)
 
     def __call__(self, clips: Clips) -> tuple[Tensor, Tensor | None]:
         """(motion (B,3,T,h,w), static of the same shape or None)."""
@@ -62,7 +61,7 @@ class Prepare:
 
     def upcoming(self, clips: Clips) -> Upcoming:
         """The augmented frames and what else the clips are made from."""
-        frames = torus_roll(clips.frames, clips.draws) if self._roll else clips.frames
+        frames = clips.frames if self._transform is None else self._transform(clips.frames, clips.draws)
         return Upcoming(frames, clips.flip, clips.static_index)
 
 
@@ -92,7 +91,7 @@ class Update:
         self._config, self._state, self._loss, self._steps, self._rank = config, state, loss, steps, rank
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
-        self._context, self._tables = Context(classes, config.mean, config.std), tables or {}
+        self._context, self._tables = Context(classes, config.inputs.mean, config.inputs.std), tables or {}
         self._replays_graphs = config.step.compile in GRAPH_MODES and config.device == "cuda"
         self._made: tuple[Tensor, Tensor | None] | None = None  # this step's clips, made by the last one's boundary
 

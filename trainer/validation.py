@@ -50,7 +50,7 @@ class Validator:
         from .evaluation.evaluate import Subject, predict
 
         config = self.config
-        subject = Subject("run", model, self.classes, config.clip, config.mean, config.std)
+        subject = Subject("run", model, self.classes, config.clip, config.inputs.mean, config.inputs.std)
         options = EvaluateOptions(batch_size=config.batch_size, device=config.device, loader=config.loader)
         found = predict([subject], config.validation, {"validation": lambda frames, keys: frames}, options)
         predictions = found["run", "validation"]

@@ -264,7 +264,7 @@ def prep_bytes(config: TrainConfig) -> int:
     values = 3 * config.clip.frames * config.clip.size**2
     item = 8 if config.step.precision == "fp64" else 4
     written = 2 if config.method.static == "full" else 1
-    shifted = 2 * values if config.torus_roll else 0  # the frames once more, in and out
+    shifted = 2 * values if config.inputs.transform is not None else 0  # the frames once more, in and out
     return values + shifted + written * item * values
 
 

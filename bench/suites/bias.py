@@ -22,13 +22,13 @@ from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.errors import InputError
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
-from ...trainer import recipes
+from ...trainer.demo import recipes
 from ...trainer.augmentations import StillMix
 from ...trainer.config import TrainConfig, to_dict
 from ...trainer.demo.motions.boxes import write_boxes
 from ...trainer.demo.motions.files import write_motions
 from ...trainer.demo.motions.world import TESTS, MotionsConfig
-from ...trainer.demo.run import DemoConfig, demo_sets
+from ...trainer.demo.settings import DemoConfig, demo_sets
 from ...trainer.diagnostics.config import StillBankConfig
 from ...trainer.diagnostics.still_bank import build_still_bank
 from ...trainer.evaluation.config import EvaluateOptions
@@ -280,8 +280,8 @@ def train_config(config: BiasBench, recipe: TrainConfig, name: str, seed: int) -
     changes = {} if config.epochs is None else {"epochs": config.epochs}
     if getattr(recipe.method, "scenes", None) is not None:
         changes["method"] = replace(recipe.method, scenes=folder / "videos" / "truth" / "train.csv")
-    if recipe.people is not None:
-        changes["people"] = folder / PEOPLE
+    if recipe.inputs.people is not None:
+        changes["inputs"] = replace(recipe.inputs, people=folder / PEOPLE)
     if isinstance(recipe.augmentation, StillMix):
         changes["augmentation"] = replace(recipe.augmentation, bank=folder / STILLS)
     return replace(

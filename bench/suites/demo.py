@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...pipeline.errors import InputError
-from ...trainer.demo.run import COLUMNS, DemoConfig, demo
+from ...trainer.demo.run import demo
+from ...trainer.demo.settings import COLUMNS, DemoConfig
 from ..harness.record import record, show
 
 

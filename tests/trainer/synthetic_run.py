@@ -12,6 +12,8 @@ from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, step_pos
 from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.config import TrainConfig
+from unstill.trainer.demo.circular_shift import CircularShift
+from unstill.trainer.inputs.config import InputConfig
 from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.methods import Albar
 from unstill.trainer.models.config import ModelConfig
@@ -95,7 +97,7 @@ def run_config(folder: Path, **changes) -> TrainConfig:
         "method": Albar(w_adv=0.3, w_gp=0.05, gp_every=2),
         "clip": ClipConfig(frames=FRAMES, stride=1, size=SIZE),
         "augment": AugmentConfig(crop="none", static_frame="random"),
-        "torus_roll": True,
+        "inputs": InputConfig(transform=CircularShift()),
         "optimiser": OptimiserConfig(lr=1e-2),
         "step": StepConfig(precision="fp32", compile="off", ema=0.9),
         "epochs": 40 / SAMPLES,

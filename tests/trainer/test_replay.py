@@ -15,8 +15,8 @@ from unstill.trainer import train as loop
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import MotionsConfig
+from unstill.trainer.demo.recipes import demo_albar
 from unstill.trainer.monitoring.config import LogConfig
-from unstill.trainer.recipes import demo_albar
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

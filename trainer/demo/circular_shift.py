@@ -1,21 +1,39 @@
-"""Random shifts with wrap-around: the augmentation for scenes that live on a torus, like the demonstration's."""
+"""Random shifts with wrap-around: the demonstration's scenes have no borders."""
 
-import torch
-from torch import Tensor
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..inputs.config import FrameTransform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def torus_roll(frames: Tensor, draws: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class CircularShift(FrameTransform):
+    """Shift each clip by a random offset, with wrap-around."""
+
+    def __call__(self, frames: Tensor, draws: Tensor) -> Tensor:
+        """See ``circular_shift``."""
+        return circular_shift(frames, draws)
+
+
+def circular_shift(frames: Tensor, draws: Tensor) -> Tensor:
     """Shift each clip by one random offset, wrapping at the borders; all its frames move alike.
 
     It acts on the decoded frames, before the static clip is taken, so motion and static clip share the offset.
 
     Args:
-        frames: uint8 (B,T,H,W,3).
+        frames: uint8 (B,T,H,W,C).
         draws: float32 (B,K), uniform in [0,1); columns 0 and 1 choose the vertical and horizontal offset.
 
     Returns:
-        uint8 (B,T,H,W,3), contiguous.
+        uint8 (B,T,H,W,C), contiguous.
     """
+    import torch
+
     h, w = frames.shape[2:4]
     down, right = (draws[:, 0] * h).long(), (draws[:, 1] * w).long()
     if frames.device.type == "cpu":  # block copies; indexing pixel by pixel took 5 ms for 32 clips of 8x32x32, this 0.5
@@ -25,6 +43,8 @@ def torus_roll(frames: Tensor, draws: Tensor) -> Tensor:
 
 
 def _roll_by_index(frames: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    import torch
+
     b, t, h, w, _ = frames.shape
     device = frames.device
     rows = (torch.arange(h, device=device) - down[:, None]) % h  # (B,H)

@@ -1,4 +1,4 @@
-"""What the demonstration's report shows besides numbers: clips of every set, and where both models look."""
+"""What the demonstration's report shows besides numbers: clips of every set, and heat maps of both models."""
 
 import json
 import os
@@ -24,8 +24,9 @@ from ..evaluation.evaluate import load_subject
 from ..evaluation.protocols import Share
 from .motions.files import read_mask, video_name
 from .motions.world import CLASSES
-from .report import Look, ReportData, SheetRow
-from .run import CHANCE, COLUMNS, MODELS, DemoConfig, train_configs, verdict
+from .report import GradCamExample, ReportData, SheetRow
+from .settings import CHANCE, COLUMNS, MODELS, DemoConfig, train_configs
+from .verdict import verdict
 
 SHEET = {
     "Training": ("train", "Scene and actor go with the class in 95 % of the videos."),
@@ -36,7 +37,7 @@ SHEET = {
     "Anti": ("anti", "Always another class's scene and actor."),
     "Swap": ("swap", "An unseen scene, and always another class's actor."),
 }
-LOOKED_AT = ("left", "up", "rot_cw", "right", "zoom_in", "zoom_out")  # one Confl-FG clip each
+EXAMPLES = ("left", "up", "rot_cw", "right", "zoom_in", "zoom_out")  # one Confl-FG clip each
 PLACES = 8  # 8 x 8 places in all 8 frames; the last layer's 4 x 4 in 2 frames are coarser than the actor
 MEASURED = 256  # clips that the mean share of heat on the actor is over
 
@@ -44,7 +45,7 @@ MEASURED = 256  # clips that the mean share of heat on the actor is over
 def gather(config: DemoConfig, shares: dict[str, dict[str, Share]], seconds: dict[str, float]) -> ReportData:
     """Everything that the report shows, from what the stages left in ``config.out``."""
     runs = train_configs(config)
-    heat = look(config)
+    heat = measure_heat(config)
     return ReportData(
         verdict=verdict({name: {m: s.value for m, s in found.items()} for name, found in shares.items()}),
         results={MODELS[name]: shares[name] for name in runs},
@@ -52,7 +53,7 @@ def gather(config: DemoConfig, shares: dict[str, dict[str, Share]], seconds: dic
         chance=CHANCE,
         metrics={MODELS[name]: read_metrics(run.out / "metrics.jsonl") for name, run in runs.items()},
         sheet=contact_sheet(config),
-        looks=heat.looks,
+        examples=heat.examples,
         energy=heat.energy,
         area=heat.area,
         seconds=seconds,
@@ -88,23 +89,23 @@ def contact_sheet(config: DemoConfig) -> list[SheetRow]:
 
 
 @dataclass(frozen=True)
-class Looks:
+class Heat:
     """Attributes:
-    looks: some clips with both models' heat.
+    examples: some clips with both models' heat.
     energy: model -> mean share of the heat on the moving actor, in percent.
     area: the actor's mean share of the picture, in percent.
     """
 
-    looks: list[Look]
+    examples: list[GradCamExample]
     energy: dict[str, float]
     area: float
 
 
-def look(config: DemoConfig) -> Looks:
+def measure_heat(config: DemoConfig) -> Heat:
     """Both models' Grad-CAM for the right class on Confl-FG clips, where one actor moves and another stands still."""
     subjects = [load_subject(run.out, MODELS[name]) for name, run in train_configs(config).items()]
     device = torch.device(config.device)
-    looks: dict[str, Look] = {}
+    examples: dict[str, GradCamExample] = {}
     energy: dict[str, list[torch.Tensor]] = {subject.name: [] for subject in subjects}
     areas = []
     with (
@@ -116,36 +117,36 @@ def look(config: DemoConfig) -> Looks:
             device=device,
             steps=min(MEASURED, config.test) // 64 or 1,
         ) as loader,
-        Progress("looking", min(MEASURED, config.test), "clips") as progress,
+        Progress("Grad-CAM", min(MEASURED, config.test), "clips") as progress,
     ):
         for clips in loader:
             keys = [loader.index.key(row) for row in clips.sample.tolist()]
             masks = torch.from_numpy(np.stack([_mask(config, key) for key in keys])).to(device)
             masks = F.adaptive_avg_pool2d(masks, clips.frames.shape[2:4])
             areas.append(masks.mean((1, 2, 3)))
-            heats, said = {}, {}
+            heats, predicted = {}, {}
             for subject in subjects:
                 model = subject.model.to(device).requires_grad_(False)
                 x = clip_prep(clips.frames.contiguous(), mean=subject.mean, std=subject.std)[0]
                 labels = torch.tensor([subject.classes.index(loader.index.classes[n]) for n in clips.label.tolist()])
                 heat = grad_cam(model, x, labels.to(device), last_map(model, x, PLACES))
                 with torch.no_grad():
-                    said[subject.name] = [subject.classes[n] for n in model(x).argmax(1).tolist()]
+                    predicted[subject.name] = [subject.classes[n] for n in model(x).argmax(1).tolist()]
                 heats[subject.name] = heat.cpu().numpy()
                 energy[subject.name].append(foreground_energy(heat, masks))
             for row, key in enumerate(keys):
                 name = key.rsplit("_", 1)[0]
-                if name in LOOKED_AT and name not in looks:
-                    looks[name] = Look(
+                if name in EXAMPLES and name not in examples:
+                    examples[name] = GradCamExample(
                         title=name.replace("_", " "),
                         frames=clips.frames[row].cpu().numpy(),
                         mask=masks[row].cpu().numpy(),
                         heat={model: heat[row] for model, heat in heats.items()},
-                        said={model: names[row] for model, names in said.items()},
+                        predicted={model: names[row] for model, names in predicted.items()},
                     )
             progress.advance(len(keys))
-    return Looks(
-        looks=[looks[name] for name in LOOKED_AT if name in looks],
+    return Heat(
+        examples=[examples[name] for name in EXAMPLES if name in examples],
         energy={name: 100 * float(torch.cat(found).nanmean()) for name, found in energy.items()},
         area=100 * float(torch.cat(areas).mean()),
     )

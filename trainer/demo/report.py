@@ -39,22 +39,22 @@ class SheetRow:
 
 
 @dataclass(frozen=True)
-class Look:
-    """Where two models look in one clip.
+class GradCamExample:
+    """Where two models find their evidence in one clip.
 
     Attributes:
         title: what the clip is.
         frames: uint8 (T,H,W,3).
         mask: (T,h,w), share of each pixel that the moving actor covers, in [0, 1].
         heat: model -> (T,H,W).
-        said: model -> name of the class that it predicts.
+        predicted: model -> name of the class that it predicts.
     """
 
     title: str
     frames: np.ndarray
     mask: np.ndarray
     heat: dict[str, np.ndarray]
-    said: dict[str, str]
+    predicted: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ReportData:
         chance: accuracy of guessing, in percent.
         metrics: model -> the records of its metrics.jsonl.
         sheet: the contact sheet.
-        looks: Grad-CAM examples.
+        examples: Grad-CAM examples.
         energy: model -> mean share of the heat on the actor, in percent.
         area: the actor's mean share of the picture, in percent: what an even map would give.
         seconds: stage -> how long it took.
@@ -82,7 +82,7 @@ class ReportData:
     chance: float
     metrics: dict[str, list[dict]]
     sheet: Sequence[SheetRow]
-    looks: Sequence[Look]
+    examples: Sequence[GradCamExample]
     energy: dict[str, float]
     area: float
     seconds: dict[str, float]
@@ -117,20 +117,23 @@ def render(data: ReportData) -> str:
         {"name": row.name, "meaning": row.meaning, "clips": [(c, picture(strip(f))) for c, f in row.clips.items()]}
         for row in data.sheet
     ]
-    looks = [
+    examples = [
         {
-            "title": look.title,
-            "clip": picture(strip(outline(_enlarge(look.frames), look.mask))),
-            "models": [(m, picture(strip(overlay(look.frames, look.heat[m], TILE))), look.said[m]) for m in models],
+            "title": example.title,
+            "clip": picture(strip(outline(_enlarge(example.frames), example.mask))),
+            "models": [
+                (m, picture(strip(overlay(example.frames, example.heat[m], TILE))), example.predicted[m])
+                for m in models
+            ],
         }
-        for look in data.looks
+        for example in data.examples
     ]
     return template(Path(__file__).with_name("report.html.j2")).render(
         data=data,
         models=models,
         rows=_rows(data, models),
         sheet=sheet,
-        looks=looks,
+        examples=examples,
         charts=_charts(data, models),
         pictures=pictures,
         frames=len(next(iter(data.sheet[0].clips.values()))) if data.sheet else 8,

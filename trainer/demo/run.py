@@ -8,9 +8,8 @@ that is done is not repeated, so the command can be stopped and given again.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -22,46 +21,20 @@ from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.verify import verify
 from ...pipeline.errors import InputError
 from ..config import TrainConfig, to_dict
-from ..evaluation.config import EvaluateOptions, TestSets
+from ..evaluation.config import EvaluateOptions
 from ..evaluation.evaluate import evaluate, load_subject
 from ..evaluation.measures import MEASURES
 from ..evaluation.protocols import Share
-from ..recipes import demo_albar, demo_baseline
+from ..train import train
+from . import report
+from .exhibits import gather
 from .motions.files import write_motions
-from .motions.world import CLASSES, MIRROR_CLASS, TESTS, MotionsConfig
+from .motions.world import MotionsConfig
+from .settings import COLUMNS, MODELS, SPLITS, DemoConfig, demo_sets, train_configs
 from .stages import Stages
+from .verdict import verdict
 
-SPLITS = ("train", *TESTS)
 STAGES = ("render", "convert", "verify", "train_baseline", "train_albar", "evaluate", "report")
-MODELS = {"baseline": "baseline", "albar": "ALBAR"}  # name in results.json -> name that people read
-CHANCE = 100 / len(CLASSES)
-# the published measures, then those that only exact masks allow, then the controls for a motion gate
-COLUMNS = (
-    *("iid", "scuba", "scufo", "conflfg", "contrasted"),
-    *("anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip"),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DemoConfig:
-    """Render a biased dataset, train with plain cross entropy and with ALBAR, and compare what each has learned."""
-
-    out: Path = Path("runs/demo")
-    """Folder for everything: videos, shards, both runs, results.json and report.html."""
-    seed: int = 0
-    """Of the videos, the weights, the order of training and the derived test clips."""
-    train: int = 1024
-    """Number of training videos."""
-    test: int = 512
-    """Number of videos in each of the five test sets."""
-    epochs: float | None = None
-    """Passes over the training videos; by default the recipes' own."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to decode and train."""
-    workers: int = 0
-    """Threads and processes that render and convert; 0 is one for every core."""
-    fresh: bool = False
-    """Do every stage again."""
 
 
 def demo(config: DemoConfig) -> dict:
@@ -71,7 +44,7 @@ def demo(config: DemoConfig) -> dict:
         What ``results.json`` holds: the measures of "baseline" and "albar" in percent, "seed", and "seconds" by stage.
 
     Raises:
-        InputError: something the user can mend; the message says what.
+        InputError: something the user can correct; the message says what.
     """
     out = config.out
     stages = Stages(out, STAGES, config.fresh)
@@ -103,48 +76,6 @@ def demo(config: DemoConfig) -> dict:
     write_atomic(out / "results.json", json.dumps(results, indent=1).encode())
     show(results, shares, out)
     return results
-
-
-def train_configs(config: DemoConfig) -> dict[str, TrainConfig]:
-    """The two runs, "baseline" and "albar": the recipes on this demonstration's data and seed."""
-    changes = {"data": config.out / "shards" / "train", "seed": config.seed, "device": config.device}
-    if config.epochs is not None:
-        changes["epochs"] = config.epochs
-    recipes = {"baseline": demo_baseline, "albar": demo_albar}
-    return {name: replace(recipe(), out=config.out / name, **changes) for name, recipe in recipes.items()}
-
-
-def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
-    """One sentence on what ALBAR removed and what it only reduced, from the numbers alone.
-
-    Args:
-        results: "baseline" and "albar" -> measure -> percent.
-    """
-    before, after = results["baseline"], results["albar"]
-    lost = {name: max(results[name]["iid"] - results[name]["scuba"], 0) for name in MODELS}
-    still = (
-        f"what a still frame gives away (SCUFO {before['scufo']:.1f} → {after['scufo']:.1f} %, guessing {CHANCE:.1f} %)"
-    )
-    scene = (
-        f"the hold of the scene (from IID to SCUBA the baseline loses {lost['baseline']:.1f} points, "
-        f"ALBAR {lost['albar']:.1f})"
-    )
-    actor = (
-        "the hold of the moving actor's looks: with another class's actor and scene it is right on "
-        f"{after['anti']:.1f} % of the videos (baseline {before['anti']:.1f} %), against {after['iid']:.1f} % on IID"
-    )
-    # "removed" is for what is gone by the measure's own standard: a still clip tells no more than guessing, a new scene
-    # costs no more than 5 points. For the actor's looks it is never used: anti would have to be as high as IID.
-    removed, reduced, kept = [], [], []
-    (removed if after["scufo"] <= CHANCE + 2.5 else reduced if after["scufo"] < before["scufo"] else kept).append(still)
-    (removed if lost["albar"] <= 5 else reduced if lost["albar"] < lost["baseline"] else kept).append(scene)
-    (reduced if after["anti"] > before["anti"] else kept).append(actor)
-    parts = [
-        f"{verb} {' and '.join(things)}"
-        for verb, things in (("removed", removed), ("only reduced", reduced), ("did not reduce", kept))
-        if things
-    ]
-    return "ALBAR " + (", ".join(parts[:-1]) + ", but " if len(parts) > 1 else "") + parts[-1] + "."
 
 
 def show(results: dict, shares: Mapping[str, Mapping[str, Share]], out: Path, console: Console | None = None) -> None:
@@ -207,22 +138,7 @@ def _verify(conversions: dict[str, ConvertConfig]) -> None:
 
 
 def _train(run: TrainConfig) -> None:
-    from ..train import train
-
     train(run)
-
-
-def demo_sets(config: DemoConfig) -> TestSets:
-    """The demonstration's test sets."""
-    shards = config.out / "shards"
-    return TestSets(
-        iid=shards / "iid",
-        scuba={"unseen": shards / "scuba"},
-        conflfg=shards / "conflfg",
-        conflfg_truth=config.out / "videos" / "truth" / "conflfg.csv",
-        others={"anti": shards / "anti", "swap": shards / "swap"},
-        mirror=MIRROR_CLASS,
-    )
 
 
 def _evaluate(config: DemoConfig) -> None:
@@ -244,7 +160,4 @@ def _evaluate(config: DemoConfig) -> None:
 
 
 def _report(config: DemoConfig, shares: dict[str, dict[str, Share]], seconds: dict[str, float]) -> None:
-    from ..demo import report
-    from .exhibits import gather
-
     report.write(gather(config, shares, dict(seconds)), config.out / "report.html")

@@ -71,7 +71,7 @@ def load_subject(run: str | os.PathLike, name: str | None = None) -> Subject:
     """
     model, config, classes = load_model(run)
     name = name or Path(run).resolve().name
-    return Subject(name, model.eval(), tuple(classes), config.clip, config.mean, config.std)
+    return Subject(name, model.eval(), tuple(classes), config.clip, config.inputs.mean, config.inputs.std)
 
 
 def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions) -> dict[str, Evaluation]:

@@ -103,5 +103,5 @@ def load_classifier(path: Path) -> tuple[Classifier, Facts]:
             raise InputError(f"{path / WEIGHTS}: {str(error).splitlines()[0]}; export again") from None
     else:
         model, config, classes = load_model(path)
-        facts = Facts(config.model.name, tuple(classes), config.clip, config.mean, config.std)
+        facts = Facts(config.model.name, tuple(classes), config.clip, config.inputs.mean, config.inputs.std)
     return Classifier(model, facts.mean, facts.std).eval(), facts

@@ -16,7 +16,7 @@ from ...pipeline.loading.clips import Clips
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
 from ...pipeline.ood.masks import read_boxes
 from ...pipeline.shards.index import SampleIndex
-from .circular_shift import torus_roll
+from .config import FrameTransform
 
 
 class PeopleMasks:
@@ -26,13 +26,13 @@ class PeopleMasks:
         path: the boxes.
         data: dataset folder made by ``unstill convert``.
         clip: the run's clip shape.
-        roll: whether clips are rolled (``torus_roll``).
+        transform: what the run does to frames (``InputConfig.transform``), and so to masks.
 
     Raises:
         InputError: the boxes are not readable, or none is of a video of this dataset.
     """
 
-    def __init__(self, path: Path, data: Path, clip: ClipConfig, roll: bool):
+    def __init__(self, path: Path, data: Path, clip: ClipConfig, transform: FrameTransform | None = None):
         index = SampleIndex.load(data)
         boxes = read_boxes(path)
         keys = index.keys()
@@ -46,10 +46,10 @@ class PeopleMasks:
             )
         if not any(self._boxes):
             raise InputError(f"{path}: has boxes of none of the {len(keys)} videos of {data}; videos are named by key")
-        self._frames, self._clip, self._roll = np.asarray(index.frames, np.int64), clip, roll
+        self._frames, self._clip, self._transform = np.asarray(index.frames, np.int64), clip, transform
 
     def __call__(self, clips: Clips) -> Tensor:
-        """uint8 (B,1,T,h,w) on the clips' device: 1 where a box is, cut, rolled and flipped like the clips."""
+        """uint8 (B,1,T,h,w) on the clips' device: 1 where a box is, cut, transformed and flipped like the clips."""
         batch, time, height, width = clips.frames.shape[:4]
         masks = np.zeros((batch, time, height, width, 1), np.uint8)
         samples, start, regions = (v.cpu().numpy() for v in (clips.sample, clips.start_frame, clips.region))
@@ -63,7 +63,7 @@ class PeopleMasks:
                     columns = slice(*(max(0, round((x - left) / wide * width)) for x in (x0, x1)))
                     masks[row, t, rows, columns] = 1
         people = torch.from_numpy(masks).to(clips.frames.device)
-        if self._roll:
-            people = torus_roll(people, clips.draws)
+        if self._transform is not None:
+            people = self._transform(people, clips.draws)
         flip = clips.flip.bool().view(-1, 1, 1, 1, 1)
         return torch.where(flip, people.flip(3), people).movedim(4, 1)

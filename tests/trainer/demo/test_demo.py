@@ -8,7 +8,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from unstill.trainer.demo.run import COLUMNS, STAGES, DemoConfig, demo, verdict
+from unstill.trainer.demo.run import STAGES, demo
+from unstill.trainer.demo.settings import COLUMNS, DemoConfig
+from unstill.trainer.demo.verdict import verdict
 
 PUBLISHED_KEYS = {
     "iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip",

@@ -10,7 +10,7 @@ from PIL import Image
 
 from unstill.trainer.demo.clip_strips import data_uri, outline, overlay, strip
 from unstill.trainer.demo.line_chart import Line, line_chart, smooth
-from unstill.trainer.demo.report import Look, ReportData, SheetRow, write
+from unstill.trainer.demo.report import GradCamExample, ReportData, SheetRow, write
 from unstill.trainer.evaluation.protocols import Share
 
 RNG = np.random.default_rng(0)
@@ -35,8 +35,8 @@ def report_data():
             "ALBAR": [{"epoch": 0.5, "top1": 0.1, "static_top1": 0.5, "gp": 0.01}],
         },
         sheet=[SheetRow(name, "What it is.", dict.fromkeys(classes, clip)) for name in ("Training", "IID", "SCUBA")],
-        looks=[
-            Look(
+        examples=[
+            GradCamExample(
                 "a clip",
                 clip,
                 RNG.random((8, 16, 16)),

@@ -14,11 +14,11 @@ from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.config import TrainConfig
 from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import MotionsConfig
+from unstill.trainer.demo.recipes import demo_baseline
 from unstill.trainer.diagnostics.config import StillBankConfig
 from unstill.trainer.diagnostics.still_bank import build_still_bank, most_certain
 from unstill.trainer.methods import Baseline
 from unstill.trainer.models.config import ModelConfig
-from unstill.trainer.recipes import demo_baseline
 from unstill.trainer.train import train
 
 

@@ -53,7 +53,7 @@ def test_an_export_is_the_network_with_its_normalisation(run, exported):
     classifier, facts = load_classifier(exported.folder)
     model, config, classes = load_model(run)
     frames = torch.randint(0, 256, (3, 4, 12, 12, 3), dtype=torch.uint8)
-    mean, std = torch.tensor(config.mean), torch.tensor(config.std)
+    mean, std = torch.tensor(config.inputs.mean), torch.tensor(config.inputs.std)
     clips = ((frames / 255 - mean) / std).permute(0, 4, 1, 2, 3)
     with torch.inference_mode():
         torch.testing.assert_close(classifier(frames), model(clips), rtol=1e-4, atol=1e-5)

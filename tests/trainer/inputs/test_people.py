@@ -12,7 +12,8 @@ from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig
 from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 from unstill.trainer.augmentations import ActorCutMix
-from unstill.trainer.inputs.circular_shift import torus_roll
+from unstill.trainer.demo.circular_shift import CircularShift
+from unstill.trainer.inputs.config import InputConfig
 from unstill.trainer.inputs.people import PeopleMasks
 from unstill.trainer.methods import Sdn
 from unstill.trainer.models.config import ModelConfig
@@ -52,7 +53,7 @@ def test_equal_to_boxes_painted_into_the_frames(tmp_path, data, roll):
     (tmp_path / "boxes.json").write_text(json.dumps(table))
     clip = ClipConfig(frames=FRAMES, stride=2, size=SIZE)
     clips = boxed_clips(4)
-    people = PeopleMasks(tmp_path / "boxes.json", data, clip, roll)(clips)
+    people = PeopleMasks(tmp_path / "boxes.json", data, clip, CircularShift() if roll else None)(clips)
     assert people.shape == (4, 1, FRAMES, SIZE, SIZE)
 
     frames = torch.zeros(4, FRAMES, SIZE, SIZE, 3, dtype=torch.uint8)
@@ -65,7 +66,7 @@ def test_equal_to_boxes_painted_into_the_frames(tmp_path, data, roll):
                     for x in range(SIZE):  # is the pixel's centre inside the box, in shares of the picture?
                         at_y, at_x = top + (y + 0.5) / SIZE * tall, left + (x + 0.5) / SIZE * wide
                         frames[n, t, y, x] = 255 * (y0 <= at_y < y1 and x0 <= at_x < x1)
-    frames = torus_roll(frames, clips.draws) if roll else frames
+    frames = CircularShift()(frames, clips.draws) if roll else frames
     painted = clip_prep(frames, mean=(0, 0, 0), std=(1, 1, 1), flip=clips.flip)[0]
     assert torch.equal(painted[:, :1] > 0.5, people.bool())
     assert 0 < people.float().mean() < 1
@@ -82,7 +83,7 @@ def test_runs_that_need_people(tmp_path, data):
 
     with pytest.raises(InputError, match="--people"):
         train(run_config(tmp_path, augmentation=ActorCutMix()), make_loader=loader_of(change=regions))
-    people = {"people": tmp_path / "boxes.csv"}
+    people = {"inputs": InputConfig(people=tmp_path / "boxes.csv")}
     train(run_config(tmp_path, augmentation=ActorCutMix(prob=1.0), **people), make_loader=loader_of(change=regions))
     (tmp_path / "scenes.csv").write_text("key,scene\n" + "\n".join(f"v{n:02},s{n % 3}" for n in range(24)))
     sdn = Sdn(scenes=tmp_path / "scenes.csv", w_mask=0.5, hidden=8, layers=1)

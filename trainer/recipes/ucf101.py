@@ -1,0 +1,21 @@
+"""Recipes on UCF101."""
+
+from ..config import TrainConfig
+from ..methods import Albar, Baseline
+from .finetune import finetune
+
+
+def ucf101_albar() -> TrainConfig:
+    """ALBAR on UCF101 with HMDB51's weights: the paper's own for it are not published."""
+    return finetune("ucf101_albar", Albar())
+
+
+def ucf101_baseline() -> TrainConfig:
+    """Cross entropy on UCF101, everything else as ``ucf101_albar``."""
+    return finetune("ucf101_baseline", Baseline())
+
+
+RECIPES = (
+    ucf101_albar,
+    ucf101_baseline,
+)
