@@ -22,6 +22,7 @@ from ..pipeline.loading.loader_config import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
 from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
+from .config_migration import migrate
 from .inputs.config import FrameTransform, InputConfig
 from .loss_module import StepConfig
 from .methods import Albar, Method
@@ -114,12 +115,12 @@ def to_dict(config: Any) -> Any:
 
 
 def from_dict(plain: dict) -> TrainConfig:
-    """The inverse of ``to_dict``.
+    """The inverse of ``to_dict``, which also reads what version 0.1.0 wrote.
 
     Raises:
         InputError: an unknown field or method: it was written by another version.
     """
-    return _build(TrainConfig, plain, "")
+    return _build(TrainConfig, migrate(plain), "")
 
 
 def differences(saved: TrainConfig, now: TrainConfig) -> list[str]:

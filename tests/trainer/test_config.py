@@ -1,0 +1,37 @@
+"""Configurations as files: what other versions wrote, and what a stranger may put there."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from unstill.pipeline.errors import InputError
+from unstill.trainer.checkpoints.checkpoint import read_record
+from unstill.trainer.config import from_dict, to_dict
+from unstill.trainer.recipes import RECIPES
+
+SAVED = sorted((Path(__file__).parent / "saved_runs").glob("*_0.1.json"))
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
+def test_what_version_0_1_saved_is_read_as_the_same_run(path):
+    config, classes, digest = read_record(path)
+    assert config == RECIPES[path.stem.removesuffix("_0.1")]()
+    assert classes == ["left", "right"] and len(digest) == 64
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize("kind", ["os:system", "unstill.trainer.config:TrainConfig", "antigravity:X", "unstill.no:X", "X"])
+def test_a_config_file_names_no_other_code_than_transforms(kind):
+    plain = to_dict(RECIPES["demo_albar"]())
+    plain["inputs"]["transform"] = {"kind": kind}
+    with pytest.raises(InputError, match="inputs.transform"):
+        from_dict(plain)
+
+
+def test_an_unknown_field_is_named():
+    plain = to_dict(RECIPES["hmdb51_albar"]())
+    with pytest.raises(InputError, match=r"unknown field clip\.speed"):
+        from_dict(plain | {"clip": plain["clip"] | {"speed": 2}})
+    assert from_dict(plain) == replace(from_dict(plain))

@@ -1,0 +1,17 @@
+"""Configurations that version 0.1.0 saved, in the form that this version reads."""
+
+from typing import Any
+
+# `torus_roll: true` was this transform
+CIRCULAR_SHIFT = "unstill.trainer.demo.circular_shift:CircularShift"
+
+
+def migrate(plain: dict[str, Any]) -> dict[str, Any]:
+    """The saved configuration with every name that has changed since 0.1.0; one of this version is left as it is."""
+    if "torus_roll" not in plain:
+        return plain
+    plain = dict(plain)
+    rolls = plain.pop("torus_roll")
+    plain["inputs"] = {name: plain.pop(name) for name in ("mean", "std", "people") if name in plain}
+    plain["inputs"]["transform"] = {"kind": CIRCULAR_SHIFT} if rolls else None
+    return plain
