@@ -22,9 +22,9 @@ from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.errors import InputError
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
-from ...trainer.demo import recipes
 from ...trainer.augmentations import StillMix
 from ...trainer.config import TrainConfig, to_dict
+from ...trainer.demo import recipes
 from ...trainer.demo.motions.boxes import write_boxes
 from ...trainer.demo.motions.files import write_motions
 from ...trainer.demo.motions.world import TESTS, MotionsConfig

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import unstill
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig, ViewConfig
@@ -119,6 +120,9 @@ def test_a_whole_evaluation_agrees_with_its_predictions(data):
             100 * np.mean([a == b for a, b in zip(said, flipped, strict=True)])
         )
     assert results["one"].card.values() != results["other"].card.values()
+    given = {name: getattr(sets, name) for name in ("iid", "scuba", "conflfg", "conflfg_truth", "others", "mirror")}
+    alone = unstill.evaluate(subject("one", 0), **given, device="cpu", batch_size=7)
+    assert alone.shares == results["one"].card.shares
 
 
 def test_views_are_averaged_as_probabilities(data):
