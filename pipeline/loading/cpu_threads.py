@@ -11,8 +11,8 @@ import torch
 def leave_a_core_for_decoding(device: str | torch.device) -> Iterator[None]:
     """On a CPU, give torch all cores but one while inside; elsewhere do nothing.
 
-    torch's threads wait for each other by spinning. With as many of them as cores beside a decoding thread, each waits
-    for one that has no core: forward and backward of the demonstration's network took 3.6 times the CPU time with two
+    torch's threads wait for each other by spinning. With as many of them as cores next to a decoding thread, each waits
+    for one that has no core: forward and backward of a small network (motion_cnn) took 3.6 times the CPU time with two
     threads on two busy cores.
     """
     if torch.device(device).type != "cpu":

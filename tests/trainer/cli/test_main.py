@@ -1,5 +1,6 @@
 """The command line: every command explains itself, and a mistake is one line and an exit code."""
 
+import logging
 import subprocess
 import sys
 
@@ -31,6 +32,51 @@ def test_commands_about_files_do_not_wait_for_torch(arguments):
     check = "; assert not {'torch', 'torchvision', 'nvidia.dali', 'triton'} & set(sys.modules), set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["--help"], ["trian"], ["train"], ["train", "nosuch"]),
+        *(["train", "hmdb51_albar", "--help"], ["train", "demo_albar_sdn", "--batch-sise", "2"]),
+        *([name, "--help"] for name in ("evaluate", "demo", "hat", "scene-bias", "still-bank", "export", "predict")),
+    ],
+    ids=" ".join,
+)
+def test_help_and_typos_do_not_wait_for_torch(arguments):
+    """They took 5 CPU-seconds, all of it imports; modules are counted, for seconds depend on the machine."""
+    program = f"import sys\nfrom unstill.trainer.cli.main import run\ntry: run({arguments!r})\nexcept SystemExit: pass"
+    heavy = "{'torch', 'torchvision', 'triton', 'nvidia', 'matplotlib', 'jinja2', 'av'}"
+    check = f"found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
+    done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["evalute"], "evaluate"),
+        (["train", "hmdb51_alber"], "hmdb51_albar"),
+        (["ood", "biuld", "a", "b", "c"], "build"),
+        (["train", "hmdb51_albar", "--method.w-adw", "1"], "--method.w-adv"),
+    ],
+)
+def test_a_typo_is_answered_with_what_was_probably_meant(arguments, meant, capsys):
+    try:
+        code = cli.run(arguments)
+    except SystemExit as stop:  # how the option parser ends
+        code = stop.code
+    assert code == 2 and meant in capsys.readouterr().err
+
+
+def test_only_unstill_logs_what_is_going_on(monkeypatch):
+    """`unstill export --formats onnx` printed 15 lines of ONNX's optimiser."""
+    for name in ("", "unstill"):
+        monkeypatch.setattr(logging.getLogger(name), "level", logging.NOTSET if name else logging.WARNING)
+    cli.run(["nosuch"])
+    cli.run(["verify", "no"])
+    assert logging.getLogger("unstill.trainer.train").isEnabledFor(logging.INFO)
+    assert not logging.getLogger("onnx_ir").isEnabledFor(logging.INFO)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,126 @@
+"""The plan of the house as rules: which way imports go, and what each part may not know."""
+
+import ast
+import graphlib
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from unstill.trainer.augmentations import Augmentation
+from unstill.trainer.methods import Method
+
+REPOSITORY = Path(__file__).parents[1]
+ROOTS = ("kernels", "pipeline", "trainer", "bench")  # each may import itself and those before it
+FILES = {
+    ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__"): path
+    for root in ROOTS
+    for path in sorted((REPOSITORY / root).rglob("*.py"))
+}
+
+
+def imports_of(module: str) -> set[str]:
+    """The project's modules that a module imports, those inside functions included.
+
+    Not those under ``if TYPE_CHECKING``, which never run.
+    """
+    path = FILES[module]
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found = set()
+    pending: list[ast.AST] = [ast.parse(path.read_text())]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            pending += node.orelse
+            continue
+        pending += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {name.name.removeprefix("unstill.") for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *filter(None, [node.module])])
+            base = base.removeprefix("unstill.")
+            found |= {f"{base}.{name.name}" if f"{base}.{name.name}" in FILES else base for name in node.names}
+    return {name for name in found if name in FILES} - {module}
+
+
+IMPORTS = {module: imports_of(module) for module in FILES}
+
+
+def test_imports_go_one_way_between_the_roots():
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in IMPORTS.items()
+        for name in names
+        if ROOTS.index(name.split(".")[0]) > ROOTS.index(module.split(".")[0])
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_no_files_of_a_root_import_each_other_in_a_circle(root):
+    graph = {module: names for module, names in IMPORTS.items() if module.split(".")[0] == root}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def lines_that_say(pattern: str, files: list[Path]) -> list[str]:
+    """``path:number: line`` of every line that matches."""
+    return [
+        f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}"
+        for path in files
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if re.search(pattern, line, re.IGNORECASE)
+    ]
+
+
+def test_the_trainer_does_not_know_the_demonstration():
+    """It is a user of the trainer, as a reader is; only the table of commands and the list of recipes name it."""
+    may = ("trainer/demo/", "trainer/cli/main.py", "trainer/cli/demo.py", "trainer/config_migration.py", "bench/")
+    files = [
+        path
+        for root in (*ROOTS, "src")
+        for path in sorted((REPOSITORY / root).rglob("*"))
+        if path.suffix in (".py", ".j2") and not path.relative_to(REPOSITORY).as_posix().startswith(may)
+    ]
+    said = lines_that_say(r"\bdemo|\bmotions\b|torus|circular", files)
+    assert [line.split(":")[0] for line in said] == ["trainer/recipes/__init__.py"], said
+
+
+def code_of(path: Path) -> str:
+    """A file without its comments and docstrings: these may say where an idea is from."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))] or [
+                ast.Pass()
+            ]
+    return ast.unparse(tree)
+
+
+BLIND = [
+    *("train", "build", "step", "step_config", "loss_module", "boundary", "state", "validation", "distributed"),
+    *("optimisers", "monitoring", "checkpoints", "evaluation", "inference", "models"),
+]
+
+
+def test_the_loop_knows_no_method_by_name():
+    """A method or augmentation is its file, its line in the registry and its recipe."""
+    blind = [
+        path
+        for module, path in FILES.items()
+        if module.split(".")[0] == "trainer" and {*module.split(".")[1:2]} & {*BLIND}
+    ]
+    names = [kind.__name__ for kind in (*get_args(Method), *get_args(Augmentation)) if kind.__name__ != "Baseline"]
+    assert len(blind) > 20 and "Albar" in names
+    pattern = re.compile(rf"\b({'|'.join(names)}|two_streams|w_adv|gp_every)\b", re.IGNORECASE)
+    said = [
+        f"{path.relative_to(REPOSITORY)}: {match[0]}" for path in blind for match in pattern.finditer(code_of(path))
+    ]
+    assert not said
