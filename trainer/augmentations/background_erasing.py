@@ -42,12 +42,12 @@ class BackgroundErasing(BatchAugmentation):
         share = share_where(n, chosen, 1 - self.most * rng.random(), device)
         erased = batch.blended(
             erase_background(batch.motion, frame, share),
-            people=people_of_both(batch, batch.side.get(PEOPLE), frame, share),
+            people=people_of_both(batch, batch.per_sample.get(PEOPLE), frame, share),
             static_from=self.static_from,
         )
         if self.consistency_weight:
             weight = torch.full_like(share, self.consistency_weight)
-            erased.side.update({CLEAN: batch.motion, CLEAN_WEIGHT: weight})
+            erased.per_sample.update({CLEAN: batch.motion, CLEAN_WEIGHT: weight})
         return erased
 
 

@@ -43,7 +43,7 @@ class StillMix(BatchAugmentation):
         n, device = len(batch), motion.device
         chosen = chosen_rows(n, self.prob, rng)
         share = share_where(n, chosen, rng.beta(self.a, self.b), device)
-        people = batch.side.get(PEOPLE)
+        people = batch.per_sample.get(PEOPLE)
         if self.bank is None:
             other = (np.arange(n) + rng.integers(1, n, size=n)) % n if n > 1 else np.zeros(n, np.int64)
             frame, other = to_device(rng.integers(motion.shape[2], size=n), device), to_device(other, device)

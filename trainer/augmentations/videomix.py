@@ -42,7 +42,7 @@ class VideoMix(BatchAugmentation):
         spans = draw_cuboid(tuple(batch.motion.shape[2:]), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
         motion, own = paste_cuboid(batch.motion, partner, spans)
         share = share_where(n, chosen, own, device)
-        people = batch.side.get(PEOPLE)
+        people = batch.per_sample.get(PEOPLE)
         return batch.blended(
             motion,
             partner,
