@@ -21,7 +21,7 @@ class VideoMix(BatchAugmentation):
     alpha: float = 1.0
     """The own share is drawn from Beta(alpha, alpha), before the cuboid is cut off at the borders."""
     cuboid: Literal["spatial", "temporal", "spatio_temporal"] = "spatial"
-    """spatial: one rectangle through all frames (CutMix on clips); temporal: whole frames; or both at once."""
+    """spatial: one rectangle through all frames (CutMix on clips); temporal: complete frames; or both at once."""
 
     mixes_labels: ClassVar[bool] = True
 

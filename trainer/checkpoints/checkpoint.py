@@ -33,7 +33,7 @@ class Checkpointer:
     """Writes a run's checkpoints, in the background if wanted; only the first rank touches the disk.
 
     Args:
-        config: the whole configuration; ``config.checkpoint`` is obeyed, all of it is saved.
+        config: the run's; ``config.checkpoint`` says when to save, and all of it is saved.
         data: the dataset's facts, saved and compared on resuming.
         ranks: this process.
     """

@@ -79,7 +79,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _meta_clips(method: Method, frames: int, size: int, dtype: torch.dtype, tables: dict[str, Tensor]) -> Batch:
-    clips = 4  # batch norm needs more than one, HSIC four
+    clips = 4  # batch norm needs more than one, a method up to four
     motion = torch.empty((clips, 3, frames, size, size), device="meta", dtype=dtype)
     target = torch.empty(clips, dtype=torch.int64, device="meta")
     per_sample = {name: table.new_empty((clips, *table.shape[1:]), device="meta") for name, table in tables.items()}

@@ -45,7 +45,7 @@ class NonFiniteGuard:
 
         Args:
             loss: this rank's loss.
-            grad_norm: norm of the whole gradient.
+            grad_norm: norm of the gradient over all parameters.
         """
         bad = (~(loss.detach().isfinite() & grad_norm.isfinite())).float()
         if self._world_size > 1:
