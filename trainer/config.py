@@ -16,12 +16,12 @@ from ..pipeline.loading.loader import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
 from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
-from .loss_module import StepConfig
 from .methods import Albar, Method
 from .models.registry import ModelConfig
 from .monitoring.metrics import LogConfig
 from .optimisers.factory import OptimiserConfig
 from .optimisers.schedule import ScheduleConfig
+from .step_config import StepConfig
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

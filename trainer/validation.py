@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .config import TrainConfig
+from .evaluation.evaluate import EvaluateOptions, Subject, predict
 from .state import TrainState
 
 
@@ -46,8 +47,6 @@ class Validator:
         Raises:
             InputError: no dataset there, or it has a class that the training set has not.
         """
-        from .evaluation.evaluate import EvaluateOptions, Subject, predict
-
         config = self.config
         subject = Subject("run", model, self.classes, config.clip, config.mean, config.std)
         options = EvaluateOptions(batch_size=config.batch_size, device=config.device, loader=config.loader)

@@ -34,11 +34,11 @@ from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSam
 from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.pipeline.shards.index import SampleIndex
 from unstill.trainer import recipes
+from unstill.trainer.build import build
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.loss_module import LossModule, static_leaf
 from unstill.trainer.methods import Albar, Baseline
 from unstill.trainer.models.motion_cnn import MotionCNN
-from unstill.trainer.train import build
 
 FRAMES = 16
 

@@ -12,11 +12,11 @@ from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, step_pos
 from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.config import TrainConfig
-from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.methods import Albar
 from unstill.trainer.models.registry import ModelConfig
 from unstill.trainer.monitoring.metrics import LogConfig
 from unstill.trainer.optimisers.factory import OptimiserConfig
+from unstill.trainer.step_config import StepConfig
 
 SAMPLES, CLASSES, FRAMES, SIZE = 24, 4, 4, 12
 

@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """What is written down while training."""
+    """Which metrics are logged, and where to."""
 
     every: int = 50
     """Steps from one line of metrics to the next; each value is the mean over them."""
     tensorboard: bool = False
-    """Write TensorBoard events beside metrics.jsonl; needs `pip install tensorboard`."""
+    """Also write TensorBoard events; needs `pip install tensorboard`."""
     wandb: bool = False
-    """Send metrics to Weights & Biases; needs `pip install wandb`."""
+    """Also send metrics to Weights & Biases; needs `pip install wandb`."""
 
     def __post_init__(self):
         if self.every < 1:
@@ -94,9 +94,9 @@ class MetricsFile:
                 if entry.get("step", 0) <= step:
                     kept.append(line + "\n")
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text("".join(kept))
-        os.replace(beside, path)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, path)
         self._file = open(path, "a", buffering=1)
 
     def write(self, record: dict) -> None:
@@ -151,7 +151,7 @@ class WandB:
 
 
 class Writers:
-    """All places that a record goes to. Only ``metrics.jsonl`` may stop a run; another that fails is dropped aloud."""
+    """Everything that a record goes to. Only ``metrics.jsonl`` may stop a run; others that fail are dropped."""
 
     def __init__(self, file: MetricsFile, others: list):
         self._file, self._others = file, others

@@ -1,4 +1,4 @@
-"""Optimisers by name: torch's own (fused), LAMB, and NVIDIA apex's where its CUDA build is present."""
+"""Optimisers by name: torch's own (fused), and NVIDIA apex's where its CUDA build is present."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from ...pipeline.errors import InputError
-from .lamb import Lamb
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +14,7 @@ class OptimiserConfig:
     """Which optimiser, and its constants."""
 
     name: Literal["sgd", "adam", "adamw", "lamb"] = "adamw"
-    """The update rule."""
+    """The update rule; lamb is apex's only."""
     backend: Literal["torch", "apex"] = "torch"
     """torch: torch.optim, fused on CUDA. apex: NVIDIA apex's fused kernels; needs its CUDA build (module amp_C)."""
     lr: float = 1e-4
@@ -42,6 +41,8 @@ class OptimiserConfig:
             raise InputError(f"optimiser.name is {self.name!r}; expected sgd, adam, adamw or lamb")
         if self.backend not in ("torch", "apex"):
             raise InputError(f"optimiser.backend is {self.backend!r}; expected torch or apex")
+        if self.name == "lamb" and self.backend != "apex":
+            raise InputError("optimiser.name lamb: torch has none; use --optimiser.backend apex, or adamw")
         if not 0 <= self.head_first < 1:
             raise InputError(f"optimiser.head_first is {self.head_first}; expected a share of the run, 0 to below 1")
 
@@ -84,10 +85,6 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
         if name == "FusedAdam":
             options["adam_w_mode"] = config.name == "adamw"  # apex's default is AdamW under the name Adam
         return getattr(fused, name)(groups, lr=config.lr, **options)
-    if config.name == "lamb":
-        optimiser = Lamb(groups, lr=config.lr, **options)
-        optimiser.takes_found_inf = True
-        return optimiser
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     # fused on the CPU too: one pass over the parameters, and the same `found_inf` contract as on CUDA
     optimiser = kind(groups, lr=config.lr, fused=True, **options)

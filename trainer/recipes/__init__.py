@@ -18,12 +18,12 @@ from ...pipeline.loading.sampler import AugmentConfig, ClipConfig
 from ..augmentations import ActorCutMix, Augmentation, BackgroundErasing, Fame, Mixup, StillMix, VideoMix
 from ..checkpoints.config import CheckpointConfig
 from ..config import TrainConfig
-from ..loss_module import StepConfig
 from ..methods import Albar, Baseline, Method, Sdn, TwoStreams
 from ..models.registry import ModelConfig
 from ..monitoring.metrics import LogConfig
 from ..optimisers.factory import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
+from ..step_config import StepConfig
 
 DATA, OUT = Path("data"), Path("runs")
 DEMO_SCENES = DATA / "motions" / "truth" / "train.csv"
@@ -103,7 +103,7 @@ def demo_albar_stillmix() -> TrainConfig:
 def demo_albar_sdn() -> TrainConfig:
     """ALBAR beside SDN on the demonstration's videos: both losses."""
     recipe = demo_albar()
-    method = replace(recipe.method, beside=demo_sdn().method)
+    method = replace(recipe.method, base=demo_sdn().method)
     return replace(demo_sdn(), out=OUT / "demo_albar_sdn", method=method)
 
 
