@@ -4,12 +4,8 @@ import ast
 import graphlib
 import re
 from pathlib import Path
-from typing import get_args
 
 import pytest
-
-from unstill.trainer.augmentations import Augmentation
-from unstill.trainer.methods import Method
 
 REPOSITORY = Path(__file__).parents[1]
 ROOTS = ("kernels", "pipeline", "trainer", "bench")  # each may import itself and those before it
@@ -90,37 +86,3 @@ def test_the_trainer_does_not_know_the_demonstration():
     ]
     said = lines_that_say(r"\bdemo|\bmotions\b|torus|circular", files)
     assert [line.split(":")[0] for line in said] == ["trainer/recipes/__init__.py"], said
-
-
-def code_of(path: Path) -> str:
-    """A file without its comments and docstrings: these may say where an idea is from."""
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))] or [
-                ast.Pass()
-            ]
-    return ast.unparse(tree)
-
-
-BLIND = [
-    *("train", "build", "step", "step_config", "loss_module", "boundary", "state", "validation", "distributed"),
-    *("optimisers", "monitoring", "checkpoints", "evaluation", "inference", "models"),
-]
-
-
-def test_the_loop_knows_no_method_by_name():
-    """A method or augmentation is its file, its line in the registry and its recipe."""
-    blind = [
-        path
-        for module, path in FILES.items()
-        if module.split(".")[0] == "trainer" and {*module.split(".")[1:2]} & {*BLIND}
-    ]
-    names = [kind.__name__ for kind in (*get_args(Method), *get_args(Augmentation)) if kind.__name__ != "Baseline"]
-    assert len(blind) > 20 and "Albar" in names
-    pattern = re.compile(rf"\b({'|'.join(names)}|two_streams|w_adv|gp_every)\b", re.IGNORECASE)
-    said = [
-        f"{path.relative_to(REPOSITORY)}: {match[0]}" for path in blind for match in pattern.finditer(code_of(path))
-    ]
-    assert not said

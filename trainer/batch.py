@@ -1,7 +1,7 @@
 """A batch on its way from the clip kernel to the loss, and what mixing its samples means for each of its tensors.
 
 Samples are never reordered. A blend names each row's ``partner`` and takes everything of that other sample through this
-one index, so that no label, static clip or side tensor can end up beside a foreign clip.
+one index, so that no label, static clip or per-sample tensor can end up with another sample's clip.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ class Batch:
         static: the same shape, one frame of each clip repeated, or None.
         target: int64 (B,), or a distribution over classes, floating (B,C).
         static_index: int64 (B,), which frame of the clip the static clip repeats.
-        side: more per-sample tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
+        per_sample: more tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
             (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
             ``target``. ``clean``, ``clean_weight``: see ``consistency``.
     """
@@ -32,16 +32,16 @@ class Batch:
     static: Tensor | None
     target: Tensor
     static_index: Tensor | None = None
-    side: dict[str, Tensor] = field(default_factory=dict)
+    per_sample: dict[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.target)
 
-    def rows(self, rows: slice | Tensor) -> "Batch":
-        """Some samples, each with all that is its own."""
+    def select(self, rows: slice | Tensor) -> "Batch":
+        """Some samples, each with everything that belongs to it."""
         take = lambda tensor: None if tensor is None else tensor[rows]  # noqa: E731
-        side = {name: tensor[rows] for name, tensor in self.side.items()}
-        return Batch(take(self.motion), take(self.static), self.target[rows], take(self.static_index), side)
+        per_sample = {name: tensor[rows] for name, tensor in self.per_sample.items()}
+        return Batch(take(self.motion), take(self.static), self.target[rows], take(self.static_index), per_sample)
 
     def blended(
         self,
@@ -66,20 +66,20 @@ class Batch:
             static_from: "original": static clips, and their labels, stay those of the clips before the blend;
                 "augmented": a frame of the blended clip, with its label.
         """
-        target, side = self.target, dict(self.side)
+        target, per_sample = self.target, dict(self.per_sample)
         if label_share is not None:
             own = distribution(target, classes)
             target = mix(own, own[partner], label_share)
-        if scene_share is not None and SCENE in side:
-            side[SCENE] = mix(side[SCENE], side[SCENE][partner], scene_share)
+        if scene_share is not None and SCENE in per_sample:
+            per_sample[SCENE] = mix(per_sample[SCENE], per_sample[SCENE][partner], scene_share)
         if people is not None:
-            side[PEOPLE] = people
+            per_sample[PEOPLE] = people
         static = self.static
         if static is not None and static_from == "augmented":
             static = repeat_frame(motion, self.static_index)
         elif static is not None and label_share is not None:
-            side[STATIC_TARGET] = self.target
-        return replace(self, motion=motion, static=static, target=target, side=side)
+            per_sample[STATIC_TARGET] = self.target
+        return replace(self, motion=motion, static=static, target=target, per_sample=per_sample)
 
 
 def distribution(target: Tensor, classes: int) -> Tensor:
@@ -87,14 +87,16 @@ def distribution(target: Tensor, classes: int) -> Tensor:
     return target if target.is_floating_point() else F.one_hot(target, classes).float()
 
 
-def row_targets(target: Tensor, side: dict[str, Tensor] | None, n: int, classes: int) -> tuple[Tensor, int, Tensor]:
+def row_targets(
+    target: Tensor, per_sample: dict[str, Tensor] | None, n: int, classes: int
+) -> tuple[Tensor, int, Tensor]:
     """Targets for the losses of [motion; static] logits, ``n`` rows each.
 
     Returns:
         ``(labels, n_motion, static_target)``: what ``RowLosses`` takes, and the labels of the static clips. Where these
         differ from the motion clips' there is one target a row, and all rows count as motion.
     """
-    static_target = (side or {}).get(STATIC_TARGET)
+    static_target = (per_sample or {}).get(STATIC_TARGET)
     if static_target is None:
         return target, n, target
     return torch.cat([distribution(t, classes) for t in (target, static_target)]), 2 * n, static_target
@@ -102,7 +104,7 @@ def row_targets(target: Tensor, side: dict[str, Tensor] | None, n: int, classes:
 
 def mix(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
     """share * own + (1 - share) * other, one share (B,) a sample."""
-    share = per_sample(share.to(own.dtype), own)
+    share = broadcast_over(share.to(own.dtype), own)
     return share * own + (1 - share) * other
 
 
@@ -113,21 +115,21 @@ def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
     return frame.expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
 
 
-def people_of_both(batch: Batch, laid: Tensor | None, frame: Tensor, share: Tensor) -> Tensor | None:
-    """Where people are once one frame of other clips was laid over all frames of the batch's.
+def people_of_both(batch: Batch, others: Tensor | None, frame: Tensor, share: Tensor) -> Tensor | None:
+    """Where people are after one frame of other clips was blended into all frames of the batch's.
 
     Args:
-        laid: (B,1,T,h,w), where they are in the other clips; None: nobody asks.
-        frame: int64 (B,), which frame was laid.
-        share: (B,), of the batch's own clips: what is 1 has nothing laid over it.
+        others: (B,1,T,h,w), where they are in the other clips; None: the run does not ask.
+        frame: int64 (B,), which frame was blended in.
+        share: (B,), of the batch's own clips: 1 where nothing was blended in.
     """
-    if laid is None:
+    if others is None:
         return None
-    both = torch.maximum(batch.side[PEOPLE], repeat_frame(laid, frame))
-    return torch.where(per_sample(share < 1, both), both, batch.side[PEOPLE])
+    both = torch.maximum(batch.per_sample[PEOPLE], repeat_frame(others, frame))
+    return torch.where(broadcast_over(share < 1, both), both, batch.per_sample[PEOPLE])
 
 
-def per_sample(values: Tensor, like: Tensor) -> Tensor:
+def broadcast_over(values: Tensor, like: Tensor) -> Tensor:
     """(B,) shaped to broadcast over the other axes of ``like`` (B,...)."""
     return values.view(-1, *(1,) * (like.ndim - 1))
 

@@ -24,12 +24,12 @@ from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
 from .config_migration import migrate
 from .inputs.config import FrameTransform, InputConfig
-from .loss_module import StepConfig
 from .methods import Albar, Method
 from .models.config import ModelConfig
 from .monitoring.config import LogConfig
 from .optimisers.config import OptimiserConfig
 from .optimisers.schedule import ScheduleConfig
+from .step_config import StepConfig
 
 # what a resumed run may change: where things are and how they are watched, nothing that moves a weight
 FREE_TO_CHANGE = ("data", "out", "validation", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after")

@@ -14,4 +14,10 @@ def migrate(plain: dict[str, Any]) -> dict[str, Any]:
     rolls = plain.pop("torus_roll")
     plain["inputs"] = {name: plain.pop(name) for name in ("mean", "std", "people") if name in plain}
     plain["inputs"]["transform"] = {"kind": CIRCULAR_SHIFT} if rolls else None
+    if "beside" in plain["method"]:
+        method = dict(plain["method"])
+        base = method.pop("beside")
+        plain["method"] = method | {"base": base}
+    if plain["optimiser"]["name"] == "lamb":  # ours is gone: such a run can be evaluated, and continued with apex
+        plain["optimiser"] = plain["optimiser"] | {"backend": "apex"}
     return plain

@@ -68,7 +68,7 @@ def process_group(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(own)
     joined = False
     if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ and not dist.is_initialized():
-        # gloo beside nccl: hosts agree on stopping without touching the devices
+        # gloo as well as nccl: hosts agree on stopping without touching the devices
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
         store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
         # torchrun keeps one store over restarts, and a restarted process may find the dead one's address in it
@@ -85,7 +85,7 @@ def process_group(device: str) -> Iterator[Ranks]:
 
 
 def wrap(loss_module: nn.Module, ranks: Ranks) -> nn.Module:
-    """DistributedDataParallel around the whole loss; the module itself when there is one process.
+    """DistributedDataParallel around the loss module; the module itself when there is one process.
 
     The inner gradient is taken inside the wrapped forward, before any gradient hook, so only the final gradients are
     averaged: exact to rounding (tests/trainer/test_distributed.py).

@@ -1,4 +1,4 @@
-"""All that a run must remember to continue bit for bit: weights, their average, the optimiser, three counters."""
+"""What a run needs to continue bit for bit: weights, their average, the optimiser, three counters."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from .monitoring.metrics import Meter
 from .optimisers.ema import WeightAverage
 from .optimisers.nonfinite import NonFiniteGuard
 
-WEIGHTS, AVERAGE, REST = "model.safetensors", "ema.safetensors", "state.pt"
+WEIGHTS, AVERAGE, TRAINING_STATE = "model.safetensors", "ema.safetensors", "state.pt"
 
 
 @dataclass
@@ -20,7 +20,7 @@ class TrainState:
 
     Attributes:
         model: the bare network.
-        extra: the method's own parameters, or None.
+        method_module: the method's own parameters, or None.
         optimiser: over its parameters.
         guard: counts skipped steps.
         meter: means since the last logged step.
@@ -36,26 +36,26 @@ class TrainState:
     average: WeightAverage | None = None
     step: int = 0
     best: float | None = field(default=None)
-    extra: nn.Module | None = None
+    method_module: nn.Module | None = None
 
     @property
     def trained(self) -> nn.Module:
         """Everything that the optimiser moves."""
-        return self.model if self.extra is None else nn.ModuleList([self.model, self.extra])
+        return self.model if self.method_module is None else nn.ModuleList([self.model, self.method_module])
 
     def snapshot(self) -> "Snapshot":
         """A copy on the same device, to be written while training goes on."""
         return Snapshot(
             weights=_copy(self.model.state_dict()),
             average=None if self.average is None else _copy(self.average.state),
-            rest=_copy(
+            training_state=_copy(
                 {
                     "step": self.step,
                     "best": self.best,
                     "optimiser": self.optimiser.state_dict(),
                     "meter": self.meter.state_dict(),
                     "skipped": self.guard.counts,
-                    "extra": {} if self.extra is None else self.extra.state_dict(),
+                    "extra": {} if self.method_module is None else self.method_module.state_dict(),
                 }
             ),
         )
@@ -65,32 +65,32 @@ class TrainState:
         self.model.load_state_dict(load_file(path / WEIGHTS))
         if self.average is not None:
             self.average.load(load_file(path / AVERAGE))
-        rest = torch.load(path / REST, map_location="cpu", weights_only=True)
-        if self.extra is not None:
-            self.extra.load_state_dict(rest["extra"])
-        self.step, self.best = rest["step"], rest["best"]
-        self.optimiser.load_state_dict(rest["optimiser"])
-        self.meter.load_state_dict(rest["meter"])
-        self.guard.counts = rest["skipped"].to(self.guard.counts.device)
+        saved = torch.load(path / TRAINING_STATE, map_location="cpu", weights_only=True)
+        if self.method_module is not None:
+            self.method_module.load_state_dict(saved["extra"])
+        self.step, self.best = saved["step"], saved["best"]
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.meter.load_state_dict(saved["meter"])
+        self.guard.counts = saved["skipped"].to(self.guard.counts.device)
 
 
 @dataclass
 class Snapshot:
-    """A copied state; its tensors are nobody else's."""
+    """A copied state; no other object has its tensors."""
 
     weights: dict[str, Tensor]
     average: dict[str, Tensor] | None
-    rest: dict
+    training_state: dict
 
     def to_cpu(self) -> "Snapshot":
         """Bring every tensor to the host's memory."""
-        return Snapshot(_to_cpu(self.weights), _to_cpu(self.average), _to_cpu(self.rest))
+        return Snapshot(_to_cpu(self.weights), _to_cpu(self.average), _to_cpu(self.training_state))
 
     def writers(self) -> dict:
         """File name -> function that writes it at a path."""
         files = {
             WEIGHTS: lambda path: _save_tensors(self.weights, path),
-            REST: lambda path: torch.save(self.rest, path),
+            TRAINING_STATE: lambda path: torch.save(self.training_state, path),
         }
         if self.average is not None:
             files[AVERAGE] = lambda path: _save_tensors(self.average, path)

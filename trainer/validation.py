@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from .config import TrainConfig
+from .evaluation.config import EvaluateOptions
+from .evaluation.evaluate import Subject, predict
 from .state import TrainState
 
 
@@ -46,9 +48,6 @@ class Validator:
         Raises:
             InputError: no dataset there, or it has a class that the training set has not.
         """
-        from .evaluation.config import EvaluateOptions
-        from .evaluation.evaluate import Subject, predict
-
         config = self.config
         subject = Subject("run", model, self.classes, config.clip, config.inputs.mean, config.inputs.std)
         options = EvaluateOptions(batch_size=config.batch_size, device=config.device, loader=config.loader)

@@ -22,11 +22,12 @@ from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
 from ...pipeline.loading.sampler import ClipRequests, TrainSampler, frame_numbers, step_positions
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ...pipeline.shards.index import SampleIndex
+from ...trainer.build import build, open_loader
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import Ranks
+from ...trainer.inputs.prepare import Prepare
+from ...trainer.models.registry import head_name
 from ...trainer.monitoring.flops import step_flops
-from ...trainer.step import Prepare
-from ...trainer.train import build, open_loader
 from .bottleneck import Stage
 from .ceilings import Ceiling, repeated
 from .nvdec import missing_library
@@ -147,7 +148,7 @@ class RunStages:
     def clip_prep(self, ceiling: Ceiling) -> Stage:
         """Frames -> normalised motion and static clips."""
         prepare, clips = Prepare(self._config), self._clips()
-        took = repeated(lambda: prepare(replace(clips, side={})), self._device, self._seconds)
+        took = repeated(lambda: prepare(replace(clips, per_sample={})), self._device, self._seconds)
         moved = prep_bytes(self._config)
         how = f"read {self._pixels() * 3 / 1e6:,.2f} MB of frames a clip, write the clips"
         return self._stage("clip_prep", len(clips) / took, moved, ceiling, "the memory", how)
@@ -173,10 +174,12 @@ class RunStages:
         """Forward, backward and update on prepared clips."""
         config = self._config
         data = DatasetInfo.read(config.data)
-        state, update = build(config, data, self._ranks, steps=1 << 20)
+        state, step = build(config, data, self._ranks, steps=1 << 20)
         try:
-            flops, how = step_flops(state.model, config.method, config.clip.frames, config.clip.size), ""
-        except Exception as error:  # an operation without a meta form, or a method with a network of its own
+            method_parts = {"head": head_name(config.model.name), "method_module": state.method_module}
+            shape = config.clip.frames, config.clip.size
+            flops, how = step_flops(state.model, config.method, *shape, **method_parts, tables=step.tables), ""
+        except Exception as error:  # an operation without a meta form
             flops, how = None, f"; its operations cannot be counted ({type(error).__name__})"
         clips = self._clips()
         if not config.step.fused_boundary:
@@ -185,10 +188,10 @@ class RunStages:
         def steps() -> None:  # every kind of step: some methods penalise every few
             nonlocal count
             for _ in range(period):
-                update(clips, clips if config.step.fused_boundary else None)
+                step((clips, clips) if config.step.fused_boundary else clips)
                 count += len(clips)
 
-        count, period = 0, getattr(config.method, "gp_every", 1)
+        count, period = 0, config.method.period
         for _ in range(_WARM_UP if period == 1 else 1):
             steps()
         count, spent = 0, time.process_time()

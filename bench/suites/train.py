@@ -24,11 +24,12 @@ from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips, LoaderStats
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.shards.dataset_info import DatasetInfo
+from ...trainer.build import open_loader
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import Ranks
 from ...trainer.methods import Baseline
 from ...trainer.monitoring.config import LogConfig
-from ...trainer.train import open_loader, train
+from ...trainer.train import train
 from ..harness.record import quantiles, record, show
 from ..harness.workload import Workload, clip_name, method_name
 

@@ -22,7 +22,7 @@ class Clips:
         draws: float32 (B, 8), uniform in [0, 1).
         prepared: what ``prepare`` returned for this batch, else None.
         region: float32 (B, 4), which part of the picture the clip is: top, left, height, width as shares of it.
-        side: more tensors by name that ``prepare`` made.
+        per_sample: more tensors (B, ...) by name that ``prepare`` made.
     """
 
     frames: torch.Tensor
@@ -35,7 +35,7 @@ class Clips:
     draws: torch.Tensor
     prepared: Any = None
     region: torch.Tensor | None = None
-    side: dict[str, torch.Tensor] = field(default_factory=dict)
+    per_sample: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)

@@ -258,7 +258,7 @@ class ClipLoader:
         """Order the training stream after the side stream, and keep memory alive until it is done with it."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(event)
-        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.region, clips.side, clips.prepared)):
+        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.region, clips.per_sample, clips.prepared)):
             tensor.record_stream(current)
         # DALI knows nothing of the training stream: the frames of the previous batch are held until all that has been
         # launched so far is done

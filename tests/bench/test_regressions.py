@@ -33,12 +33,12 @@ from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.pipeline.shards.index import SampleIndex
+from unstill.trainer.build import build
 from unstill.trainer.demo import recipes
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.loss_module import LossModule, static_leaf
 from unstill.trainer.methods import Albar, Baseline
 from unstill.trainer.models.motion_cnn import MotionCNN
-from unstill.trainer.train import build
 
 FRAMES = 16
 

@@ -19,9 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import synthetic_run
 
 from unstill.trainer.distributed import process_group, wrap
-from unstill.trainer.loss_module import LossModule, StepConfig, static_leaf
+from unstill.trainer.loss_module import LossModule, static_leaf
 from unstill.trainer.methods import Albar
 from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
 

@@ -14,11 +14,11 @@ from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.config import TrainConfig
 from unstill.trainer.demo.circular_shift import CircularShift
 from unstill.trainer.inputs.config import InputConfig
-from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.methods import Albar
 from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.monitoring.config import LogConfig
 from unstill.trainer.optimisers.config import OptimiserConfig
+from unstill.trainer.step_config import StepConfig
 
 SAMPLES, CLASSES, FRAMES, SIZE = 24, 4, 4, 12
 

@@ -13,8 +13,8 @@ from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
-from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

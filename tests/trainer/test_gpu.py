@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 from synthetic_run import clips_at, loader_of, make_dataset, run_config
 
 from unstill.pipeline.shards.dataset_info import DatasetInfo
+from unstill.trainer.build import build
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.distributed import Ranks
-from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.models.config import ModelConfig
-from unstill.trainer.train import build, train
+from unstill.trainer.step_config import StepConfig
+from unstill.trainer.train import train
 
 pytestmark = pytest.mark.gpu
 
@@ -51,17 +52,18 @@ def gpu_config(folder, **changes):
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_step_that_does_not_log_never_waits_for_the_device(tmp_path, compiled, fused):
     data = DatasetInfo.read(make_dataset(tmp_path / "data"))
-    step = StepConfig(precision="bf16", compile=compiled, ema=0.9, clip_grad=1.0, fused_boundary=fused)
+    settings = StepConfig(precision="bf16", compile=compiled, ema=0.9, clip_grad=1.0, fused_boundary=fused)
     ranks = Ranks(0, 1, torch.device("cuda", 0))
-    state, update = build(gpu_config(tmp_path, step=step), data, ranks, steps=10)
+    state, step = build(gpu_config(tmp_path, step=settings), data, ranks, steps=10)
     batches = [on_gpu(clips_at(range(4 * n, 4 * n + 4))) for n in range(7)]
-    for n in range(3):  # compile both kinds of step, with and without the penalty
-        update(batches[n], batches[n + 1])
+    inputs = step.inputs(iter(batches))
+    for _ in range(3):  # compile both kinds of step, with and without the penalty
+        step(next(inputs))
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for n in range(3, 6):
-            update(batches[n], batches[n + 1])
+        for _ in range(3):
+            step(next(inputs))
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert state.step == 6 and state.guard.check() == 0

@@ -12,6 +12,7 @@ import torch
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.pipeline.errors import InputError
 from unstill.trainer import train as loop
+from unstill.trainer.build import open_loader
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import MotionsConfig
@@ -49,9 +50,9 @@ def records(config):
 def test_it_is_the_first_batches_repeated_by_hand_and_marked(config, tmp_path, caplog):
     @contextmanager
     def by_hand(config, ranks, start_step, steps):
-        with loop.open_loader(config, ranks, 0, REPLAYED) as loader:
+        with open_loader(config, ranks, 0, REPLAYED) as loader:
             kept = [replace(clips, frames=clips.frames.clone(), prepared=None) for clips in loader]
-        yield (replace(kept[step % REPLAYED], side={}) for step in range(start_step, start_step + steps))
+        yield (replace(kept[step % REPLAYED], per_sample={}) for step in range(start_step, start_step + steps))
 
     hand = replace(config, out=tmp_path / "hand")
     loop.train(hand, make_loader=by_hand)
@@ -82,7 +83,7 @@ def test_a_stopped_measurement_continues_with_the_same_batches(config, tmp_path)
 def test_it_reads_and_decodes_once(config, tmp_path):
     ranks = loop.Ranks(0, 1, torch.device("cpu"))
     seen = []
-    with loop.open_loader(replace(config, out=tmp_path, replay=REPLAYED), ranks, 0, STEPS) as loader:
+    with open_loader(replace(config, out=tmp_path, replay=REPLAYED), ranks, 0, STEPS) as loader:
         assert len(loader) == STEPS
         for clips in loader:
             seen.append(clips.position.tolist())

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import InputError
-from ..batch import Batch, chosen_rows, per_sample, to_device
+from ..batch import Batch, broadcast_over, chosen_rows, to_device
 from .base import BatchAugmentation, Context
 
 
@@ -25,7 +25,7 @@ class ActorCutMix(BatchAugmentation):
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; the chosen rows pair from both ends inwards, a middle one is left alone."""
-        if "people" not in batch.side:
+        if "people" not in batch.per_sample:
             raise InputError("augmentation ActorCutMix needs to know where people are; give a file of boxes: --people")
         n, device = len(batch), batch.motion.device
         chosen = chosen_rows(n, self.prob, rng)
@@ -33,7 +33,7 @@ class ActorCutMix(BatchAugmentation):
         partner[chosen] = chosen[::-1]
         partner = to_device(partner, device)
         mean, std = context.normalisation(device)
-        motion, label_share, scene_share = actor_cutmix(batch.motion, batch.side["people"], partner, -mean / std)
+        motion, label_share, scene_share = actor_cutmix(batch.motion, batch.per_sample["people"], partner, -mean / std)
         return batch.blended(
             motion,
             partner,
@@ -64,4 +64,4 @@ def actor_cutmix(motion: Tensor, people: Tensor, partner: Tensor, black: Tensor)
     background = torch.where(mask[partner] > 0, black.to(motion.dtype), motion[partner])
     pasted = torch.where(mask > 0, motion, background)
     share = torch.where(alone, 1.0, 1 - (area - 1) ** 4)
-    return torch.where(per_sample(alone, motion), motion, pasted), share, alone.float()
+    return torch.where(broadcast_over(alone, motion), motion, pasted), share, alone.float()

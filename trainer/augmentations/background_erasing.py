@@ -1,8 +1,8 @@
-"""BE, background erasing (arXiv 2009.05769): one frame of the clip is laid over all its frames; the label stays.
+"""BE, background erasing (arXiv 2009.05769): one frame of the clip is blended into all its frames; the label stays.
 
-In the form that StillMix compares with. The original trains without labels, by drawing the erased clip towards the
-clean one; ``consistency_weight`` adds the mean squared distance of the two's logits, for which its authors' code asks
-where labels are used.
+This is the form that StillMix compares with. The original trains without labels, by drawing the erased clip towards the
+clean one; ``consistency_weight`` adds the mean squared distance of their logits, as its authors' code does where labels
+are used.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .base import BatchAugmentation, Context
 
 @dataclass(frozen=True, kw_only=True)
 class BackgroundErasing(BatchAugmentation):
-    """Lay one frame of each clip over all its frames."""
+    """Blend one frame of each clip into all its frames."""
 
     most: float = 0.3
     """Largest share of the still frame; the share is uniform from 0."""
@@ -42,12 +42,12 @@ class BackgroundErasing(BatchAugmentation):
         share = share_where(n, chosen, 1 - self.most * rng.random(), device)
         erased = batch.blended(
             erase_background(batch.motion, frame, share),
-            people=people_of_both(batch, batch.side.get(PEOPLE), frame, share),
+            people=people_of_both(batch, batch.per_sample.get(PEOPLE), frame, share),
             static_from=self.static_from,
         )
         if self.consistency_weight:
             weight = torch.full_like(share, self.consistency_weight)
-            erased.side.update({CLEAN: batch.motion, CLEAN_WEIGHT: weight})
+            erased.per_sample.update({CLEAN: batch.motion, CLEAN_WEIGHT: weight})
         return erased
 
 

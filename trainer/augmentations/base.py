@@ -3,7 +3,7 @@
 An augmentation is a frozen dataclass with
 
     mixes_labels            whether labels become distributions
-    needs_people            whether it wants ``side["people"]``, where people are in each clip
+    needs_people            whether it wants ``per_sample["people"]``, where people are in each clip
     __call__(batch, rng, context) -> Batch
 
 Each sample is augmented with probability ``prob``; mixing ratios are drawn once a batch (as in the code of StillMix,

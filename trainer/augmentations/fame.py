@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import InputError
-from ..batch import PEOPLE, Batch, chosen_rows, per_sample, shuffled_partners, to_device
+from ..batch import PEOPLE, Batch, broadcast_over, chosen_rows, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
 
 BINS = 10
@@ -45,10 +45,10 @@ class Fame(BatchAugmentation):
         partner = to_device(shuffled_partners(n, chosen, rng), device)
         mean, std = context.normalisation(device)
         mask = foreground_mask(batch.motion.detach().float() * std + mean, self.beta)
-        own = per_sample(partner == torch.arange(n, device=device), mask)
+        own = broadcast_over(partner == torch.arange(n, device=device), mask)
         kept = (own | mask)[:, None, None]
         motion = torch.where(kept, batch.motion, batch.motion[partner])
-        people = batch.side.get(PEOPLE)
+        people = batch.per_sample.get(PEOPLE)
         return batch.blended(
             motion,
             partner,

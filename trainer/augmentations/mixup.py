@@ -32,7 +32,7 @@ class Mixup(BatchAugmentation):
         chosen = chosen_rows(n, self.prob, rng)
         partner = to_device(shuffled_partners(n, chosen, rng), device)
         share = share_where(n, chosen, rng.beta(self.alpha, self.alpha), device)
-        people = batch.side.get(PEOPLE)
+        people = batch.per_sample.get(PEOPLE)
         return batch.blended(
             mixup(batch.motion, partner, share),
             partner,

@@ -1,4 +1,4 @@
-"""StillMix (arXiv 2211.12883): a still picture, likely to mislead, is laid over all frames; the label stays.
+"""StillMix (arXiv 2211.12883): a still picture, likely to mislead, is blended into all frames; the label stays.
 
 The stills come from a bank (`still_bank.py`), the frames that a picture classifier is surest about. Without a bank each
 is a random frame of another clip of the batch, the paper's variant without a reference network.
@@ -22,7 +22,7 @@ from .base import BatchAugmentation, Context
 
 @dataclass(frozen=True, kw_only=True)
 class StillMix(BatchAugmentation):
-    """Lay a still picture over all frames of each clip."""
+    """Blend a still picture into all frames of each clip."""
 
     a: float = 200.0
     """The clip's share is drawn from Beta(a, b): with 200 and 200 about one half."""
@@ -43,7 +43,7 @@ class StillMix(BatchAugmentation):
         n, device = len(batch), motion.device
         chosen = chosen_rows(n, self.prob, rng)
         share = share_where(n, chosen, rng.beta(self.a, self.b), device)
-        people = batch.side.get(PEOPLE)
+        people = batch.per_sample.get(PEOPLE)
         if self.bank is None:
             other = (np.arange(n) + rng.integers(1, n, size=n)) % n if n > 1 else np.zeros(n, np.int64)
             frame, other = to_device(rng.integers(motion.shape[2], size=n), device), to_device(other, device)

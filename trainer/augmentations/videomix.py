@@ -21,7 +21,7 @@ class VideoMix(BatchAugmentation):
     alpha: float = 1.0
     """The own share is drawn from Beta(alpha, alpha), before the cuboid is cut off at the borders."""
     cuboid: Literal["spatial", "temporal", "spatio_temporal"] = "spatial"
-    """spatial: one rectangle through all frames (CutMix on clips); temporal: whole frames; or both at once."""
+    """spatial: one rectangle through all frames (CutMix on clips); temporal: complete frames; or both at once."""
 
     mixes_labels: ClassVar[bool] = True
 
@@ -42,7 +42,7 @@ class VideoMix(BatchAugmentation):
         spans = draw_cuboid(tuple(batch.motion.shape[2:]), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
         motion, own = paste_cuboid(batch.motion, partner, spans)
         share = share_where(n, chosen, own, device)
-        people = batch.side.get(PEOPLE)
+        people = batch.per_sample.get(PEOPLE)
         return batch.blended(
             motion,
             partner,

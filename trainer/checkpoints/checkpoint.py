@@ -21,7 +21,7 @@ from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
 from ..models.registry import build_model
-from ..state import AVERAGE, WEIGHTS, TrainState
+from ..state import AVERAGE, TRAINING_STATE, WEIGHTS, TrainState
 from .files import point, pointed, prune, step_folder, steps_on_disk, sweep, verify_checkpoint, write_checkpoint
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Checkpointer:
     """Writes a run's checkpoints, in the background if wanted; only the first rank touches the disk.
 
     Args:
-        config: the whole configuration; ``config.checkpoint`` is obeyed, all of it is saved.
+        config: the run's; ``config.checkpoint`` says when to save, and all of it is saved.
         data: the dataset's facts, saved and compared on resuming.
         ranks: this process.
     """
@@ -47,10 +47,10 @@ class Checkpointer:
         self._saved_step = -1
 
     def resume(self, state: TrainState) -> bool:
-        """Continue from what the run folder holds; returns whether there was anything.
+        """Continue from the run folder's checkpoint; returns whether there was one.
 
         Raises:
-            InputError: it holds a run of other settings or data, a damaged checkpoint, or (resume never) any run.
+            InputError: the folder has a run of other settings or data, a damaged checkpoint, or (resume never) any run.
         """
         mode = self._config.checkpoint.resume
         latest = pointed(self.folder)
@@ -152,7 +152,7 @@ class Checkpointer:
             with torch.cuda.device(self._ranks.device), torch.cuda.stream(torch.cuda.Stream()):
                 torch.cuda.current_stream().wait_event(event)
                 snapshot = snapshot.to_cpu()
-        step = snapshot.rest["step"]
+        step = snapshot.training_state["step"]
         text = json.dumps(run_record(self._config, self._data), indent=1)
         files = snapshot.writers() | {CONFIG: lambda path: path.write_text(text)}
         path = write_checkpoint(self.folder, step, files)
@@ -236,3 +236,28 @@ def load_model(path: str | os.PathLike) -> tuple[nn.Module, TrainConfig, list[st
     averaged = checkpoint / AVERAGE
     model.load_state_dict(load_file(averaged if averaged.exists() else checkpoint / WEIGHTS))
     return model.eval(), config, classes
+
+
+def start_from(run: Path, model: nn.Module, method_module: nn.Module | None) -> None:
+    """Give a network, and what its method adds to it, the newest weights of a run that had the same of both.
+
+    Args:
+        run: its folder.
+        model: gets the run's network; its moving average where the run kept one.
+        method_module: gets what the run's method added, or None.
+
+    Raises:
+        InputError: there is no such run, or its network or method is another one.
+    """
+    first, _, _ = load_model(run)
+    saved = torch.load(find_checkpoint(run) / TRAINING_STATE, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(first.state_dict())
+        if method_module is not None:
+            method_module.load_state_dict(saved["extra"])
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"method.first_stage {run}: its network, or what its method adds to it, is another one ({reason[:200]}); "
+            "give a run of the same model, classes and method"
+        ) from None

@@ -13,7 +13,7 @@ class CheckpointConfig:
     every: int = 500
     """Steps from one checkpoint to the next; the last step is always saved. 0: only the last."""
     keep: int = 3
-    """Newest checkpoints that are kept, beside `latest` and `best`."""
+    """Newest checkpoints that are kept, besides `latest` and `best`."""
     background: bool = True
     """Write while training goes on; the step only waits for the copy of the weights."""
     resume: Literal["latest", "auto", "never"] = "latest"

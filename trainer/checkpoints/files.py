@@ -1,4 +1,4 @@
-"""Checkpoint folders that are whole or absent, whatever moment a run is killed at.
+"""Checkpoint folders that are complete or absent, at whatever moment a run is killed.
 
 checkpoints/
     step-00000500/          written as .step-00000500.<pid>, every file fsynced, then renamed
@@ -6,7 +6,7 @@ checkpoints/
         model.safetensors   weights and buffers  (ema.safetensors: their moving average)
         state.pt            optimiser, counters; loads with weights_only=True
         config.json         the resolved configuration, class names, versions
-    latest                  the name of the newest whole one, replaced only after the rename
+    latest                  the name of the newest complete one, replaced only after the rename
     best                    the name of the one with the highest validation score
 """
 
@@ -44,24 +44,24 @@ def write_checkpoint(folder: Path, step: int, files: dict[str, Callable[[Path], 
     """
     final = step_folder(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{final.name}.{os.getpid()}"
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = folder / f".{final.name}.{os.getpid()}"
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        beside.mkdir()
+        temporary.mkdir()
         entries = {}
         for name, write in files.items():
-            write(beside / name)
-            _fsync(beside / name)
-            entries[name] = {"bytes": (beside / name).stat().st_size, "sha256": _sha256(beside / name)}
-        (beside / MANIFEST).write_text(json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1))
-        _fsync(beside / MANIFEST)
-        _fsync(beside)
-        if final.exists():  # whole, but from a run that was killed before `latest` moved
+            write(temporary / name)
+            _fsync(temporary / name)
+            entries[name] = {"bytes": (temporary / name).stat().st_size, "sha256": _sha256(temporary / name)}
+        (temporary / MANIFEST).write_text(json.dumps({"schema": SCHEMA, "step": step, "files": entries}, indent=1))
+        _fsync(temporary / MANIFEST)
+        _fsync(temporary)
+        if final.exists():  # complete, but from a run that was killed before `latest` moved
             shutil.rmtree(final)
-        os.rename(beside, final)
+        os.rename(temporary, final)
         _fsync(folder)
     except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     point(folder, "latest", final.name)
     return final
@@ -69,10 +69,10 @@ def write_checkpoint(folder: Path, step: int, files: dict[str, Callable[[Path], 
 
 def point(folder: Path, pointer: str, name: str) -> None:
     """Make the file ``pointer`` ("latest" or "best") name a checkpoint, atomically."""
-    beside = folder / f".{pointer}.{os.getpid()}"
-    beside.write_text(name + "\n")
-    _fsync(beside)
-    os.replace(beside, folder / pointer)
+    temporary = folder / f".{pointer}.{os.getpid()}"
+    temporary.write_text(name + "\n")
+    _fsync(temporary)
+    os.replace(temporary, folder / pointer)
     _fsync(folder)
 
 
@@ -95,14 +95,14 @@ def verify_checkpoint(path: Path) -> int:
     Raises:
         InputError: missing, truncated, changed, incomplete, or written by a newer version.
     """
-    mend = "use an earlier one, or --checkpoint.resume auto to fall back to it"
+    remedy = "use an earlier one, or --checkpoint.resume auto to fall back to it"
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         schema, step, files = manifest["schema"], int(manifest["step"]), dict(manifest["files"])
     except FileNotFoundError:
-        raise InputError(f"checkpoint {path}: no {MANIFEST} in it; {mend}") from None
+        raise InputError(f"checkpoint {path}: no {MANIFEST} in it; {remedy}") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"checkpoint {path}: damaged {MANIFEST} ({error}); {mend}") from None
+        raise InputError(f"checkpoint {path}: damaged {MANIFEST} ({error}); {remedy}") from None
     if schema != SCHEMA:
         raise InputError(
             f"checkpoint {path}: format {schema}, this version reads format {SCHEMA}; use the version that wrote it"
@@ -110,17 +110,17 @@ def verify_checkpoint(path: Path) -> int:
     for name, entry in files.items():
         file = path / name
         if not file.is_file():
-            raise InputError(f"checkpoint {path}: {name} is missing; {mend}")
+            raise InputError(f"checkpoint {path}: {name} is missing; {remedy}")
         size = file.stat().st_size
         if size != entry["bytes"]:
-            raise InputError(f"checkpoint {path}: {name} has {size} bytes, expected {entry['bytes']}; {mend}")
+            raise InputError(f"checkpoint {path}: {name} has {size} bytes, expected {entry['bytes']}; {remedy}")
         if _sha256(file) != entry["sha256"]:
-            raise InputError(f"checkpoint {path}: the content of {name} has changed since it was written; {mend}")
+            raise InputError(f"checkpoint {path}: the content of {name} has changed since it was written; {remedy}")
     return step
 
 
 def steps_on_disk(folder: Path) -> list[Path]:
-    """All checkpoint folders, newest first, whole or not."""
+    """All checkpoint folders, newest first, complete or not."""
     return sorted(folder.glob("step-[0-9]*"), reverse=True)
 
 
@@ -135,7 +135,7 @@ def prune(folder: Path, keep: int) -> None:
     named = {pointed(folder, "latest"), pointed(folder, "best")}
     for path in steps_on_disk(folder)[keep:]:
         if path not in named:
-            # out of sight first: a half-removed folder must not look like a checkpoint
+            # out of sight first: a half-removed folder must not pass for a checkpoint
             doomed = path.with_name(f".{path.name}.{os.getpid()}")
             os.rename(path, doomed)
             shutil.rmtree(doomed)

@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Preempted(SystemExit):
-    """The run was asked to stop, and saved; as an exception that nobody catches it ends the process with code 75."""
+    """The run was asked to stop, and saved; not caught, this exception ends the process with code 75."""
 
     def __init__(self, step: int):
         super().__init__(EXIT_CODE)
@@ -19,7 +19,7 @@ class Preempted(SystemExit):
 
 
 class StopRequest:
-    """Remembers that a signal came; the loop looks at it between steps, so no step and no save is cut in two.
+    """Remembers that a signal came; the loop reads it between steps, so that no step and no save is interrupted.
 
     More signals change nothing. Outside the main thread, where Python takes no signals, it never triggers by itself.
     """

@@ -7,13 +7,13 @@ from ..augmentations import ActorCutMix, Augmentation, BackgroundErasing, Fame, 
 from ..checkpoints.config import CheckpointConfig
 from ..config import TrainConfig
 from ..inputs.config import InputConfig
-from ..loss_module import StepConfig
 from ..methods import Albar, Baseline, Method, Sdn, TwoStreams
 from ..models.config import ModelConfig
 from ..monitoring.config import LogConfig
 from ..optimisers.config import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
 from ..recipes.places import DATA, OUT
+from ..step_config import StepConfig
 from .circular_shift import CircularShift
 
 MOTIONS = DATA / "motions"
@@ -94,7 +94,7 @@ def demo_albar_stillmix() -> TrainConfig:
 def demo_albar_sdn() -> TrainConfig:
     """ALBAR on top of SDN on the demonstration's videos: both losses."""
     recipe = demo_albar()
-    method = replace(recipe.method, beside=demo_sdn().method)
+    method = replace(recipe.method, base=demo_sdn().method)
     return replace(demo_sdn(), out=OUT / "demo_albar_sdn", method=method)
 
 

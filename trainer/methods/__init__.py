@@ -1,27 +1,24 @@
-"""Methods: each file says what the loss of a batch is, or how a batch is augmented. The loop knows none by name.
+"""Methods: each file says what the loss of a batch is. The training loop names none of them.
 
-A method is a frozen dataclass of its weights (``terms.MethodDefaults`` has the usual answers) with
+A method is a frozen dataclass of its weights, derived from ``terms.MethodDefaults``, with
 
-    static                  "none" or "full": whether it wants static clips
-    twice_differentiable    whether any of its steps needs a gradient of a gradient
-    needs_people            whether it wants to know where people are in each clip
-    penalises(step)         whether this step does
-    tables(data)            data of its own, a row for each sample
-    module(model, ...)      parameters of its own
-    loss(network, rows, motion, static, target, *, penalise, side) -> (loss, terms)
+    loss(network, row_losses, motion, static, target, *, penalise, per_sample) -> (loss, terms)
 
-``loss`` runs inside the compiled step: plain tensor code, no host synchronisation, the same in eager.
+and whatever else of ``MethodDefaults`` differs: static clips, a penalty, data or parameters of its own, what a run
+shows and warns of. ``loss`` runs inside the compiled step: plain tensor code, no host synchronisation, the same in
+eager.
 
-A batch augmentation (``augmentation.BatchAugmentation``) changes clips and labels before the loss, so any of them goes
-with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``. The other losses go with ALBAR
-as ``Albar(beside=Sdn(...))``.
+A batch augmentation (``augmentations``) changes clips and labels before the loss, so any of them goes with any method:
+ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``. A loss on motion clips can be the one that ALBAR
+is added to: ``Albar(base=Sdn(...))``.
+
+To add a method: its file, and its name here; in ``base_methods`` instead if ALBAR may be added to it.
 """
 
 from .albar import Albar
+from .base_methods import BaseMethod, Sdn, TwoStreams
 from .baseline import Baseline
-from .sdn import Sdn
-from .two_streams import TwoStreams
 
-Method = Baseline | Albar | Sdn | TwoStreams
+Method = Baseline | Albar | BaseMethod
 
 __all__ = ["Albar", "Baseline", "Method", "Sdn", "TwoStreams"]

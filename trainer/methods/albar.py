@@ -7,10 +7,11 @@
 
     L = L_ce + w_adv L_adv + w_ent L_ent + w_gp L_gp
 
-The same network sees both. The objective has no lower bound (-CE has none), so the run watches ``static_ce``. Beside
-another method, that method's loss takes the place of L_ce.
+The same network sees both. The objective has no lower bound (-CE has none), so a run warns when ``static_ce`` grows.
+With a base method, that method's loss takes the place of L_ce.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
 from ..batch import row_targets
+from .base_methods import BaseMethod
+from .collapse import collapse_symptoms
 from .consistency import with_consistency
-from .sdn import Sdn
 from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong
-from .two_streams import TwoStreams
 
 # inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
 NORM_EPS = 1e-12
@@ -52,10 +53,11 @@ class Albar(MethodDefaults):
     whose statistics are then shared, and for the draws of dropout."""
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes, in both cross entropies."""
-    beside: Sdn | TwoStreams | None = None
-    """Another method, whose loss on the motion clips is taken instead of their cross entropy."""
+    base: BaseMethod | None = None
+    """Another method that ALBAR is added to: its loss is taken instead of the motion clips' cross entropy."""
 
     static: ClassVar[Literal["none", "full"]] = "full"
+    lower_if_not_finite: ClassVar[tuple[str, ...]] = ("--method.w-adv",)
 
     def __post_init__(self):
         for field, allowed in (
@@ -67,8 +69,8 @@ class Albar(MethodDefaults):
                 raise InputError(f"method.{field} is {getattr(self, field)!r}; expected one of {', '.join(allowed)}")
         if self.gp_every < 1:
             raise InputError(f"method.gp_every is {self.gp_every}; expected a whole number of at least 1")
-        if self.beside is not None and self.forward == "joint":
-            raise InputError("method.forward joint: the method beside ALBAR makes its own pass; use two")
+        if self.base is not None and self.forward == "joint":
+            raise InputError("method.forward joint: the method in method.base makes its own pass; use two")
 
     @property
     def twice_differentiable(self) -> bool:
@@ -80,55 +82,89 @@ class Albar(MethodDefaults):
         return self.w_gp != 0 and step % self.gp_every == 0
 
     @property
+    def period(self) -> int:
+        """Every how many steps the penalty is taken."""
+        return self.gp_every
+
+    @property
+    def shown_terms(self) -> dict[str, tuple[str, str]]:
+        """The static clips' terms, and those of the base method."""
+        return self._base.shown_terms | {
+            "static_ce": ("static CE", "{:.2f}"),
+            "static_entropy_share": ("static entropy / ln C", "{:.3f}"),
+            "static_top1": ("static top-1", "{:.1%}"),
+            "static_flip": ("static flips", "{:.1%}"),
+            "gp": ("penalty norm", "{:.3g}"),
+        }
+
+    def derived_terms(self, means: dict[str, float], classes: int) -> dict[str, float]:
+        """The static clips' entropy as a share of ``ln(classes)``."""
+        share = {"static_entropy_share": means["static_entropy"] / math.log(classes)}
+        return self._base.derived_terms(means, classes) | share
+
+    def symptoms(self, record: dict[str, float], classes: int) -> dict[str, tuple[bool, str]]:
+        """See ``collapse``."""
+        return self._base.symptoms(record, classes) | collapse_symptoms(record, classes)
+
+    @property
     def needs_people(self) -> bool:
-        """Whether the method beside it does."""
-        return self.beside is not None and self.beside.needs_people
+        """Whether the base method does."""
+        return self._base.needs_people
+
+    @property
+    def first_stage(self) -> Path | None:
+        """The base method's."""
+        return self._base.first_stage
 
     def tables(self, data: Path) -> dict[str, Tensor]:
-        """Those of the method beside it."""
-        return {} if self.beside is None else self.beside.tables(data)
+        """Those of the base method."""
+        return self._base.tables(data)
 
     def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module | None:
-        """That of the method beside it."""
-        return None if self.beside is None else self.beside.module(model, head, tables)
+        """That of the base method."""
+        return self._base.module(model, head, tables)
+
+    @property
+    def _base(self) -> BaseMethod | MethodDefaults:
+        return self.base or MethodDefaults()
 
     def loss(
         self,
         network: Network,
-        rows: RowLosses,
+        row_losses: RowLosses,
         motion: Tensor,
         static: Tensor,
         target: Tensor,
         *,
         penalise: bool,
-        side: dict[str, Tensor] | None = None,
+        per_sample: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The ALBAR objective of one batch.
 
         Args:
             network: clips to logits.
-            rows: cross entropy and negative entropy of rows of logits.
+            row_losses: cross entropy and negative entropy of rows of logits.
             motion: (B,3,T,h,w), normalised.
             static: (B,3,T,h,w), one frame of each motion clip repeated T times. With ``penalise`` a contiguous leaf
                 that requires grad: all T repeats count as independent variables.
             target: int64 (B,), or soft labels (B,C).
             penalise: take the gradient penalty, ``gp_every`` times as strong.
-            side: ``static_target``, the static clips' labels where an augmentation gave the motion clips other ones.
+            per_sample: ``static_target``, the static clips' labels, where an augmentation changed the motion clips'.
 
         Returns:
             ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name. ``ce`` and
             ``static_ce`` are cross entropies in nats, ``static_entropy`` the entropy in nats, ``gp`` the unweighted
-            penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch; and those of ``beside``.
+            penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch; and those of ``base``.
         """
         n = len(motion)
-        if self.beside is not None:
-            loss, terms = self.beside.loss(
-                *(network, rows, motion, static.detach(), target), penalise=False, side={} if side is None else side
+        if self.base is not None:
+            loss, terms = self.base.loss(
+                *(network, row_losses, motion, static.detach(), target), penalise=False, per_sample=per_sample or {}
             )
             zs = network(static, twice_differentiable=penalise)
-            still_target = row_targets(target, side, n, zs.shape[1])[2]
+            still_target = row_targets(target, per_sample, n, zs.shape[1])[2]
             weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
-            static_loss, ce, negent = rows(zs, still_target, n, *weights, self.label_smoothing)
+            static_loss, ce, negent = row_losses(zs, still_target, n, *weights, self.label_smoothing)
             return self._with_static_terms(loss + static_loss, terms, zs, ce, negent, static, still_target, penalise)
         if self.forward == "joint":
             joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
@@ -138,10 +174,10 @@ class Albar(MethodDefaults):
             joint = torch.cat([z, zs])
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
-        labels, motions, still_target = row_targets(target, side, n, joint.shape[1])
-        loss, ce, negent = rows(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
+        labels, motions, still_target = row_targets(target, per_sample, n, joint.shape[1])
+        loss, ce, negent = row_losses(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
         terms = {"ce": ce[:n].detach().mean(), "top1": agreement(z, target)}
-        loss, terms = with_consistency(loss, terms, network, z, side)
+        loss, terms = with_consistency(loss, terms, network, z, per_sample)
         return self._with_static_terms(loss, terms, zs, ce[n:], negent[n:], static, still_target, penalise)
 
     def _with_static_terms(self, loss, terms, zs, ce, negent, static, still_target, penalise):

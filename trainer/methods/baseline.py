@@ -19,17 +19,17 @@ class Baseline(MethodDefaults):
     def loss(
         self,
         network: Network,
-        rows: RowLosses,
+        row_losses: RowLosses,
         motion: Tensor,
         static: Tensor | None,
         target: Tensor,
         *,
         penalise: bool,
-        side: dict[str, Tensor] | None = None,
+        per_sample: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy; shapes as in ``methods.albar``."""
         z = network(motion)
         weight = z.new_full((len(z),), 1 / len(z))
-        loss, _, _ = rows(z, target, len(z), weight, torch.zeros_like(weight), self.label_smoothing)
+        loss, _, _ = row_losses(z, target, len(z), weight, torch.zeros_like(weight), self.label_smoothing)
         terms = {"ce": loss.detach(), "top1": agreement(z, target)}
-        return with_consistency(loss, terms, network, z, side)
+        return with_consistency(loss, terms, network, z, per_sample)

@@ -10,7 +10,7 @@ def reverse_gradient(x: Tensor, alpha: float) -> Tensor:
     """``x`` (finite), whose gradient arrives multiplied by ``-alpha``.
 
     Plain arithmetic and no ``autograd.Function``: it adds exactly 0, and may stand in a compiled graph that is
-    differentiated twice, as beside ALBAR's penalty.
+    differentiated twice, as with ALBAR's penalty.
     """
     value = x.detach()
     return value + alpha * (value - x)

@@ -2,7 +2,7 @@
 
     features --head--> class logits -----------------------------> CE
     features --gradient reversal--> scene MLP -------------------> soft CE against the scene's pseudo-label
-    people painted over --net--> class logits -------------------> + sum p log p   (most undecided without people)
+    people painted over --net--> class logits -------------------> + sum p log p   (uncertain without people)
 
 The loss of the painted clips acts on the class head and everything below it, as the paper writes it; the released code
 trains a separate head there, behind its own reversal. One step takes all terms, where the code alternates two.
@@ -12,6 +12,7 @@ The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, the new layers 
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from .terms import MethodDefaults, Network, RowLosses, agreement
 
 @dataclass(frozen=True, kw_only=True)
 class Sdn(MethodDefaults):
-    """Scene debiasing: features that do not show the scene, and no opinion without people."""
+    """Scene debiasing: features that do not show the scene, and uncertainty where people are painted over."""
 
     scenes: Path | None = None
     """Scene of each training video: a .npz with keys and probabilities, or a .csv with the columns key and scene."""
@@ -43,6 +44,12 @@ class Sdn(MethodDefaults):
     """Run whose network and scene classifier this one starts from; none: `model.weights`, and a new classifier."""
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes."""
+
+    shown_terms: ClassVar[dict[str, tuple[str, str]]] = MethodDefaults.shown_terms | {
+        "scene_ce": ("scene CE", "{:.3f}"),
+        "scene_top1": ("scene top-1", "{:.1%}"),
+        "masked_entropy": ("entropy without people", "{:.3f}"),
+    }
 
     def __post_init__(self):
         for field in ("alpha", "w_mask", "layers"):
@@ -61,71 +68,41 @@ class Sdn(MethodDefaults):
         return {SCENE: scene_table(self.scenes, data)}
 
     def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module:
-        """The scene classifier; with ``first_stage`` both it and ``model`` get that run's weights.
-
-        Raises:
-            InputError: there is no such run, or its network or classifier is another one.
-        """
-        parts = nn.ModuleDict(
-            {"head": scene_head(feature_width(model, head), tables[SCENE].shape[1], self.hidden, self.layers)}
-        )
-        if self.first_stage is not None:
-            start_from(self.first_stage, model, parts)
-        return parts
+        """The scene classifier."""
+        classifier = scene_head(feature_width(model, head), tables[SCENE].shape[1], self.hidden, self.layers)
+        return nn.ModuleDict({"head": classifier})
 
     def loss(
         self,
         network: Network,
-        rows: RowLosses,
+        row_losses: RowLosses,
         motion: Tensor,
         static: Tensor | None,
         target: Tensor,
         *,
         penalise: bool,
-        side: dict[str, Tensor],
+        per_sample: dict[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The SDN objective of one batch; shapes as in ``methods.albar`` and ``methods.batch``."""
         n = len(motion)
         z, features = network.with_features(motion)
-        scene_logits = network.extra["head"](reverse_gradient(features, self.alpha))
-        scene_ce = soft_cross_entropy(scene_logits, side[SCENE])
+        scene_logits = network.method_module["head"](reverse_gradient(features, self.alpha))
+        scene_ce = soft_cross_entropy(scene_logits, per_sample[SCENE])
         terms = {"top1": agreement(z, target), "scene_ce": scene_ce.detach()}
-        terms["scene_top1"] = agreement(scene_logits, side[SCENE])
+        terms["scene_top1"] = agreement(scene_logits, per_sample[SCENE])
         if self.w_mask:
-            shown = side["people"].flatten(1).amax(1) > 0  # a clip without people has nothing to paint over
-            z = torch.cat([z, network(people_painted_over(motion, side["people"]))])
+            shown = per_sample["people"].flatten(1).amax(1) > 0  # a clip without people has nothing to paint over
+            z = torch.cat([z, network(people_painted_over(motion, per_sample["people"]))])
             counted = shown.to(z.dtype) / shown.sum().clamp_min(1)
             ce_weight = torch.cat([z.new_full((n,), 1 / n), z.new_zeros(n)])
             negent_weight = torch.cat([z.new_zeros(n), self.w_mask * counted])
         else:
             ce_weight, negent_weight = z.new_full((n,), 1 / n), z.new_zeros(n)
-        loss, ce, negent = rows(z, target, n, ce_weight, negent_weight, self.label_smoothing)
+        loss, ce, negent = row_losses(z, target, n, ce_weight, negent_weight, self.label_smoothing)
         terms["ce"] = ce[:n].detach().mean()
         if self.w_mask:
             terms["masked_entropy"] = -(negent[n:].detach() * counted).sum()
-        return with_consistency(loss + scene_ce, terms, network, z[:n], side)
-
-
-def start_from(run: Path, model: nn.Module, parts: nn.Module) -> None:
-    """Give a network, and what a method adds to it, the newest weights of a run that had the same of both.
-
-    Raises:
-        InputError: it has not.
-    """
-    # at the top it would import the configuration, and so this file
-    from ..checkpoints.checkpoint import find_checkpoint, load_model
-    from ..state import REST
-
-    first, _, _ = load_model(run)
-    try:
-        model.load_state_dict(first.state_dict())
-        parts.load_state_dict(torch.load(find_checkpoint(run) / REST, map_location="cpu", weights_only=True)["extra"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"method.first_stage {run}: its network or scene classifier is another one ({reason[:200]}); give a run of "
-            "the same model, classes, scenes, hidden and layers"
-        ) from None
+        return with_consistency(loss + scene_ce, terms, network, z[:n], per_sample)
 
 
 def people_painted_over(motion: Tensor, people: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What methods share: the network as they see it, what most of them need not say, and the quantities a run watches."""
+"""What methods share: the network as they see it, defaults, and quantities that a run logs."""
 
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 class Network(Protocol):
     """The network as a method sees it: clips (B,3,T,h,w) -> logits (B,C) of at least float32."""
 
-    extra: nn.Module | None
-    """What the method's ``module`` made: parameters that are trained beside the network."""
+    method_module: nn.Module | None
+    """What the method's ``module`` made: parameters that are trained together with the network."""
 
     def __call__(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:
         """``twice_differentiable``: keep to operations that have a double backward (no fused attention)."""
@@ -21,24 +21,42 @@ class Network(Protocol):
         """Logits (B,C), and what the classifier's last layer saw, (B,D); both of at least float32."""
         ...
 
-    def apart(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+    def features_of(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
         """``with_features`` of another network that has the same layers, in the run's precision."""
         ...
 
 
 class MethodDefaults:
-    """A method without static clips, penalty, data or parameters of its own."""
+    """A method without static clips, penalty, data or parameters of its own.
+
+    Attributes:
+        static: whether the method wants static clips.
+        twice_differentiable: whether any of its steps needs a gradient of a gradient.
+        needs_people: whether it wants to know where people are in each clip.
+        period: number of steps after which ``penalises`` repeats.
+        first_stage: run whose weights, the method's own included, this one starts from; ``build`` loads them.
+        shown_terms: what the display of a run shows of ``loss``'s terms: name -> (title, format), in this order.
+        lower_if_not_finite: options that a run whose loss is no longer finite is advised to lower.
+    """
 
     static: ClassVar[Literal["none", "full"]] = "none"
     twice_differentiable: ClassVar[bool] = False
     needs_people: ClassVar[bool] = False
+    period: ClassVar[int] = 1
+    first_stage: ClassVar[Path | None] = None
+    shown_terms: ClassVar[dict[str, tuple[str, str]]] = {
+        "ce": ("motion CE", "{:.3f}"),
+        "top1": ("motion top-1", "{:.1%}"),
+        "consistency": ("consistency", "{:.3g}"),
+    }
+    lower_if_not_finite: ClassVar[tuple[str, ...]] = ()
 
     def penalises(self, step: int) -> bool:
         """Whether ``step`` differentiates through an input gradient."""
         return False
 
     def tables(self, data: Path) -> dict[str, Tensor]:
-        """One row for each sample of the dataset at ``data``, in its order; batches get theirs in ``side``."""
+        """One row for each sample of the dataset at ``data``, in its order; ``loss`` gets those of a batch."""
         return {}
 
     def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module | None:
@@ -50,6 +68,24 @@ class MethodDefaults:
             tables: what ``tables`` returned.
         """
         return None
+
+    def derived_terms(self, means: dict[str, float], classes: int) -> dict[str, float]:
+        """More values for a logged record, computed from its mean terms.
+
+        Args:
+            means: terms by name, means since the last record.
+            classes: number of classes.
+        """
+        return {}
+
+    def symptoms(self, record: dict[str, float], classes: int) -> dict[str, tuple[bool, str]]:
+        """What can go wrong with this objective: name -> (whether this record shows it, a warning that says so).
+
+        Args:
+            record: a logged record: terms, ``epoch`` and so on by name.
+            classes: number of classes.
+        """
+        return {}
 
 
 class RowLosses(Protocol):
@@ -64,7 +100,7 @@ class RowLosses(Protocol):
         negent_weight: Tensor,
         label_smoothing: float = 0.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """``(loss, ce, negent)``: the weighted sum, differentiable, and both terms of each row, for looking at.
+        """``(loss, ce, negent)``: the weighted sum, differentiable, and both terms of each row, for metrics.
 
         Args:
             logits: (R,C); the first ``n_motion`` rows belong to motion clips, the others to static clips.

@@ -1,8 +1,8 @@
 """Two streams made independent (Kobayashi, Ding, Tamaki, arXiv 2509.23009), in the form with a biased input.
 
     motion clip --net-----------> z_u -> CE                the network that is kept
-    static clip --biased net----> z_b -> CE (+ scene CE)   sees no motion, so it can but learn looks
-    HSIC(features of one, features of the other)           ->  the kept network sheds what looks explain
+    static clip --biased net----> z_b -> CE (+ scene CE)   sees no motion, so it can only learn appearance
+    HSIC(features of one, features of the other)           ->  the kept network drops what appearance explains
 
     L = CE_u + CE_b + w_hsic HSIC(f_u, f_b) [+ w_scene SceneCE_b] [+ scene classifier on f_u, reversed by alpha]
 
@@ -35,7 +35,7 @@ class TwoStreams(MethodDefaults):
     w_hsic: float = 1.0
     """Weight of the dependence (HSIC) between the two networks' features."""
     hsic_into: Literal["unbiased", "both"] = "unbiased"
-    """Which network the dependence trains: the kept one alone, or both, and then the biased one may drop looks."""
+    """Which network the dependence trains: the kept one alone, or both, and then the biased one may drop appearance."""
     scenes: Path | None = None
     """Scene of each training video (see SDN), to be predicted from the biased features; none: no scene terms."""
     w_scene: float = 1.0
@@ -46,6 +46,13 @@ class TwoStreams(MethodDefaults):
     """Share of the label's mass that is spread over all classes."""
 
     static: ClassVar[Literal["none", "full"]] = "full"
+    shown_terms: ClassVar[dict[str, tuple[str, str]]] = MethodDefaults.shown_terms | {
+        "biased_ce": ("biased CE", "{:.3f}"),
+        "biased_top1": ("biased top-1", "{:.1%}"),
+        "hsic": ("HSIC", "{:.3g}"),
+        "scene_ce": ("scene CE", "{:.3f}"),
+        "hidden_scene_ce": ("hidden scene CE", "{:.3f}"),
+    }
 
     def __post_init__(self):
         if self.hsic_into not in ("unbiased", "both"):
@@ -71,22 +78,22 @@ class TwoStreams(MethodDefaults):
     def loss(
         self,
         network: Network,
-        rows: RowLosses,
+        row_losses: RowLosses,
         motion: Tensor,
         static: Tensor,
         target: Tensor,
         *,
         penalise: bool,
-        side: dict[str, Tensor],
+        per_sample: dict[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The two-stream objective of one batch; shapes as in ``methods.albar`` and ``methods.batch``."""
-        n, extra = len(motion), network.extra
+        n, module = len(motion), network.method_module
         z, features = network.with_features(motion)
-        zb, biased = network.apart(extra["biased"], static)
+        zb, biased = network.features_of(module["biased"], static)
         joint = torch.cat([z, zb])
-        labels, motions, still_target = row_targets(target, side, n, z.shape[1])
+        labels, motions, still_target = row_targets(target, per_sample, n, z.shape[1])
         weight = joint.new_full((2 * n,), 1 / n)
-        loss, ce, _ = rows(joint, labels, motions, weight, torch.zeros_like(weight), self.label_smoothing)
+        loss, ce, _ = row_losses(joint, labels, motions, weight, torch.zeros_like(weight), self.label_smoothing)
         dependence = hsic(features, biased if self.hsic_into == "both" else biased.detach())
         loss = loss + self.w_hsic * dependence
         terms = {
@@ -96,13 +103,13 @@ class TwoStreams(MethodDefaults):
             "biased_top1": agreement(zb, still_target),
             "hsic": dependence.detach(),
         }
-        if SCENE in side:
-            scene_ce = soft_cross_entropy(extra["head"]["biased"](biased), side[SCENE])
+        if SCENE in per_sample:
+            scene_ce = soft_cross_entropy(module["head"]["biased"](biased), per_sample[SCENE])
             loss = loss + self.w_scene * scene_ce
             terms["scene_ce"] = scene_ce.detach()
             if self.alpha:
-                hidden = extra["head"]["unbiased"](reverse_gradient(features, self.alpha))
-                adversary = soft_cross_entropy(hidden, side[SCENE])
+                hidden = module["head"]["unbiased"](reverse_gradient(features, self.alpha))
+                adversary = soft_cross_entropy(hidden, per_sample[SCENE])
                 loss = loss + adversary
                 terms["hidden_scene_ce"] = adversary.detach()
-        return with_consistency(loss, terms, network, z, side)
+        return with_consistency(loss, terms, network, z, per_sample)

@@ -15,17 +15,17 @@ class ObservedNetwork:
     Args:
         model: clips (B,3,T,h,w) -> logits (B,C).
         head: name of its last layer; where it is empty, asking for features is an error.
-        extra: a method's own module, which it finds as ``extra``. Features can be had of its children, too, that are
-            networks like the model.
+        method_module: the method's own module. Features can be had of those of its children, too, that are networks
+            like the model.
         autocast: dtype that the forwards run in, or None for the weights' own.
     """
 
-    def __init__(self, model: nn.Module, head: str, extra: nn.Module | None, autocast: torch.dtype | None):
-        self.extra = extra
+    def __init__(self, model: nn.Module, head: str, method_module: nn.Module | None, autocast: torch.dtype | None):
+        self.method_module = method_module
         self._model, self._head, self._autocast = model, head, autocast
         self._watching, self._seen = False, []
-        if extra is not None and head:  # now, for torch.compile cannot trace the making of a hook
-            for module in (model, *extra.children()):
+        if method_module is not None and head:  # now: torch.compile cannot trace the making of a hook
+            for module in (model, *method_module.children()):
                 if type(module) is type(model):
                     module.get_submodule(head).register_forward_pre_hook(self._watch)
 
@@ -47,9 +47,9 @@ class ObservedNetwork:
         Raises:
             InputError: the model's head is not known.
         """
-        return self.apart(self._model, clips)
+        return self.features_of(self._model, clips)
 
-    def apart(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
+    def features_of(self, module: nn.Module, clips: Tensor) -> tuple[Tensor, Tensor]:
         """``with_features`` of another network with the model's layers."""
         known_head(self._head)
         self._watching = True

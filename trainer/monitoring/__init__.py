@@ -1,1 +1,1 @@
-"""What a run tells: metrics, the line on the terminal, warnings in words, FLOPs."""
+"""Metrics, terminal display and warnings of a run, and its operations (FLOPs)."""

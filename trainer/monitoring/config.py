@@ -1,4 +1,4 @@
-"""What a run writes down."""
+"""Which metrics a run logs."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from ...pipeline.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """What is written down while training."""
+    """Which metrics are logged, and where to."""
 
     every: int = 50
     """Steps from one line of metrics to the next; each value is the mean over them."""
     tensorboard: bool = False
-    """Write TensorBoard events beside metrics.jsonl; needs `pip install tensorboard`."""
+    """Also write TensorBoard events; needs `pip install tensorboard`."""
     wandb: bool = False
-    """Send metrics to Weights & Biases; needs `pip install wandb`."""
+    """Also send metrics to Weights & Biases; needs `pip install wandb`."""
 
     def __post_init__(self):
         if self.every < 1:

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a live panel on a terminal, one line per logged step elsewhere."""
+"""The display of a running training: a live panel on a terminal, one line per logged step elsewhere."""
 
 import sys
 import time
@@ -9,16 +9,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-# record name -> (title, format); shown in this order when present
-SHOWN = {
-    "loss": ("loss", "{:.4g}"),
-    "ce": ("motion CE", "{:.3f}"),
-    "top1": ("motion top-1", "{:.1%}"),
-    "static_ce": ("static CE", "{:.2f}"),
-    "static_entropy_share": ("static entropy / ln C", "{:.3f}"),
-    "static_top1": ("static top-1", "{:.1%}"),
-    "static_flip": ("static flips", "{:.1%}"),
-    "gp": ("penalty norm", "{:.3g}"),
+# record name -> (title, format); shown in this order when present, with the method's terms between the two
+LOSS = {"loss": ("loss", "{:.4g}")}
+PROGRESS = {
     "grad_norm": ("gradient norm", "{:.3g}"),
     "lr": ("learning rate", "{:.2e}"),
     "validation": ("validation", "{:.2f}"),
@@ -35,12 +28,23 @@ class Dashboard:
     Args:
         title: what is being trained.
         steps: length of the run.
+        terms: what to show of the method's terms: name -> (title, format).
         done: steps that an earlier part of the run did.
         visible: False on all ranks but the first.
         console: where to write; standard error by default.
     """
 
-    def __init__(self, title: str, steps: int, done: int = 0, visible: bool = True, console: Console | None = None):
+    def __init__(
+        self,
+        title: str,
+        steps: int,
+        terms: dict[str, tuple[str, str]] | None = None,
+        *,
+        done: int = 0,
+        visible: bool = True,
+        console: Console | None = None,
+    ):
+        self._shown = LOSS | (terms or {}) | PROGRESS
         self._title, self._steps, self._done, self._first = title, steps, done, done
         self._console = console or Console(stderr=True)
         self._visible = visible
@@ -53,27 +57,27 @@ class Dashboard:
         self._start = time.monotonic()
         if self._visible and self._console.is_terminal:
             self._live = Live(self._panel(), console=self._console, refresh_per_second=4, transient=True)
-            self._guard(self._live.start)
+            self._attempt(self._live.start)
         return self
 
     def __exit__(self, *_):
         if self._live is not None:
-            self._guard(self._live.stop)
+            self._attempt(self._live.stop)
             for text in (*(f"warning: {note}" for note in self._notes), self._line() if self._record else ""):
-                if text:  # the panel vanishes; what it said last stays on the screen
-                    self._guard(lambda text=text: self._console.print(text, markup=False, highlight=False))
+                if text:  # the panel vanishes; its last content stays on the screen
+                    self._attempt(lambda text=text: self._console.print(text, markup=False, highlight=False))
 
     def step(self, step: int) -> None:
         """Move the bar; costs nothing when no panel is shown."""
         self._done = step
         if self._live is not None and (step - self._first) % 4 == 0:
-            self._guard(lambda: self._live.update(self._panel()))
+            self._attempt(lambda: self._live.update(self._panel()))
 
     def show(self, record: dict) -> None:
         """Show a logged record."""
         self._record = record if self._score is None else record | {"validation": self._score}
         if self._live is None and self._visible:
-            self._guard(lambda: print(self._line(), file=sys.stderr, flush=True))
+            self._attempt(lambda: print(self._line(), file=sys.stderr, flush=True))
 
     def scored(self, value: float) -> None:
         """Show a validation score with the records that follow."""
@@ -83,12 +87,14 @@ class Dashboard:
         """Show a warning; it stays."""
         self._notes.append(text)
         if self._live is None and self._visible:
-            self._guard(lambda: print(f"warning: {text}", file=sys.stderr, flush=True))
+            self._attempt(lambda: print(f"warning: {text}", file=sys.stderr, flush=True))
 
     def _line(self) -> str:
         record = self._record
         parts = [f"{self._title} step {record['step']}/{self._steps} epoch {record['epoch']:.2f}"]
-        parts += [f"{title} {form.format(record[name])}" for name, (title, form) in SHOWN.items() if self._has(name)]
+        parts += [
+            f"{title} {form.format(record[name])}" for name, (title, form) in self._shown.items() if self._has(name)
+        ]
         return "  ".join([*parts, self._left()])
 
     def _panel(self) -> Group:
@@ -100,7 +106,9 @@ class Dashboard:
             self._left(),
         )
         table = Table.grid(padding=(0, 2))
-        cells = [(title, form.format(self._record[name])) for name, (title, form) in SHOWN.items() if self._has(name)]
+        cells = [
+            (title, form.format(self._record[name])) for name, (title, form) in self._shown.items() if self._has(name)
+        ]
         for row in range(0, len(cells), 4):
             table.add_row(*(Text.assemble((f"{title} ", "dim"), value) for title, value in cells[row : row + 4]))
         return Group(bar, table, *(Text(f"warning: {note}", style="yellow") for note in self._notes[-3:]))
@@ -116,7 +124,7 @@ class Dashboard:
         hours, minutes = seconds // 3600, seconds % 3600 // 60
         return f"{hours} h {minutes:02d} min left" if hours else f"{minutes} min {seconds % 60:02d} s left"
 
-    def _guard(self, draw) -> None:
+    def _attempt(self, draw) -> None:
         try:
             draw()
         except Exception:  # a closed terminal or pipe

@@ -3,11 +3,12 @@
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from ..loss_module import LossModule
+from ..batch import PEOPLE, Batch
+from ..loss_module import LossModule, static_leaf
 from ..methods import Method
 
 # dense bf16 FLOP/s of a device, by a part of its name; vendors' data sheets, without sparsity
@@ -31,20 +32,35 @@ def peak_flops(device_name: str) -> float | None:
     return next((flops for name, flops in PEAK_BF16.items() if name in device_name), None)
 
 
-def step_flops(model: nn.Module, method: Method, frames: int, size: int) -> float:
+def step_flops(
+    model: nn.Module,
+    method: Method,
+    frames: int,
+    size: int,
+    *,
+    head: str = "",
+    method_module: nn.Module | None = None,
+    tables: dict[str, Tensor] | None = None,
+) -> float:
     """Floating point operations of one clip's part of a training step, the mean over the method's period.
 
     Counted, not estimated: forward, inner gradient and backward run on the meta device, where no arithmetic is done.
     Convolutions and matrix products count, two operations a multiply-add.
 
     Args:
-        model: the network; it is copied, not changed.
+        model: the network; it and ``method_module`` are copied, not changed.
         method: its losses decide how many passes there are.
         frames, size: T and h = w of a clip.
+        head: name of the network's last layer, for methods that want its input.
+        method_module: what ``method.module`` made.
+        tables: what ``method.tables`` returned, (N,...) each; only shapes are read.
     """
-    period = getattr(method, "gp_every", 1)
-    by_kind = {penalise: _count(model, method, frames, size, penalise) for penalise in {method.penalises(0), False}}
-    return sum(by_kind[method.penalises(step)] for step in range(period)) / period
+    bare, module = copy.deepcopy((model, method_module))
+    bare, module = bare.to("meta"), None if module is None else module.to("meta")
+    loss_module = LossModule(bare, method, head=head, method_module=module)
+    clips = _meta_clips(method, frames, size, next(bare.parameters()).dtype, tables or {})
+    by_kind = {penalise: _count(loss_module, clips, penalise) for penalise in {method.penalises(0), False}}
+    return sum(by_kind[method.penalises(step)] for step in range(method.period)) / method.period
 
 
 class _Counter(TorchDispatchMode):
@@ -62,14 +78,21 @@ class _Counter(TorchDispatchMode):
         return out
 
 
-def _count(model: nn.Module, method: Method, frames: int, size: int, penalise: bool) -> float:
-    bare = copy.deepcopy(model).to("meta")
-    clips = 2  # more than one, for batch norm
-    kind = {"device": "meta", "dtype": next(bare.parameters()).dtype}
-    motion = torch.empty((clips, 3, frames, size, size), **kind)
-    static = torch.empty_like(motion).requires_grad_(penalise) if method.static != "none" else None
+def _meta_clips(method: Method, frames: int, size: int, dtype: torch.dtype, tables: dict[str, Tensor]) -> Batch:
+    clips = 4  # batch norm needs more than one, a method up to four
+    motion = torch.empty((clips, 3, frames, size, size), device="meta", dtype=dtype)
     target = torch.empty(clips, dtype=torch.int64, device="meta")
+    per_sample = {name: table.new_empty((clips, *table.shape[1:]), device="meta") for name, table in tables.items()}
+    if method.needs_people:
+        per_sample[PEOPLE] = torch.empty((clips, 1, frames, size, size), dtype=torch.uint8, device="meta")
+    static = torch.empty_like(motion) if method.static != "none" else None
+    return Batch(motion, static, target, None, per_sample)
+
+
+def _count(loss_module: LossModule, clips: Batch, penalise: bool) -> float:
     with _Counter() as counter:
-        loss, *_ = LossModule(bare, method)(motion, static, target, penalise)
+        loss, *_ = loss_module(
+            clips.motion, static_leaf(clips.static, penalise), clips.target, penalise, clips.per_sample
+        )
         loss.backward()
-    return counter.total / clips
+    return counter.total / len(clips)

@@ -77,9 +77,9 @@ class MetricsFile:
                 if entry.get("step", 0) <= step:
                     kept.append(line + "\n")
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_suffix(".tmp")
-        beside.write_text("".join(kept))
-        os.replace(beside, path)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(kept))
+        os.replace(temporary, path)
         self._file = open(path, "a", buffering=1)
 
     def write(self, record: dict) -> None:
@@ -134,7 +134,7 @@ class WandB:
 
 
 class Writers:
-    """All places that a record goes to. Only ``metrics.jsonl`` may stop a run; another that fails is dropped aloud."""
+    """Everything that a record goes to. Only ``metrics.jsonl`` may stop a run; others that fail are dropped."""
 
     def __init__(self, file: MetricsFile, others: list):
         self._file, self._others = file, others

@@ -1,22 +1,25 @@
-"""What a run says about itself: how fast it is, how it is doing, and what looks wrong."""
+"""Metrics, terminal display and warnings of a run."""
 
 import logging
-import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
+from torch import Tensor
 
-from ...pipeline.loading.loader import Clips
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig
 from ..distributed import Ranks
+from ..models.registry import head_name
 from ..state import TrainState
-from .collapse import CollapseWatch
 from .dashboard import Dashboard
 from .flops import peak_flops, step_flops
+from .symptoms import SymptomWatch
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class RunMonitor:
@@ -25,20 +28,30 @@ class RunMonitor:
     Args:
         config, data, steps, ranks: the run.
         writers: where records go; None on all ranks but the first.
-        state: for the step to start from.
+        state: for the step to start from, and the parameters whose operations are counted.
+        tables: what ``method.tables`` returned.
     """
 
-    def __init__(self, config: TrainConfig, data: DatasetInfo, steps: int, ranks: Ranks, writers, state: TrainState):
+    def __init__(
+        self,
+        config: TrainConfig,
+        data: DatasetInfo,
+        steps: int,
+        ranks: Ranks,
+        writers,
+        state: TrainState,
+        tables: dict[str, Tensor],
+    ):
         self._config, self._data, self._steps, self._writers = config, data, steps, writers
-        self._collapse = CollapseWatch(len(data.classes))
+        self._symptoms = SymptomWatch(config.method.symptoms, len(data.classes))
         title = f"{config.model.name} {type(config.method).__name__.lower()}"
         if config.augmentation is not None:
             title += f" + {type(config.augmentation).__name__.lower()}"
         if config.replay:
             title += f" (MEASUREMENT, not a training: {config.replay} batches replayed)"
-        self._dashboard = Dashboard(title, steps, state.step, visible=ranks.first)
+        self._dashboard = Dashboard(title, steps, config.method.shown_terms, done=state.step, visible=ranks.first)
         self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
-        self._flops_per_clip, self._peak = _mfu_terms(config, ranks, state)
+        self._flops_per_clip, self._peak = _mfu_terms(config, ranks, state, tables)
 
     def __enter__(self) -> "RunMonitor":
         self._dashboard.__enter__()
@@ -49,22 +62,17 @@ class RunMonitor:
         if self._writers is not None:
             self._writers.close()
 
-    def timed(self, batches, ahead: bool) -> Iterator[tuple[Clips, Clips | None]]:
-        """The batches, each with the following one if ``ahead`` is set; the time spent waiting for them is added up."""
+    def timed(self, batches: Iterable[T]) -> Iterator[T]:
+        """The batches; the time spent waiting for them is added up."""
         iterator = iter(batches)
-
-        def wait() -> Clips | None:
+        while True:
             begin = time.monotonic()
-            clips = next(iterator, None)
+            batch = next(iterator, None)
             self._waited += time.monotonic() - begin
-            return clips
-
-        clips = wait()
-        while clips is not None:
-            following = wait() if ahead else None
-            yield clips, following
+            if batch is None:
+                return
+            yield batch
             self._window_steps += 1
-            clips = following if ahead else wait()
 
     def due(self, step: int) -> bool:
         """Whether to log after this step."""
@@ -81,10 +89,7 @@ class RunMonitor:
             "epoch": state.step * self._config.batch_size / self._data.samples,
             "lr": lr,
             **means,
-        }
-        if "static_entropy" in means:
-            record["static_entropy_share"] = means["static_entropy"] / math.log(len(self._data.classes))
-        record |= {
+            **self._config.method.derived_terms(means, len(self._data.classes)),
             "skipped": skipped,
             "clips_per_s": steps * self._config.batch_size / elapsed,
             "data_wait": self._waited / elapsed,
@@ -97,7 +102,7 @@ class RunMonitor:
         if self._writers is not None:
             self._writers.write(record)
         self._dashboard.show(record)
-        for warning in self._collapse.look(record):
+        for warning in self._symptoms.warnings(record):
             self._dashboard.warn(warning)
 
     def scored(self, step: int, value: float) -> None:
@@ -107,13 +112,21 @@ class RunMonitor:
         self._dashboard.scored(value)
 
 
-def _mfu_terms(config: TrainConfig, ranks: Ranks, state: TrainState) -> tuple[float, float | None]:
+def _mfu_terms(
+    config: TrainConfig, ranks: Ranks, state: TrainState, tables: dict[str, Tensor]
+) -> tuple[float, float | None]:
     """(operations a clip, what all devices could do in a second), or (0, None) where either is not known."""
     peak = peak_flops(torch.cuda.get_device_name(ranks.device)) if ranks.device.type == "cuda" else None
     if peak is None or config.step.precision != "bf16":
         return 0.0, None
     try:
-        return step_flops(state.model, config.method, config.clip.frames, config.clip.size), peak * ranks.world_size
+        flops = step_flops(
+            *(state.model, config.method, config.clip.frames, config.clip.size),
+            head=head_name(config.model.name),
+            method_module=state.method_module,
+            tables=tables,
+        )
+        return flops, peak * ranks.world_size
     except Exception as error:  # an operation without a meta form; the run does not need the number
         log.info("no MFU: the operations of %s cannot be counted (%s)", config.model.name, error)
         return 0.0, None

@@ -11,7 +11,7 @@ class OptimiserConfig:
     """Which optimiser, and its constants."""
 
     name: Literal["sgd", "adam", "adamw", "lamb"] = "adamw"
-    """The update rule."""
+    """The update rule; lamb is apex's only."""
     backend: Literal["torch", "apex"] = "torch"
     """torch: torch.optim, fused on CUDA. apex: NVIDIA apex's fused kernels; needs its CUDA build (module amp_C)."""
     lr: float = 1e-4
@@ -38,5 +38,7 @@ class OptimiserConfig:
             raise InputError(f"optimiser.name is {self.name!r}; expected sgd, adam, adamw or lamb")
         if self.backend not in ("torch", "apex"):
             raise InputError(f"optimiser.backend is {self.backend!r}; expected torch or apex")
+        if self.name == "lamb" and self.backend != "apex":
+            raise InputError("optimiser.name lamb: torch has none; use --optimiser.backend apex, or adamw")
         if not 0 <= self.head_first < 1:
             raise InputError(f"optimiser.head_first is {self.head_first}; expected a share of the run, 0 to below 1")

@@ -1,11 +1,10 @@
-"""Optimisers by name: torch's own (fused), LAMB, and NVIDIA apex's where its CUDA build is present."""
+"""Optimisers by name: torch's own (fused), and NVIDIA apex's where its CUDA build is present."""
 
 import torch
 from torch import nn
 
 from ...pipeline.errors import InputError
 from .config import OptimiserConfig
-from .lamb import Lamb
 
 
 def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> list[dict]:
@@ -46,10 +45,6 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
         if name == "FusedAdam":
             options["adam_w_mode"] = config.name == "adamw"  # apex's default is AdamW under the name Adam
         return getattr(fused, name)(groups, lr=config.lr, **options)
-    if config.name == "lamb":
-        optimiser = Lamb(groups, lr=config.lr, **options)
-        optimiser.takes_found_inf = True
-        return optimiser
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     # fused on the CPU too: one pass over the parameters, and the same `found_inf` contract as on CUDA
     optimiser = kind(groups, lr=config.lr, fused=True, **options)

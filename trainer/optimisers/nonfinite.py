@@ -19,11 +19,20 @@ class NonFiniteGuard:
         device: where the flags live.
         limit: consecutive bad steps after which ``check`` raises.
         world_size: above 1, one rank's bad step is every rank's.
+        lower: options of the run's method that ``check`` advises to lower, besides the learning rate.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, limit: int, world_size: int = 1):
+    def __init__(
+        self,
+        module: nn.Module,
+        device: torch.device,
+        limit: int,
+        world_size: int = 1,
+        lower: tuple[str, ...] = (),
+    ):
         self._buffers = [b for b in module.buffers() if b.is_floating_point()]
         self._limit, self._world_size = limit, world_size
+        self._advice = " or ".join(("--optimiser.lr", *lower))
         # [bad steps in all, bad steps in a row now, longest row]
         self.counts = torch.zeros(3, dtype=torch.int64, device=device)
 
@@ -36,7 +45,7 @@ class NonFiniteGuard:
 
         Args:
             loss: this rank's loss.
-            grad_norm: norm of the whole gradient.
+            grad_norm: norm of the gradient over all parameters.
         """
         bad = (~(loss.detach().isfinite() & grad_norm.isfinite())).float()
         if self._world_size > 1:
@@ -66,7 +75,7 @@ class NonFiniteGuard:
         skipped, _, longest = self.counts.tolist()
         if longest >= self._limit:
             raise InputError(
-                f"{longest} steps in a row had a loss or gradient that is not finite; lower --optimiser.lr or "
-                "--method.w-adv, or use --step.precision fp32; the last checkpoint is intact"
+                f"{longest} steps in a row had a loss or gradient that is not finite; lower "
+                f"{self._advice}, or use --step.precision fp32; the last checkpoint is intact"
             )
         return skipped

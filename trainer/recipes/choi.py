@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig
 from ..config import TrainConfig
-from ..loss_module import StepConfig
 from ..methods import Baseline, Sdn
 from ..models.config import ModelConfig
 from ..optimisers.config import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
+from ..step_config import StepConfig
 from .kinetics400 import KINETICS_INPUTS
 from .places import DATA, OUT
 

@@ -3,11 +3,11 @@
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig
 from ..config import TrainConfig
 from ..inputs.config import InputConfig
-from ..loss_module import StepConfig
 from ..methods import Albar, Baseline
 from ..models.config import ModelConfig
 from ..optimisers.config import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
+from ..step_config import StepConfig
 from .finetune import finetune
 from .places import DATA, OUT
 

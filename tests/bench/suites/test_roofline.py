@@ -12,8 +12,8 @@ from unstill.bench.harness import ceilings, stages, workload
 from unstill.bench.harness.bottleneck import REMEDIES, Stage, verdict
 from unstill.bench.suites import roofline
 from unstill.kernels import clip_prep
+from unstill.trainer.inputs.prepare import clip_options
 from unstill.trainer.methods import Baseline
-from unstill.trainer.step import clip_options
 
 # clips/s that each stage delivers, all well above the step's 612; the machine would allow four times as much
 FAST = {"read": 9000.0, "decode": 1000.0, "copy": 50_000.0, "clip_prep": 8000.0, "together": 950.0, "step": 612.0}

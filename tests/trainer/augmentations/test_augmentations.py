@@ -60,8 +60,8 @@ class TestEvery:
         if augmentation.mixes_labels:
             torch.testing.assert_close(once.target.sum(1), torch.ones(B))
             assert (once.target >= 0).all()
-            torch.testing.assert_close(once.side["static_target"], batch.target)
-        torch.testing.assert_close(once.side["scene"].sum(1), torch.ones(B))
+            torch.testing.assert_close(once.per_sample["static_target"], batch.target)
+        torch.testing.assert_close(once.per_sample["scene"].sum(1), torch.ones(B))
         torch.testing.assert_close(once.static, batch.static, rtol=0, atol=0)  # static_from original
         others = [apply(augmentation, batch, seed).motion for seed in range(1, 6)]
         assert any(not torch.equal(once.motion, other) for other in others)
@@ -71,14 +71,14 @@ class TestEvery:
         same = apply(type(augmentation)(prob=0.0), batch)
         torch.testing.assert_close(same.motion, batch.motion, rtol=0, atol=0)
         assert torch.equal(same.target if same.target.ndim == 1 else same.target.argmax(1), batch.target)
-        torch.testing.assert_close(same.side["scene"], batch.side["scene"], rtol=0, atol=0)
+        torch.testing.assert_close(same.per_sample["scene"], batch.per_sample["scene"], rtol=0, atol=0)
 
     def test_people_are_marked_wherever_they_are_seen(self, augmentation):
         people = (torch.rand(B, 1, T, H, W, generator=torch.Generator().manual_seed(4)) < 0.3).to(torch.uint8)
         batch = Batch(people.expand(-1, 3, -1, -1, -1).float(), None, torch.arange(B) % C, None, {"people": people})
         options = {"cuboid": augmentation.cuboid} if isinstance(augmentation, VideoMix) else {}
         out = apply(type(augmentation)(prob=0.8, **options), batch, seed=3)
-        assert torch.equal(out.side["people"] > 0, out.motion[:, :1] > 0)
+        assert torch.equal(out.per_sample["people"] > 0, out.motion[:, :1] > 0)
 
     def test_a_static_clip_of_the_augmented_clip_is_one_of_its_frames_with_its_label(self, augmentation):
         options = {"cuboid": augmentation.cuboid} if isinstance(augmentation, VideoMix) else {}
@@ -88,14 +88,14 @@ class TestEvery:
             torch.testing.assert_close(
                 out.static[b], out.motion[b, :, batch.static_index[b]][:, None].expand(3, T, H, W), rtol=0, atol=0
             )
-        assert "static_target" not in out.side
+        assert "static_target" not in out.per_sample
 
     def test_no_row_takes_anything_from_two_other_samples(self, augmentation):
         # constant clips: sample b is the value b, so blends tell who took part; the label must tell the same
         batch = make_batch()
         values = torch.tensor([1.0, 10, 100, 1000, 10000])
         motion = values.view(-1, 1, 1, 1, 1).expand(5, 3, T, H, W).contiguous()
-        people = batch.side["people"][:5]
+        people = batch.per_sample["people"][:5]
         batch = Batch(motion, None, torch.arange(5), torch.zeros(5).long(), {"people": people, "scene": torch.eye(5)})
         options = {"cuboid": augmentation.cuboid} if isinstance(augmentation, VideoMix) else {}
         out = apply(type(augmentation)(prob=1.0, **options), batch, seed=3)
@@ -111,7 +111,9 @@ class TestEvery:
             else:
                 assert out.target[b] == b
             if isinstance(augmentation, Fame) and len(seen) > 1:
-                assert out.side["scene"][b].argmax() == next(n for n in range(5) if values[n].item() in seen and n != b)
+                assert out.per_sample["scene"][b].argmax() == next(
+                    n for n in range(5) if values[n].item() in seen and n != b
+                )
 
 
 def test_mixup_by_hand():
@@ -169,7 +171,7 @@ def test_actor_cutmix_pairs_from_both_ends_and_needs_people():
     out = apply(ActorCutMix(prob=1.0), batch)
     torch.testing.assert_close(out.motion[2], batch.motion[2], rtol=0, atol=0)  # the middle one of an odd batch
     torch.testing.assert_close(out.motion[0, :, :, 7], batch.motion[4, :, :, 7], rtol=0, atol=0)
-    del batch.side["people"]
+    del batch.per_sample["people"]
     with pytest.raises(InputError, match="--people"):
         apply(ActorCutMix(), batch)
 
@@ -216,7 +218,7 @@ def test_stillmix_from_a_bank(tmp_path):
     batch = make_batch()
     with pytest.raises(InputError, match="where people are in a bank's stills is not known"):
         StillMix(bank=tmp_path / "bank.safetensors")(batch, np.random.default_rng(0), Context(C))
-    del batch.side["people"]
+    del batch.per_sample["people"]
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.2)
     augmentation = StillMix(prob=1.0, bank=tmp_path / "bank.safetensors")
     out = augmentation(batch, np.random.default_rng(0), Context(C, mean, std))

@@ -23,7 +23,7 @@ from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.checkpoints.files import pointed, steps_on_disk, verify_checkpoint
 from unstill.trainer.checkpoints.preemption import Preempted
-from unstill.trainer.loss_module import StepConfig
+from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -46,7 +46,7 @@ def test_terms_are_those_of_the_paper(batch, smoothing, soft):
     motion, static, label = batch
     net, method = smooth_net(), Albar(w_adv=0.7, w_ent=2.5, w_gp=0.3, label_smoothing=smoothing)
     target = torch.softmax(torch.randn(B, C, dtype=torch.float64), 1) if soft else label
-    loss, terms, _ = LossModule(net, method)(motion, static, target, True)
+    loss, terms = LossModule(net, method)(motion, static, target, True)
 
     z, zs = net(motion), net(static)
     p = zs.softmax(1)
@@ -67,7 +67,7 @@ def test_penalty_of_a_linear_network_by_hand(batch, gp_norm):
     # logits = A x + b, so d sum(logits) / dx is the sum of A's rows, the same for every clip
     _, static, label = batch
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * T * H * W, C)).double()
-    loss, terms, _ = LossModule(net, Albar(w_adv=0, w_ent=0, w_gp=1, gp_norm=gp_norm))(
+    loss, terms = LossModule(net, Albar(w_adv=0, w_ent=0, w_gp=1, gp_norm=gp_norm))(
         static.detach(), static, label, True
     )
     row = net[1].weight.sum(0).view(3, T, H, W)
@@ -102,7 +102,7 @@ def test_one_joined_forward_equals_two_without_batch_statistics(batch):
     grads = []
     for forward in ("two", "joint"):
         net = smooth_net()
-        loss, _, _ = LossModule(net, Albar(forward=forward))(*batch, True)
+        loss, _ = LossModule(net, Albar(forward=forward))(*batch, True)
         loss.backward()
         grads.append(nn.utils.parameters_to_vector([p.grad for p in net.parameters()]))
     torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-13)
@@ -111,8 +111,8 @@ def test_one_joined_forward_equals_two_without_batch_statistics(batch):
 def test_lazy_penalty_is_k_times_as_strong_on_its_steps(batch):
     net, every = smooth_net(), Albar(w_gp=0.5, gp_every=4)
     assert [every.penalises(step) for step in range(6)] == [True, False, False, False, True, False]
-    with_penalty, terms, _ = LossModule(net, every)(*batch, True)
-    without, other, _ = LossModule(net, every)(*batch, False)
+    with_penalty, terms = LossModule(net, every)(*batch, True)
+    without, other = LossModule(net, every)(*batch, False)
     torch.testing.assert_close(with_penalty - without, 4 * 0.5 * terms["gp"])
     assert "gp" not in other
     assert not any(Albar(w_gp=0).penalises(step) for step in range(8))
@@ -130,7 +130,7 @@ def test_extreme_logits_and_a_zero_input_gradient_stay_finite(batch):
             return self.bias + 0 * x.mean((1, 2, 3, 4))[:, None]
 
     net = Constant()
-    loss, terms, _ = LossModule(net, Albar())(motion, static, label, True)
+    loss, terms = LossModule(net, Albar())(motion, static, label, True)
     loss.backward()
     assert net.bias.grad.isfinite().all() and terms["static_entropy"] == 0
     assert terms["gp"] == pytest.approx(1e-6)  # the eps inside the root
@@ -142,10 +142,10 @@ def test_watched_shares():
             return torch.tensor([[9.0, 0, 0], [0, 9, 0], [0.1, 0, 0], [9, 0, 0]])
 
     clips, label = torch.zeros(4, 3, 1, 2, 2), torch.tensor([0, 0, 1, 1])
-    _, terms, _ = LossModule(Fixed(), Albar())(clips, clips, label, False)
+    _, terms = LossModule(Fixed(), Albar())(clips, clips, label, False)
     assert terms["top1"] == 0.25 and terms["static_top1"] == 0.25
     assert terms["static_flip"] == 0.5  # two are wrong and sure of it, one is wrong but has no idea
-    _, terms, _ = LossModule(Fixed(), Baseline())(clips, None, label, False)
+    _, terms = LossModule(Fixed(), Baseline())(clips, None, label, False)
     assert set(terms) == {"ce", "top1"}
 
 
@@ -155,7 +155,7 @@ def test_static_entropy_of_a_uniform_answer_is_ln_classes(batch):
             return x.new_zeros(len(x), C)
 
     motion, static, label = batch
-    _, terms, _ = LossModule(Uniform(), Albar())(motion, static, label, False)
+    _, terms = LossModule(Uniform(), Albar())(motion, static, label, False)
     assert float(terms["static_entropy"]) == pytest.approx(math.log(C))
 
 

@@ -1,4 +1,4 @@
-"""Losses that go together: ALBAR beside SDN and two streams, and consistency with the clean clip under any of them."""
+"""Losses that go together: ALBAR on top of SDN and of two streams, and consistency with the clean clip under any."""
 
 import numpy as np
 import pytest
@@ -30,25 +30,27 @@ def batch():
 
 
 def gradients(method, batch, backend=None):
-    motion, static, target, side = batch
+    motion, static, target, per_sample = batch
     torch.manual_seed(0)
     net = layer_norm_net(C).double()
-    extra = method.module(net, "head", {"scene": side["scene"]})
-    module = LossModule(net, method, head="head", extra=None if extra is None else extra.double())
+    method_module = method.module(net, "head", {"scene": per_sample["scene"]})
+    module = LossModule(
+        net, method, head="head", method_module=None if method_module is None else method_module.double()
+    )
     if backend:
         torch._dynamo.reset()
         torch._dynamo.config.trace_autograd_ops = True
         module.compile(fullgraph=True, dynamic=False, backend=backend)
     static = static.clone().requires_grad_(method.twice_differentiable)
-    loss, terms, _ = module(motion, static, target, method.twice_differentiable, None, side)
+    loss, terms = module(motion, static, target, method.twice_differentiable, per_sample)
     loss.backward()
     return loss.detach(), terms, {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_albar_beside_another_is_the_sum_of_both(batch, other):
+def test_albar_on_a_base_method_is_the_sum_of_both(batch, other):
     # ALBAR alone holds the cross entropy that the other method brings as well
-    loss, terms, found = gradients(Albar(**ALBAR, beside=OTHERS[other]), batch)
+    loss, terms, found = gradients(Albar(**ALBAR, base=OTHERS[other]), batch)
     albar, alone, theirs = (gradients(m, batch) for m in (Albar(**ALBAR), Baseline(), OTHERS[other]))
     torch.testing.assert_close(loss, albar[0] - alone[0] + theirs[0])
     for name, gradient in found.items():
@@ -58,16 +60,16 @@ def test_albar_beside_another_is_the_sum_of_both(batch, other):
 
 
 def test_compiled_equals_eager(batch):
-    method = Albar(**ALBAR, beside=OTHERS["sdn"])  # its reversal stands in a graph that is differentiated twice
+    method = Albar(**ALBAR, base=OTHERS["sdn"])  # its reversal stands in a graph that is differentiated twice
     torch.testing.assert_close(
         gradients(method, batch)[2], gradients(method, batch, "aot_eager")[2], rtol=1e-9, atol=1e-12
     )
 
 
-def test_a_method_beside_makes_its_own_pass():
+def test_a_base_method_makes_its_own_pass():
     with pytest.raises(InputError, match=r"method\.forward joint"):
-        Albar(beside=TwoStreams(), forward="joint")
-    assert Albar(beside=OTHERS["sdn"]).needs_people and not Albar(beside=TwoStreams()).needs_people
+        Albar(base=TwoStreams(), forward="joint")
+    assert Albar(base=OTHERS["sdn"]).needs_people and not Albar(base=TwoStreams()).needs_people
 
 
 def test_consistency_by_hand(batch):
@@ -76,20 +78,20 @@ def test_consistency_by_hand(batch):
     out = augmentation(Batch(motion, static, target, torch.zeros(B).long()), np.random.default_rng(0), Context(C))
     assert not BackgroundErasing()(
         Batch(motion, static, target, torch.zeros(B).long()), np.random.default_rng(0), Context(C)
-    ).side
+    ).per_sample
     torch.manual_seed(0)
     net = layer_norm_net(C).double()
     z, clean = net(out.motion), net(motion)
     for method in (Baseline(), Albar(w_adv=0, w_ent=0, w_gp=0)):
-        loss, terms, _ = LossModule(net, method)(out.motion, static, target, False, None, out.side)
+        loss, terms = LossModule(net, method)(out.motion, static, target, False, out.per_sample)
         torch.testing.assert_close(terms["consistency"], (z - clean).square().mean().detach())
         torch.testing.assert_close(loss, F.cross_entropy(z, target) + 0.3 * (z - clean).square().mean())
 
 
-@pytest.mark.parametrize("method", [*OTHERS.values(), Albar(**ALBAR, beside=OTHERS["sdn"])])
+@pytest.mark.parametrize("method", [*OTHERS.values(), Albar(**ALBAR, base=OTHERS["sdn"])])
 def test_consistency_counts_once_under_every_method(batch, method):
-    motion, static, target, side = batch
+    motion, static, target, per_sample = batch
     clean = {"clean": motion.flip(0), "clean_weight": torch.full((B,), 0.3, dtype=torch.float64)}
     plain, _, _ = gradients(method, batch)
-    more, terms, _ = gradients(method, (motion, static, target, side | clean))
+    more, terms, _ = gradients(method, (motion, static, target, per_sample | clean))
     torch.testing.assert_close(more - plain, 0.3 * terms["consistency"])

@@ -14,8 +14,9 @@ from unstill.trainer.augmentations import Fame, Mixup, StillMix, VideoMix
 from unstill.trainer.batch import distribution
 from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.config import from_dict, to_dict
-from unstill.trainer.loss_module import LossModule, StepConfig
+from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar, Baseline, Sdn, TwoStreams
+from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,7 +85,7 @@ def test_albar_takes_the_static_clips_own_labels():
     net, clips = Linear(), torch.randn(4, 3, 2, 2, 2, dtype=torch.float64)
     own, mixed = torch.tensor([0, 1, 2, 3]), torch.softmax(torch.randn(4, CLASSES, dtype=torch.float64), 1)
     method = Albar(w_adv=0.5, w_ent=2.0, w_gp=0)
-    loss, terms, _ = LossModule(net, method)(clips, clips.flip(0), mixed, False, None, {"static_target": own})
+    loss, terms = LossModule(net, method)(clips, clips.flip(0), mixed, False, {"static_target": own})
     z, zs = net(clips), net(clips.flip(0))
     ce, still = (torch.nn.functional.cross_entropy(*pair) for pair in ((z, mixed), (zs, own)))
     p = zs.softmax(1)

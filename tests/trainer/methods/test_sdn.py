@@ -10,10 +10,13 @@ from safetensors.torch import load_file
 from synthetic_run import layer_norm_net, loader_of, run_config
 
 from unstill.pipeline.errors import InputError
+from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.pipeline.shards.index import SampleIndex
-from unstill.trainer.checkpoints.checkpoint import find_checkpoint
+from unstill.trainer.build import build as build_run
+from unstill.trainer.checkpoints.checkpoint import find_checkpoint, start_from
+from unstill.trainer.distributed import Ranks
 from unstill.trainer.loss_module import LossModule
-from unstill.trainer.methods import Sdn
+from unstill.trainer.methods import Albar, Sdn
 from unstill.trainer.methods.scene_labels import scene_table
 from unstill.trainer.methods.sdn import people_painted_over
 from unstill.trainer.models.registry import build_model
@@ -36,21 +39,21 @@ def parts():
 
 def build(net, method):
     torch.manual_seed(2)
-    extra = method.module(net, "head", {"scene": torch.zeros(1, K)}).double()
-    return LossModule(net, method, head="head", extra=extra), extra
+    method_module = method.module(net, "head", {"scene": torch.zeros(1, K)}).double()
+    return LossModule(net, method, head="head", method_module=method_module), method_module
 
 
 def test_reversed_gradient_by_finite_differences(parts):
     # of the features' parameters: d(CE)/dw - alpha * d(scene CE)/dw; of the scene classifier's: + d(scene CE)/dw
-    net, motion, side, target = parts
+    net, motion, per_sample, target = parts
     alpha = 0.7
-    module, extra = build(net, Sdn(alpha=alpha, hidden=8, layers=1))
-    loss, terms, _ = module(motion, None, target, False, None, side)
+    module, method_module = build(net, Sdn(alpha=alpha, hidden=8, layers=1))
+    loss, terms = module(motion, None, target, False, per_sample)
     loss.backward()
 
     def values():
         with torch.no_grad():
-            _, found, _ = module(motion, None, target, False, None, side)
+            _, found = module(motion, None, target, False, per_sample)
         return found["ce"].item(), found["scene_ce"].item()
 
     def slope(p, eps=1e-6):
@@ -65,18 +68,20 @@ def test_reversed_gradient_by_finite_differences(parts):
     ce, scene = slope(net.conv1.weight)
     assert abs(scene) > 1e-5
     assert net.conv1.weight.grad.view(-1)[0].item() == pytest.approx(ce - alpha * scene, rel=1e-4, abs=1e-8)
-    ce, scene = slope(extra["head"][0].weight)
-    assert ce == 0 and extra["head"][0].weight.grad.view(-1)[0].item() == pytest.approx(scene, rel=1e-4, abs=1e-8)
+    ce, scene = slope(method_module["head"][0].weight)
+    assert ce == 0 and method_module["head"][0].weight.grad.view(-1)[0].item() == pytest.approx(
+        scene, rel=1e-4, abs=1e-8
+    )
     torch.testing.assert_close(loss.detach(), terms["ce"] + terms["scene_ce"])
 
 
 def test_entropy_of_painted_clips_counts_only_where_people_are(parts):
-    net, motion, side, target = parts
-    module, extra = build(net, Sdn(alpha=0.0, w_mask=0.5, hidden=8, layers=0))
-    loss, terms, _ = module(motion, None, target, False, None, side)
-    p = net(people_painted_over(motion, side["people"])[:3]).softmax(1)
+    net, motion, per_sample, target = parts
+    module, method_module = build(net, Sdn(alpha=0.0, w_mask=0.5, hidden=8, layers=0))
+    loss, terms = module(motion, None, target, False, per_sample)
+    p = net(people_painted_over(motion, per_sample["people"])[:3]).softmax(1)
     negent = (p * p.log()).sum(1).mean()
-    scene = -(side["scene"] * F.log_softmax(extra["head"](features(net, motion)), 1)).sum(1).mean()
+    scene = -(per_sample["scene"] * F.log_softmax(method_module["head"](features(net, motion)), 1)).sum(1).mean()
     torch.testing.assert_close(loss, F.cross_entropy(net(motion), target) + 0.5 * negent + scene)
     torch.testing.assert_close(terms["masked_entropy"], -negent.detach())
 
@@ -98,7 +103,7 @@ def test_painting_over():
 
 
 def test_compiled_equals_eager(parts):
-    net, motion, side, target = parts
+    net, motion, per_sample, target = parts
     gradients = []
     for backend in (None, "aot_eager"):
         net.zero_grad()
@@ -106,7 +111,7 @@ def test_compiled_equals_eager(parts):
         if backend:
             torch._dynamo.reset()
             module.compile(fullgraph=True, dynamic=False, backend=backend)
-        module(motion, None, target, False, None, side)[0].backward()
+        module(motion, None, target, False, per_sample)[0].backward()
         gradients.append([p.grad.clone() for p in module.parameters()])
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)
 
@@ -157,12 +162,17 @@ def test_two_stages(tmp_path, named_data, one_thread):
     second = dataclasses.replace(first.method, alpha=0.1, first_stage=first.out)
     torch.manual_seed(5)
     model = build_model("motion_cnn", 4)
-    extra = second.module(model, "head", second.tables(named_data))
+    method_module = second.module(model, "head", second.tables(named_data))
+    start_from(second.first_stage, model, method_module)
     saved = torch.load(find_checkpoint(first.out) / "state.pt", weights_only=True)["extra"]
-    assert saved and all(torch.equal(value, saved[name]) for name, value in extra.state_dict().items())
+    assert saved and all(torch.equal(value, saved[name]) for name, value in method_module.state_dict().items())
     assert all(torch.equal(value, weights[-1][name]) for name, value in model.state_dict().items())
-    with pytest.raises(InputError, match="scene classifier is another one"):
-        other = dataclasses.replace(second, hidden=4)
-        other.module(model, "head", other.tables(named_data))
+    # ``build`` does it, for ALBAR on top of it as well
+    config = dataclasses.replace(first, out=tmp_path / "second", method=Albar(base=second))
+    state, _ = build_run(config, DatasetInfo.read(named_data), Ranks(0, 1, torch.device("cpu")), steps=10)
+    assert all(torch.equal(value, saved[name]) for name, value in state.method_module.state_dict().items())
+    with pytest.raises(InputError, match="what its method adds to it, is another one"):
+        narrow = dataclasses.replace(second, hidden=4).module(model, "head", second.tables(named_data))
+        start_from(first.out, model, narrow)
     with pytest.raises(InputError, match="nowhere: no checkpoint"):
-        dataclasses.replace(second, first_stage=tmp_path / "nowhere").module(model, "head", {"scene": torch.eye(3)})
+        start_from(tmp_path / "nowhere", model, method_module)

@@ -24,9 +24,9 @@ def batch():
 def build(method, tables=None):
     torch.manual_seed(0)
     net = layer_norm_net(C).double()
-    extra = method.module(net, "head", tables or {}).double()
-    torch.nn.init.normal_(extra["biased"].head.weight)  # so that the two differ
-    return net, extra, LossModule(net, method, head="head", extra=extra)
+    method_module = method.module(net, "head", tables or {}).double()
+    torch.nn.init.normal_(method_module["biased"].head.weight)  # so that the two differ
+    return net, method_module, LossModule(net, method, head="head", method_module=method_module)
 
 
 def features(net, clips):
@@ -39,9 +39,9 @@ def features(net, clips):
 
 def test_loss_is_the_sum_of_its_terms(batch):
     motion, static, target = batch
-    net, extra, module = build(TwoStreams(w_hsic=0.7))
-    loss, terms, _ = module(motion, static, target, False, None, {})
-    (z, f), (zb, fb) = features(net, motion), features(extra["biased"], static)
+    net, method_module, module = build(TwoStreams(w_hsic=0.7))
+    loss, terms = module(motion, static, target, False, {})
+    (z, f), (zb, fb) = features(net, motion), features(method_module["biased"], static)
     expected = F.cross_entropy(z, target) + F.cross_entropy(zb, target) + 0.7 * hsic(f, fb)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(terms["hsic"], hsic(f, fb).detach())
@@ -51,9 +51,9 @@ def test_loss_is_the_sum_of_its_terms(batch):
 def test_whom_the_dependence_trains(batch, into):
     gradients = []
     for weight in (0.0, 1.0):
-        _, extra, module = build(TwoStreams(w_hsic=weight, hsic_into=into))
-        module(*batch, False, None, {})[0].backward()
-        gradients.append((module.model.conv1.weight.grad, extra["biased"].conv1.weight.grad))
+        _, method_module, module = build(TwoStreams(w_hsic=weight, hsic_into=into))
+        module(*batch, False, {})[0].backward()
+        gradients.append((module.model.conv1.weight.grad, method_module["biased"].conv1.weight.grad))
     assert not torch.equal(gradients[0][0], gradients[1][0])
     assert torch.equal(gradients[0][1], gradients[1][1]) == (into == "unbiased")
 
@@ -62,11 +62,11 @@ def test_scene_terms_and_static_labels(batch):
     motion, static, target = batch
     scene = torch.eye(K, dtype=torch.float64)[torch.arange(B) % K]
     method = TwoStreams(w_hsic=0, w_scene=0.5, alpha=0.0)
-    net, extra, module = build(method, {"scene": scene})
+    net, method_module, module = build(method, {"scene": scene})
     other = (target + 1) % C
-    loss, _, _ = module(motion, static, target, False, None, {"scene": scene, "static_target": other})
-    (z, _), (zb, fb) = features(net, motion), features(extra["biased"], static)
-    scene_ce = F.cross_entropy(extra["head"]["biased"](fb), scene)
+    loss, _ = module(motion, static, target, False, {"scene": scene, "static_target": other})
+    (z, _), (zb, fb) = features(net, motion), features(method_module["biased"], static)
+    scene_ce = F.cross_entropy(method_module["head"]["biased"](fb), scene)
     torch.testing.assert_close(loss, F.cross_entropy(z, target) + F.cross_entropy(zb, other) + 0.5 * scene_ce)
     with pytest.raises(InputError, match=r"method\.alpha"):
         TwoStreams(alpha=1.0)
@@ -81,6 +81,6 @@ def test_compiled_equals_eager(batch):
         if backend:
             torch._dynamo.reset()
             module.compile(fullgraph=True, dynamic=False, backend=backend)
-        module(*batch, False, None, {})[0].backward()
+        module(*batch, False, {})[0].backward()
         gradients.append([p.grad.clone() for p in module.parameters()])
     torch.testing.assert_close(*gradients, rtol=1e-9, atol=1e-12)

@@ -32,7 +32,7 @@ def test_every_named_model_has_a_double_backward_that_reaches_all_weights(name):
     assert head.shape[0] == 7
     if name in ("swin3d_s", "swin3d_b"):
         return  # swin3d_t's layers, more and wider
-    loss, _, _ = LossModule(model, Albar())(motion, static, target, True)
+    loss, _ = LossModule(model, Albar())(motion, static, target, True)
     loss.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.methods import Albar, Sdn, TwoStreams
 from unstill.trainer.monitoring.dashboard import Dashboard
 from unstill.trainer.monitoring.metrics import TensorBoard, WandB
 
@@ -15,7 +16,8 @@ RECORD = {"step": 50, "epoch": 1.5, "loss": -3.2, "top1": 0.5, "static_entropy_s
 
 
 def test_lines_without_a_terminal(capsys):
-    with Dashboard("swin3d_t albar", steps=100, console=Console(file=io.StringIO())) as dashboard:
+    console, terms = Console(file=io.StringIO()), Albar().shown_terms
+    with Dashboard("swin3d_t albar", steps=100, terms=terms, console=console) as dashboard:
         dashboard.step(50)
         dashboard.show(RECORD)
         dashboard.scored(81.25)
@@ -32,7 +34,7 @@ def test_a_panel_on_a_terminal_however_narrow(capsys):
     for width in (20, 100):
         screen = io.StringIO()
         console = Console(file=screen, force_terminal=True, width=width)
-        with Dashboard("swin3d_t albar", steps=100, console=console) as dashboard:
+        with Dashboard("swin3d_t albar", steps=100, terms=Albar().shown_terms, console=console) as dashboard:
             dashboard.step(48)
             dashboard.show(RECORD)
             dashboard.warn("class flipping")
@@ -48,6 +50,15 @@ def test_only_the_first_rank_speaks(capsys):
         dashboard.show(RECORD)
         dashboard.warn("unseen")
     assert capsys.readouterr().err == ""
+
+
+def test_each_method_names_its_own_terms():
+    base = Albar(base=TwoStreams()).shown_terms
+    assert {"hsic", "biased_ce", "gp", "static_flip"} <= base.keys() and "gp" not in TwoStreams().shown_terms
+    with Dashboard("sdn", steps=10, terms=Sdn().shown_terms, console=Console(file=io.StringIO())) as dashboard:
+        dashboard.show({"step": 1, "epoch": 0.1, "scene_ce": 2.5, "gp": 1.0})
+        line = dashboard._line()
+    assert "scene CE 2.500" in line and "penalty" not in line
 
 
 def test_extra_loggers_are_asked_for_by_name(monkeypatch, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unstill.trainer.methods import Albar, Baseline
+from unstill.trainer.methods import Albar, Baseline, Sdn, TwoStreams
 from unstill.trainer.models.registry import build_model
 from unstill.trainer.monitoring.flops import peak_flops, step_flops
 
@@ -35,6 +35,20 @@ def test_a_lazy_penalty_costs_its_share_and_the_published_one_three_times_cross_
     assert full / plain == pytest.approx(3.06, abs=0.01)
     assert lazy == pytest.approx((full + 3 * adversarial) / 4)
     assert plain == pytest.approx(2 * 40.7e9 * 2.97, rel=0.01)  # forward and backward of 40.7 GMAC
+
+
+def test_a_method_with_layers_or_a_network_of_its_own_is_counted():
+    net, width, scenes = OneLinear(), 96, 3
+    product, tables = 2 * width * 5, {"scene": torch.zeros(1, scenes)}
+    classifier = Sdn(layers=0).module(net, "head", tables)
+    # its classifier: forward, and the gradients of weight and input; the network's features are its clips
+    found = step_flops(net, Sdn(layers=0), 2, 4, head="head", method_module=classifier, tables=tables)
+    assert found == 2 * product + 2 * 2 * width * scenes
+    painted = step_flops(net, Sdn(layers=0, w_mask=1.0), 2, 4, head="head", method_module=classifier, tables=tables)
+    assert painted == found + 2 * product
+    two = TwoStreams(w_hsic=1.0)
+    found = step_flops(net, two, 2, 4, head="head", method_module=two.module(net, "head", {}))
+    assert found == pytest.approx(4 * product, rel=1e-2)  # and HSIC's few products
 
 
 def test_peaks_are_found_by_name():

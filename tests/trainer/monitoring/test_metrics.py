@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.monitoring.collapse import CollapseWatch
+from unstill.trainer.methods import Albar, Baseline
 from unstill.trainer.monitoring.config import LogConfig
 from unstill.trainer.monitoring.metrics import Meter, MetricsFile, Writers
+from unstill.trainer.monitoring.symptoms import SymptomWatch
 
 
 def test_meter_averages_each_name_over_the_steps_that_had_it():
@@ -59,12 +60,12 @@ def test_a_dead_logger_is_dropped_and_training_goes_on(tmp_path, caplog):
     ],
 )
 def test_collapse_is_named_once_and_only_when_it_lasts(record, word):
-    watch = CollapseWatch(classes=8)
-    said = [watch.look(record) for _ in range(6)]
+    watch = SymptomWatch(Albar().symptoms, classes=8)
+    said = [watch.warnings(record) for _ in range(6)]
     assert [len(warnings) for warnings in said] == [0, 0, 1, 0, 0, 0] and word in said[2][0]
     healthy = {"static_entropy": 2.0, "static_flip": 0.0, "static_ce": 2.1, "top1": 0.9, "epoch": 3.0}
-    assert not any(CollapseWatch(classes=8).look(healthy) for _ in range(6))
-    assert not any(CollapseWatch(classes=8).look({"top1": 0.9, "epoch": 3.0}) for _ in range(6))  # no static clips
+    assert not any(SymptomWatch(Albar().symptoms, 8, patience=1).warnings(healthy) for _ in range(6))
+    assert not SymptomWatch(Baseline().symptoms, 8, patience=1).warnings(record)  # the warnings are the method's own
 
 
 def test_wrong_values_are_refused():

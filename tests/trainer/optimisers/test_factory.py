@@ -1,4 +1,4 @@
-"""Optimisers: LAMB against its formula, skipping on the device, parameter groups, and the two kinds of `apex`."""
+"""Optimisers: skipping on the device, parameter groups, and the two kinds of `apex`."""
 
 import sys
 import types
@@ -12,7 +12,7 @@ from unstill.trainer.optimisers.config import OptimiserConfig
 from unstill.trainer.optimisers.factory import make_optimiser, parameter_groups, set_learning_rate
 
 
-def parameters(dtype=torch.float64):
+def parameters(dtype=torch.float32):
     g = torch.Generator().manual_seed(0)
     shapes = ((3, 4), (5,), (2, 3, 2))
     params = [nn.Parameter(torch.randn(shape, generator=g, dtype=dtype)) for shape in shapes]
@@ -24,30 +24,12 @@ def give_gradients(params, g, value=None):
         p.grad = torch.randn(p.shape, generator=g, dtype=p.dtype) if value is None else torch.full_like(p, value)
 
 
-def test_lamb_is_the_published_formula():
-    params, g = parameters()
-    config = OptimiserConfig(name="lamb", lr=0.1, weight_decay=0.03, eps=1e-6)
-    optimiser = make_optimiser(config, [{"params": params, "lr": 0.1, "lr_scale": 1.0, "weight_decay": 0.03}])
-    expected = [p.detach().clone() for p in params]
-    m, v = [torch.zeros_like(p) for p in params], [torch.zeros_like(p) for p in params]
-    for t in range(1, 4):
-        give_gradients(params, g)
-        for i, p in enumerate(params):
-            m[i] = 0.9 * m[i] + 0.1 * p.grad
-            v[i] = 0.999 * v[i] + 0.001 * p.grad**2
-            u = (m[i] / (1 - 0.9**t)) / ((v[i] / (1 - 0.999**t)).sqrt() + 1e-6) + 0.03 * expected[i]
-            expected[i] = expected[i] - 0.1 * expected[i].norm() / u.norm() * u
-        optimiser.step()
-    for p, e in zip(params, expected, strict=True):
-        torch.testing.assert_close(p.detach(), e, rtol=1e-6, atol=1e-9)  # the bias corrections are float32
-
-
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "lamb"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("bad_step", [0, 1])
 def test_a_skipped_step_leaves_no_trace(name, bad_step):
     histories = []
     for skip in (False, True):
-        params, g = parameters(torch.float32)
+        params, g = parameters()
         config = OptimiserConfig(name=name, lr=0.1)
         optimiser = make_optimiser(config, [{"params": params, "lr": 0.1, "lr_scale": 1.0, "weight_decay": 0.01}])
         for step in range(3):
@@ -90,6 +72,8 @@ def test_apex_is_nvidias_only_with_its_cuda_extension(monkeypatch):
     monkeypatch.setitem(sys.modules, "amp_C", None)
     with pytest.raises(InputError, match="amp_C"):
         make_optimiser(config, groups)
+    with pytest.raises(InputError, match="lamb: torch has none"):
+        OptimiserConfig(name="lamb")
 
     calls = []
     impostor.optimizers = types.ModuleType("apex.optimizers")

@@ -46,7 +46,7 @@ def test_a_bad_step_changes_nothing_and_is_counted(tmp_path):
 
 def test_too_many_in_a_row_stop_the_run(tmp_path):
     make_dataset(tmp_path / "data")
-    with pytest.raises(InputError, match=r"3 steps in a row .* --optimiser\.lr"):
+    with pytest.raises(InputError, match=r"3 steps in a row .* --optimiser\.lr or --method\.w-adv,"):
         train(run_config(tmp_path, max_skipped=3), make_loader=loader_of(change=spoil(3, 4, 5)))
     (tmp_path / "run").rename(tmp_path / "first")
     train(run_config(tmp_path, max_skipped=3), make_loader=loader_of(change=spoil(2, 3, 5, 6, 8, 9)))

@@ -15,9 +15,9 @@ from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.config import from_dict, to_dict
-from unstill.trainer.loss_module import StepConfig
 from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.recipes import RECIPES
+from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")

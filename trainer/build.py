@@ -1,0 +1,160 @@
+"""From a configuration to what a run is made of: the network, its optimiser, the step, the loader."""
+
+import logging
+import os
+from functools import partial
+
+import torch
+from torch import nn
+
+from ..pipeline.errors import InputError
+from ..pipeline.loading.loader import ClipLoader
+from ..pipeline.loading.replay import ReplayLoader
+from ..pipeline.shards.dataset_info import DatasetInfo
+from .boundary import BoundaryLossModule, BoundaryStep
+from .checkpoints.checkpoint import start_from
+from .config import TrainConfig
+from .distributed import Ranks, wrap
+from .inputs.prepare import Prepare, clip_options
+from .known_failures import refuse_unsupported
+from .loss_module import LossModule, compile_loss
+from .models.closed_conv import close_convolutions
+from .models.position_bias import look_up_position_biases
+from .models.registry import build_model, head_name
+from .monitoring.metrics import Meter
+from .optimisers.ema import WeightAverage
+from .optimisers.factory import make_optimiser, parameter_groups
+from .optimisers.nonfinite import NonFiniteGuard
+from .state import TrainState
+from .step import TrainStep
+
+log = logging.getLogger(__name__)
+
+
+def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> tuple[TrainState, TrainStep]:
+    """The network, its optimiser, and the step that joins them; nothing is read from the run folder.
+
+    Args:
+        config: the run's.
+        data: size and class names of the training set.
+        ranks: this process.
+        steps: length of the run.
+
+    Raises:
+        InputError: a combination that is known to train wrongly.
+    """
+    if config.step.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products
+    torch.use_deterministic_algorithms(config.step.deterministic)
+    torch.backends.cudnn.benchmark = not config.step.deterministic  # shapes never change within a run
+    torch.manual_seed(config.seed)  # every rank starts from the same weights
+    tables, head = config.method.tables(config.data), head_name(config.model.name)
+    model, method_module = build_networks(config, data, ranks.device, tables, head)
+    state = build_state(config, ranks, model, method_module, head)
+    autocast = torch.bfloat16 if config.step.precision == "bf16" else None
+    fused = config.step.fused_boundary
+    module = partial(BoundaryLossModule, clip_options=clip_options(config)) if fused else LossModule
+    loss = module(model, config.method, autocast, head=head, method_module=method_module)
+    # before wrapping: the gradient hooks stay outside of the graphs
+    compile_loss(loss, config.step.compile, config.step.recompute)
+    tables = {name: table.to(ranks.device) for name, table in tables.items()}
+    step = BoundaryStep if fused else TrainStep
+    return state, step(config, state, wrap(loss, ranks), steps, ranks.rank, len(data.classes), tables)
+
+
+def build_networks(
+    config: TrainConfig, data: DatasetInfo, device: torch.device, tables: dict[str, torch.Tensor], head: str
+) -> tuple[nn.Module, nn.Module | None]:
+    """The network and the method's own module (or None), on the device, in training mode.
+
+    Args:
+        config, data: the run.
+        device: where they go.
+        tables: what ``method.tables`` returned.
+        head: name of the network's last layer, or "".
+    """
+    model = build_model(
+        config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
+    )
+    refuse_unsupported(model, config.method, config.model.name)
+    look_up_position_biases(model)
+    if config.step.closed_conv:
+        close_convolutions(model)
+    method_module = config.method.module(model, head, tables)
+    if config.method.first_stage is not None:
+        start_from(config.method.first_stage, model, method_module)
+    form = {
+        "device": device,
+        "dtype": torch.float64 if config.step.precision == "fp64" else None,
+        "memory_format": torch.channels_last_3d if config.step.channels_last else torch.preserve_format,
+    }
+    return model.to(**form).train(), None if method_module is None else method_module.to(**form).train()
+
+
+def build_state(
+    config: TrainConfig, ranks: Ranks, model: nn.Module, method_module: nn.Module | None, head: str
+) -> TrainState:
+    """The state of a run before its first step."""
+    groups = parameter_groups(model, head, config.optimiser)
+    if method_module is not None:
+        groups += parameter_groups(method_module, "head", config.optimiser)
+    modules = nn.ModuleList([model] if method_module is None else [model, method_module])
+    return TrainState(
+        model=model,
+        optimiser=make_optimiser(config.optimiser, groups),
+        guard=NonFiniteGuard(
+            modules, ranks.device, config.max_skipped, ranks.world_size, config.method.lower_if_not_finite
+        ),
+        meter=Meter(ranks.device, ranks.world_size),
+        average=WeightAverage(model, config.step.ema) if config.step.ema else None,
+        method_module=method_module,
+    )
+
+
+def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) -> ClipLoader:
+    """The loader of this rank's clips, which prepares them ahead."""
+    kind = ClipLoader
+    if config.replay:
+        kind = partial(ReplayLoader, replay=config.replay)
+        if ranks.first:
+            log.warning(
+                "%s: NOT A TRAINING but a measurement: the same %d batches are trained on over and over (--replay)",
+                config.out,
+                config.replay,
+            )
+    return kind(
+        config.data,
+        clip=config.clip,
+        batch_size=config.batch_size,
+        augment=config.augment,
+        device=ranks.device,
+        seed=config.seed,
+        start_step=start_step,
+        steps=steps,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        config=config.loader,
+        bad_clips=config.out / "bad_clips.csv",
+        prepare=None if config.step.fused_boundary else Prepare(config),
+    )
+
+
+def count_steps(config: TrainConfig, data: DatasetInfo, ranks: Ranks) -> int:
+    """Steps of the run; epochs follow each other without a gap, so only the last may lack a part of a batch.
+
+    Raises:
+        InputError: the batch does not divide into the processes and parts, or the run is shorter than one batch.
+    """
+    parts = ranks.world_size * config.step.accumulate
+    if config.batch_size % parts:
+        raise InputError(
+            f"batch_size {config.batch_size} does not divide into {ranks.world_size} processes x "
+            f"{config.step.accumulate} parts (step.accumulate); choose a multiple of {parts}"
+        )
+    steps = int(config.epochs * data.samples) // config.batch_size
+    if steps < 1:
+        raise InputError(
+            f"{config.epochs:g} epochs of {data.samples} videos are less than one batch of {config.batch_size}; "
+            "lower --batch-size or raise --epochs"
+        )
+    return steps

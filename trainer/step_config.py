@@ -1,0 +1,52 @@
+"""How a training step is computed: precision, compilation, memory. None of it changes the method."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ..pipeline.errors import InputError
+
+GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepConfig:
+    """How a training step is computed; none of it changes the method."""
+
+    precision: Literal["bf16", "fp32", "fp64"] = "bf16"
+    """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
+    """torch.compile's mode for the loss; the last two replay CUDA graphs. off: eager, the same code."""
+    recompute: bool = False
+    """Compiled: keep less for the backward, and compute cheap operations again there. Saves memory, may cost time."""
+    channels_last: bool = False
+    """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
+    closed_conv: bool = False
+    """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding."""
+    accumulate: int = 1
+    """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
+    clip_grad: float = 0.0
+    """Largest norm of the gradient over all parameters; a longer one is scaled down to it. 0: no clipping."""
+    fused_boundary: bool = False
+    """Make the next step's clips in the launch that computes this step's losses: the same numbers to the bit. The next
+    clips then lie in memory while this step's backward runs, and the loader no longer prepares them ahead."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which export and evaluation prefer; 0: none."""
+    deterministic: bool = False
+    """Only deterministic kernels, so that a resumed run on CUDA repeats bit by bit; slower."""
+
+    def __post_init__(self):
+        if self.precision not in ("bf16", "fp32", "fp64"):
+            raise InputError(f"step.precision is {self.precision!r}; expected bf16, fp32 or fp64")
+        if self.compile not in ("off", "default", "reduce-overhead", "max-autotune"):
+            raise InputError(
+                f"step.compile is {self.compile!r}; expected off, default, reduce-overhead or max-autotune"
+            )
+        if self.accumulate < 1:
+            raise InputError(f"step.accumulate is {self.accumulate}; expected a whole number of at least 1")
+        if self.accumulate > 1 and self.compile in GRAPH_MODES:
+            raise InputError(
+                f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that step.accumulate "
+                f"{self.accumulate} adds up; use --step.compile default"
+            )
+        if not 0 <= self.ema < 1:
+            raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")
