@@ -4,12 +4,17 @@ Samples are never reordered. A blend names each row's ``partner`` and takes ever
 one index, so that no label, static clip or per-sample tensor can end up with another sample's clip.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
 
 SCENE, STATIC_TARGET, PEOPLE = "scene", "static_target", "people"
 
@@ -37,7 +42,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.target)
 
-    def select(self, rows: slice | Tensor) -> "Batch":
+    def select(self, rows: slice | Tensor) -> Batch:
         """Some samples, each with everything that belongs to it."""
         take = lambda tensor: None if tensor is None else tensor[rows]  # noqa: E731
         per_sample = {name: tensor[rows] for name, tensor in self.per_sample.items()}
@@ -53,7 +58,7 @@ class Batch:
         people: Tensor | None = None,
         classes: int = 0,
         static_from: str = "original",
-    ) -> "Batch":
+    ) -> Batch:
         """The batch after its motion clips were blended with those of other samples.
 
         Args:
@@ -84,6 +89,8 @@ class Batch:
 
 def distribution(target: Tensor, classes: int) -> Tensor:
     """Labels int64 (B,) as float32 (B,C); distributions are returned as they are."""
+    import torch.nn.functional as F
+
     return target if target.is_floating_point() else F.one_hot(target, classes).float()
 
 
@@ -96,6 +103,8 @@ def row_targets(
         ``(labels, n_motion, static_target)``: what ``RowLosses`` takes, and the labels of the static clips. Where these
         differ from the motion clips' there is one target a row, and all rows count as motion.
     """
+    import torch
+
     static_target = (per_sample or {}).get(STATIC_TARGET)
     if static_target is None:
         return target, n, target
@@ -110,6 +119,8 @@ def mix(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
 
 def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
     """One frame of each clip (B,3,T,h,w), repeated over time; ``index`` int64 (B,)."""
+    import torch
+
     frame = clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
     layout = torch.channels_last_3d if clips.is_contiguous(memory_format=torch.channels_last_3d) else None
     return frame.expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
@@ -123,6 +134,8 @@ def people_of_both(batch: Batch, others: Tensor | None, frame: Tensor, share: Te
         frame: int64 (B,), which frame was blended in.
         share: (B,), of the batch's own clips: 1 where nothing was blended in.
     """
+    import torch
+
     if others is None:
         return None
     both = torch.maximum(batch.per_sample[PEOPLE], repeat_frame(others, frame))
@@ -148,6 +161,8 @@ def shuffled_partners(count: int, chosen: np.ndarray, rng: np.random.Generator) 
 
 def share_where(count: int, chosen: np.ndarray, share: float, device: torch.device) -> Tensor:
     """float32 (count,): ``share`` for the chosen rows, 1 for the others."""
+    import torch
+
     shares = np.ones(count, np.float32)
     shares[chosen] = share
     return torch.from_numpy(shares).to(device, non_blocking=True)
@@ -155,4 +170,6 @@ def share_where(count: int, chosen: np.ndarray, share: float, device: torch.devi
 
 def to_device(rows: np.ndarray, device: torch.device) -> Tensor:
     """Row numbers as int64 on the device."""
+    import torch
+
     return torch.from_numpy(np.asarray(rows, np.int64)).to(device, non_blocking=True)

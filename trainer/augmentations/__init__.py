@@ -1,6 +1,7 @@
 """Batch augmentations: each file says how the clips and labels of a batch change before the loss (see ``base``).
 
 Any of them goes with any method: ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``.
+These files import torch inside functions, so that the command line can read their options without it.
 """
 
 from .actor_cutmix import ActorCutMix

@@ -4,16 +4,19 @@ The partner's own people are left out, black where the new ones do not cover the
 show: with r the share of people, the own class keeps 1 - (r - 1)^4.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import Batch, broadcast_over, chosen_rows, to_device
 from .base import BatchAugmentation, Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +60,8 @@ def actor_cutmix(motion: Tensor, people: Tensor, partner: Tensor, black: Tensor)
         The clips, and the own class's and own scene's shares, (B,) float32. A clip without people, or with nothing
         else, stays as it is.
     """
+    import torch
+
     mask = people.to(motion.dtype)
     area = people.float().mean((1, 2, 3, 4))
     rows = torch.arange(len(motion), device=motion.device)

@@ -5,16 +5,20 @@ clean one; ``consistency_weight`` adds the mean squared distance of their logits
 are used.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
 from ..methods.consistency import CLEAN, CLEAN_WEIGHT
 from .base import BatchAugmentation, Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,8 @@ class BackgroundErasing(BatchAugmentation):
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay."""
+        import torch
+
         n, device = len(batch), batch.motion.device
         chosen = chosen_rows(n, self.prob, rng)
         frame = to_device(rng.integers(batch.motion.shape[2], size=n), device)

@@ -11,16 +11,20 @@ arXiv 2211.12883). All random numbers come from ``rng``, which the run seeds by 
 the same ones.
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import Batch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Context:
 
     def normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation, float32 (3,1,1,1); copied without waiting for the device."""
+        import torch
+
         values = torch.tensor([self.mean, self.std]).view(2, 3, 1, 1, 1)
         mean, std = values.to(device, non_blocking=True)
         return mean, std

@@ -1,29 +1,17 @@
-"""FAME, foreground-background merging (arXiv 2109.15130): what moves is cut out by frame differences and colours.
+"""FAME, foreground-background merging (arXiv 2109.15130): what moves is put before another clip's background.
 
-    D  = mean_t sum_c |x_t - x_{t+1}|, blurred, scaled to [0,1]         where something moves
-    seeds: the highest half of D is foreground, the lowest tenth is background
-    colour histograms of both seeds -> P_fg / (P_fg + P_bg) of each pixel's colour, blurred, scaled
-    the top ``beta`` of the pixels are the foreground, the same in all frames; the rest comes from another clip
-
-The label is the foreground's. Histograms are over 10 x 10 x 10 bins of the mean frame's colour, hue and saturation
-as a point of the colour circle.
+The label is the foreground's; ``foreground`` says where that is.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from math import pi
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import PEOPLE, Batch, broadcast_over, chosen_rows, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
-
-BINS = 10
-FOREGROUND_SEEDS, BACKGROUND_SEEDS = 0.5, 0.1
-BLUR_SHARE = 0.1  # width of the blur as a share of the clip's side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +28,14 @@ class Fame(BatchAugmentation):
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay, scenes are the background's."""
+        import torch
+
         n, device = len(batch), batch.motion.device
         chosen = chosen_rows(n, self.prob, rng)
         partner = to_device(shuffled_partners(n, chosen, rng), device)
         mean, std = context.normalisation(device)
+        from .foreground import foreground_mask
+
         mask = foreground_mask(batch.motion.detach().float() * std + mean, self.beta)
         own = broadcast_over(partner == torch.arange(n, device=device), mask)
         kept = (own | mask)[:, None, None]
@@ -56,76 +48,3 @@ class Fame(BatchAugmentation):
             people=None if people is None else torch.where(kept, people, people[partner]),
             static_from=self.static_from,
         )
-
-
-def foreground_mask(clips: Tensor, beta: float) -> Tensor:
-    """bool (B,h,w): where the foreground is, exactly round(beta * h * w) pixels.
-
-    Args:
-        clips: (B,3,T,h,w), in [0,1].
-        beta: share of the foreground.
-    """
-    b, _, frames, h, w = clips.shape
-    if frames > 1:
-        motion = (clips[:, :, 1:] - clips[:, :, :-1]).abs().sum(1).mean(1)
-    else:
-        motion = clips.new_zeros(b, h, w)
-    motion = scaled(blurred(motion))
-    foreground = top_share(motion, FOREGROUND_SEEDS).flatten(1)
-    background = top_share(-motion, BACKGROUND_SEEDS).flatten(1)
-    colour = colour_bins(clips.mean(2)).flatten(1)
-    ones = torch.ones_like(colour, dtype=clips.dtype)
-    empty = clips.new_zeros(b, BINS**3)
-    p_fg = empty.scatter_add(1, colour, ones * foreground)
-    p_bg = (empty + 1).scatter_add(1, colour, ones * background)
-    p_fg, p_bg = (p / p.sum(1, keepdim=True) for p in (p_fg, p_bg))
-    likely = (p_fg / (p_fg + p_bg)).gather(1, colour).view(b, h, w)
-    return top_share(scaled(blurred(likely)), beta)
-
-
-def colour_bins(frames: Tensor) -> Tensor:
-    """int64 (B,h,w): which of 1000 colours each pixel of (B,3,h,w) in [0,1] has."""
-    hue, saturation, value = hsv(frames.clamp(0, 1))
-    x = (saturation * torch.cos(2 * pi * hue) + 1) / 2
-    y = (saturation * torch.sin(2 * pi * hue) + 1) / 2
-    x, y, value = ((axis * BINS).long().clamp(0, BINS - 1) for axis in (x, y, value))
-    return (x * BINS + y) * BINS + value
-
-
-def hsv(frames: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hue (in turns, [0,1)), saturation and value, (B,h,w) each, of (B,3,h,w) in [0,1]."""
-    r, g, b = frames.unbind(1)
-    value, least = frames.amax(1), frames.amin(1)
-    spread = value - least
-    divisor = torch.where(spread > 0, spread, 1)
-    hue = torch.where(
-        value == r, (g - b) / divisor, torch.where(value == g, 2 + (b - r) / divisor, 4 + (r - g) / divisor)
-    )
-    saturation = torch.where(value > 0, spread / torch.where(value > 0, value, 1), 0)
-    return (hue / 6) % 1, saturation, value
-
-
-def blurred(image: Tensor) -> Tensor:
-    """(B,h,w) under a Gaussian of odd width k, a tenth of the picture, and sigma k / 3; mirrored at the borders."""
-    k = 2 * (int(BLUR_SHARE * image.shape[-1]) // 2) + 1
-    if k == 1:
-        return image
-    at = torch.arange(k, device=image.device, dtype=image.dtype) - k // 2
-    kernel = torch.exp(-(at**2) / (2 * (k / 3) ** 2))
-    kernel = kernel / kernel.sum()
-    padded = F.pad(image[:, None], (k // 2,) * 4, mode="reflect")
-    return F.conv2d(F.conv2d(padded, kernel.view(1, 1, 1, k)), kernel.view(1, 1, k, 1))[:, 0]
-
-
-def scaled(image: Tensor) -> Tensor:
-    """(B,h,w) moved and stretched to [0,1], each by itself; a constant one becomes 0."""
-    low, high = image.amin((1, 2), keepdim=True), image.amax((1, 2), keepdim=True)
-    return (image - low) / torch.where(high > low, high - low, 1)
-
-
-def top_share(image: Tensor, share: float) -> Tensor:
-    """bool (B,h,w): the highest ``share`` of the pixels, exactly so many whatever the ties."""
-    flat = image.flatten(1)
-    count = max(1, round(share * flat.shape[1]))
-    chosen = torch.zeros_like(flat, dtype=torch.bool)
-    return chosen.scatter(1, flat.topk(count, 1).indices, True).view_as(image)

@@ -1,15 +1,18 @@
 """Mixup (arXiv 1710.09412): two clips and their labels, blended by one ratio."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import PEOPLE, Batch, chosen_rows, mix, share_where, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class Mixup(BatchAugmentation):
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels and scenes are mixed like the pixels."""
+        import torch
+
         n, device = len(batch), batch.motion.device
         chosen = chosen_rows(n, self.prob, rng)
         partner = to_device(shuffled_partners(n, chosen, rng), device)

@@ -4,20 +4,22 @@ The stills come from a bank (`still_bank.py`), the frames that a picture classif
 is a random frame of another clip of the batch, the paper's variant without a reference network.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
 from .base import BatchAugmentation, Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class StillMix(BatchAugmentation):
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay."""
+        import torch
+
         motion = batch.motion
         n, device = len(batch), motion.device
         chosen = chosen_rows(n, self.prob, rng)
@@ -66,6 +70,10 @@ def read_bank(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         InputError: no such file, or not a bank.
     """
+    import torch
+    import torch.nn.functional as F
+    from safetensors.torch import load_file
+
     try:
         stills = load_file(path)["stills"]
     except (OSError, SafetensorError, KeyError) as error:

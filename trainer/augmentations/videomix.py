@@ -1,15 +1,19 @@
 """VideoMix (arXiv 2012.03457): a cuboid of another clip is pasted in; labels mix by the share of its voxels."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..batch import PEOPLE, Batch, chosen_rows, share_where, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 Span = tuple[int, int]
 
@@ -85,6 +89,8 @@ def paste_cuboid(motion: Tensor, partner: Tensor, spans: tuple[Span, ...]) -> tu
     Returns:
         The clips, and the share of voxels that are still their own.
     """
+    import torch
+
     (t0, t1), (y0, y1), (x0, x1) = spans
     inside = torch.zeros(motion.shape[2:], dtype=torch.bool, device=motion.device)
     inside[t0:t1, y0:y1, x0:x1] = True

@@ -12,6 +12,8 @@ A batch augmentation (``augmentations``) changes clips and labels before the los
 ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``. A loss on motion clips can be the one that ALBAR
 is added to: ``Albar(base=Sdn(...))``.
 
+These files import torch inside functions, so that the command line can read a method's options without it.
+
 To add a method: its file, and its name here; in ``base_methods`` instead if ALBAR may be added to it.
 """
 

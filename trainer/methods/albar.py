@@ -11,13 +11,12 @@ The same network sees both. The objective has no lower bound (-CE has none), so 
 With a base method, that method's loss takes the place of L_ce.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...pipeline.errors import InputError
 from ..batch import row_targets
@@ -25,6 +24,10 @@ from .base_methods import BaseMethod
 from .collapse import collapse_symptoms
 from .consistency import with_consistency
 from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 
 # inside the root, as in the official code: the gradient of the norm stays finite where the input gradient is zero
 NORM_EPS = 1e-12
@@ -156,6 +159,8 @@ class Albar(MethodDefaults):
             ``static_ce`` are cross entropies in nats, ``static_entropy`` the entropy in nats, ``gp`` the unweighted
             penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch; and those of ``base``.
         """
+        import torch
+
         n = len(motion)
         if self.base is not None:
             loss, terms = self.base.loss(
@@ -174,8 +179,8 @@ class Albar(MethodDefaults):
             joint = torch.cat([z, zs])
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
-        labels, motions, still_target = row_targets(target, per_sample, n, joint.shape[1])
-        loss, ce, negent = row_losses(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
+        labels, n_motion, still_target = row_targets(target, per_sample, n, joint.shape[1])
+        loss, ce, negent = row_losses(joint, labels, n_motion, ce_weight, negent_weight, self.label_smoothing)
         terms = {"ce": ce[:n].detach().mean(), "top1": agreement(z, target)}
         loss, terms = with_consistency(loss, terms, network, z, per_sample)
         return self._with_static_terms(loss, terms, zs, ce[n:], negent[n:], static, still_target, penalise)
@@ -201,6 +206,8 @@ class Albar(MethodDefaults):
             static: (B,3,T,h,w), the leaf that they were computed from.
             target: labels, for ``gp_scalar`` true_logit and log_prob.
         """
+        import torch
+
         if self.gp_scalar == "logits_sum":
             scalar = zs.sum()
         else:

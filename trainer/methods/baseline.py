@@ -1,12 +1,15 @@
 """Plain cross entropy on the motion clips: what every other method is compared with."""
 
-from dataclasses import dataclass
+from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from .consistency import with_consistency
 from .terms import MethodDefaults, Network, RowLosses, agreement
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,8 @@ class Baseline(MethodDefaults):
         per_sample: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean cross entropy; shapes as in ``methods.albar``."""
+        import torch
+
         z = network(motion)
         weight = z.new_full((len(z),), 1 / len(z))
         loss, _, _ = row_losses(z, target, len(z), weight, torch.zeros_like(weight), self.label_smoothing)

@@ -3,9 +3,15 @@
 An augmentation leaves the clean clips and a weight in ``Batch.per_sample``; every method adds the term to its loss.
 """
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from .terms import Network
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 CLEAN, CLEAN_WEIGHT = "clean", "clean_weight"
 

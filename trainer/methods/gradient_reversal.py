@@ -3,7 +3,12 @@
 A classifier behind it learns to read its label from the features, which learn not to show it.
 """
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def reverse_gradient(x: Tensor, alpha: float) -> Tensor:

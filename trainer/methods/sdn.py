@@ -10,20 +10,20 @@ The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, the new layers 
 (``optimiser.head_first``); then from all of those weights (``first_stage``) with both terms and ``alpha`` 0.5.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar
 
 from ...pipeline.errors import InputError
 from ..batch import SCENE
-from ..models.observed_network import feature_width
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
-from .scene_labels import scene_head, scene_table, soft_cross_entropy
 from .terms import MethodDefaults, Network, RowLosses, agreement
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +63,19 @@ class Sdn(MethodDefaults):
 
     def tables(self, data: Path) -> dict[str, Tensor]:
         """The scenes of all samples, (N,K)."""
+        from .scene_labels import scene_table
+
         if self.scenes is None:
             raise InputError("method SDN needs the scene of each video; give a file: --method.scenes")
         return {SCENE: scene_table(self.scenes, data)}
 
     def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module:
         """The scene classifier."""
+        from torch import nn
+
+        from ..models.observed_network import feature_width
+        from .scene_labels import scene_head
+
         classifier = scene_head(feature_width(model, head), tables[SCENE].shape[1], self.hidden, self.layers)
         return nn.ModuleDict({"head": classifier})
 
@@ -84,6 +91,10 @@ class Sdn(MethodDefaults):
         per_sample: dict[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The SDN objective of one batch; shapes as in ``methods.albar`` and ``methods.batch``."""
+        import torch
+
+        from .scene_labels import soft_cross_entropy
+
         n = len(motion)
         z, features = network.with_features(motion)
         scene_logits = network.method_module["head"](reverse_gradient(features, self.alpha))
@@ -107,4 +118,6 @@ class Sdn(MethodDefaults):
 
 def people_painted_over(motion: Tensor, people: Tensor) -> Tensor:
     """Clips (B,3,T,h,w) whose people, 1 in (B,1,T,h,w), have their frame's mean colour."""
+    import torch
+
     return torch.where(people > 0, motion.mean((3, 4), keepdim=True), motion)

@@ -1,10 +1,12 @@
 """What methods share: the network as they see it, defaults, and quantities that a run logs."""
 
-from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class Network(Protocol):
@@ -129,6 +131,8 @@ def confidently_wrong(logits: Tensor, target: Tensor) -> Tensor:
     On static clips this is class flipping: the network hides the label behind another confident answer instead of
     having none.
     """
+    import torch
+
     label = target.argmax(1) if target.is_floating_point() else target
     top, predicted = torch.softmax(logits.detach(), 1).max(1)
     return ((top > 0.5) & (predicted != label)).float().mean()

@@ -10,22 +10,21 @@ Weights and backbones of the paper are not public; these defaults are ours. HSIC
 process, and its gradient averaged over processes.
 """
 
+from __future__ import annotations
+
 import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...pipeline.errors import InputError
 from ..batch import SCENE, row_targets
-from ..models.observed_network import feature_width
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
-from .hsic import hsic
-from .scene_labels import scene_head, scene_table, soft_cross_entropy
 from .terms import MethodDefaults, Network, RowLosses, agreement
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +61,17 @@ class TwoStreams(MethodDefaults):
 
     def tables(self, data: Path) -> dict[str, Tensor]:
         """The scenes of all samples, (N,K), when they are given."""
+        from .scene_labels import scene_table
+
         return {} if self.scenes is None else {SCENE: scene_table(self.scenes, data)}
 
     def module(self, model: nn.Module, head: str, tables: dict[str, Tensor]) -> nn.Module:
         """The biased network, which starts from the same weights, and the scene classifiers."""
+        from torch import nn
+
+        from ..models.observed_network import feature_width
+        from .scene_labels import scene_head
+
         parts = nn.ModuleDict({"biased": copy.deepcopy(model)})
         width = feature_width(model, head)
         if SCENE in tables:
@@ -87,13 +93,18 @@ class TwoStreams(MethodDefaults):
         per_sample: dict[str, Tensor],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The two-stream objective of one batch; shapes as in ``methods.albar`` and ``methods.batch``."""
+        import torch
+
+        from .hsic import hsic
+        from .scene_labels import soft_cross_entropy
+
         n, module = len(motion), network.method_module
         z, features = network.with_features(motion)
         zb, biased = network.features_of(module["biased"], static)
         joint = torch.cat([z, zb])
-        labels, motions, still_target = row_targets(target, per_sample, n, z.shape[1])
+        labels, n_motion, still_target = row_targets(target, per_sample, n, z.shape[1])
         weight = joint.new_full((2 * n,), 1 / n)
-        loss, ce, _ = row_losses(joint, labels, motions, weight, torch.zeros_like(weight), self.label_smoothing)
+        loss, ce, _ = row_losses(joint, labels, n_motion, weight, torch.zeros_like(weight), self.label_smoothing)
         dependence = hsic(features, biased if self.hsic_into == "both" else biased.detach())
         loss = loss + self.w_hsic * dependence
         terms = {

@@ -9,7 +9,8 @@ from unstill.pipeline.errors import InputError
 from unstill.trainer.augmentations.actor_cutmix import ActorCutMix, actor_cutmix
 from unstill.trainer.augmentations.background_erasing import BackgroundErasing, erase_background
 from unstill.trainer.augmentations.base import Context
-from unstill.trainer.augmentations.fame import Fame, blurred, colour_bins, foreground_mask, hsv, top_share
+from unstill.trainer.augmentations.fame import Fame
+from unstill.trainer.augmentations.foreground import blurred, colour_bins, foreground_mask, hsv, top_share
 from unstill.trainer.augmentations.mixup import Mixup, mixup
 from unstill.trainer.augmentations.stillmix import StillMix
 from unstill.trainer.augmentations.videomix import VideoMix, draw_cuboid, paste_cuboid
