@@ -50,7 +50,7 @@ class TrainConfig:
     method: Method = field(default_factory=Albar)
     """What is minimised."""
     augmentation: Augmentation | None = None
-    """How whole batches are augmented (Mixup, StillMix, ...) before the method sees them; none by default."""
+    """How batches are augmented (Mixup, StillMix, ...) before the method sees them; none by default."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     """Shape of a clip."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -80,7 +80,7 @@ class TrainConfig:
     max_skipped: int = 25
     """Steps in a row with a loss or gradient that is not finite before the run stops; single ones are skipped."""
     stop_after: int | None = None
-    """Stop after this step as if preempted; the schedule still counts on the whole run."""
+    """Stop after this step as if preempted; the schedule is still that of the full run."""
     replay: int = 0
     """For measuring, not for training: read only so many batches, keep them on the device, and train on them over and
     over. Its clips/s is what the step could take from an ideal loader; every record of such a run says so. 0: train."""

@@ -1,4 +1,4 @@
-"""Clips as pictures for a web page: all frames side by side in one image, which style sheets can play or show whole."""
+"""Clips as pictures for a web page: all frames side by side in one image, played by the style sheet."""
 
 import base64
 import io

@@ -100,7 +100,7 @@ _CHARTS = (
 
 
 def write(data: ReportData, path: Path) -> None:
-    """Write the page to ``path``, whole or not at all."""
+    """Write the page to ``path``, atomically."""
     write_atomic(path, render(data).encode())
 
 

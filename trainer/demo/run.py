@@ -41,7 +41,7 @@ def demo(config: DemoConfig) -> dict:
     """Run the demonstration, or what is left of it.
 
     Returns:
-        What ``results.json`` holds: the measures of "baseline" and "albar" in percent, "seed", and "seconds" by stage.
+        The content of ``results.json``: the measures of "baseline" and "albar" in percent, "seed", "seconds" by stage.
 
     Raises:
         InputError: something the user can correct; the message says what.

@@ -17,15 +17,15 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
         f"what a still frame gives away (SCUFO {before['scufo']:.1f} → {after['scufo']:.1f} %, guessing {CHANCE:.1f} %)"
     )
     scene = (
-        f"the hold of the scene (from IID to SCUBA the baseline loses {lost['baseline']:.1f} points, "
+        f"the influence of the scene (from IID to SCUBA the baseline loses {lost['baseline']:.1f} points, "
         f"ALBAR {lost['albar']:.1f})"
     )
     actor = (
-        "the hold of the moving actor's looks: with another class's actor and scene it is right on "
+        "the influence of the moving actor's appearance: with another class's actor and scene it is right on "
         f"{after['anti']:.1f} % of the videos (baseline {before['anti']:.1f} %), against {after['iid']:.1f} % on IID"
     )
     # "removed" is for what is gone by the measure's own standard: a still clip tells no more than guessing, a new scene
-    # costs no more than 5 points. For the actor's looks it is never used: anti would have to be as high as IID.
+    # costs no more than 5 points. For the actor's appearance it is never used: anti would have to be as high as IID.
     removed, reduced, kept = [], [], []
     (removed if after["scufo"] <= CHANCE + 2.5 else reduced if after["scufo"] < before["scufo"] else kept).append(still)
     (removed if lost["albar"] <= 5 else reduced if lost["albar"] < lost["baseline"] else kept).append(scene)

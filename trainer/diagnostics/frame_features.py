@@ -93,7 +93,7 @@ def still_clips_of(run: Path, device: str) -> FrameModel:
     """The network of a run, shown static clips: one frame, repeated.
 
     Raises:
-        InputError: there is no whole checkpoint, or the model's last layer is not known.
+        InputError: there is no complete checkpoint, or the model's last layer is not known.
     """
     model, config, _ = load_model(run)
     subject = load_subject(run)

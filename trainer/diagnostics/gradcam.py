@@ -1,4 +1,4 @@
-"""Where and when a video model looks: Grad-CAM over time, and the share of it that falls on the moving actor.
+"""Where and when a video model finds its evidence: Grad-CAM over time, and its share on the moving actor.
 
     layer = last_map(model, clips)
     heat = grad_cam(model, clips, target, layer)      # (B,T,H,W) >= 0

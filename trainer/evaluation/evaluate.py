@@ -67,7 +67,7 @@ def load_subject(run: str | os.PathLike, name: str | None = None) -> Subject:
     """The model of a run folder or checkpoint, called ``name`` or as the folder is.
 
     Raises:
-        InputError: there is no whole checkpoint.
+        InputError: there is no complete checkpoint.
     """
     model, config, classes = load_model(run)
     name = name or Path(run).resolve().name
@@ -188,16 +188,16 @@ def predict(
             np.add.at(seen, rows, 1)
             if progress is not None:
                 progress.advance(len(rows) * len(transforms) // views)
-    whole = np.flatnonzero(seen == views)  # the loader may have been allowed to drop some
-    if len(whole) < len(index):
-        lost = f"{dataset}: {len(index) - len(whole)} of {len(index)} videos could not be decoded and do not count"
+    complete = np.flatnonzero(seen == views)  # the loader may have been allowed to drop some
+    if len(complete) < len(index):
+        lost = f"{dataset}: {len(index) - len(complete)} of {len(index)} videos could not be decoded and do not count"
         print(f"warning: {lost}", file=sys.stderr, flush=True)
     keys = index.keys()
     return {
         (subject, name): Predictions(
-            tuple(keys[row] for row in whole),
-            targets[subject][whole],
-            _as_logits(total[whole], views),
+            tuple(keys[row] for row in complete),
+            targets[subject][complete],
+            _as_logits(total[complete], views),
             next(s.classes for s in subjects if s.name == subject),
             name,
         )

@@ -33,7 +33,7 @@ class ClipSet:
 
     Attributes:
         name: of the predictions on them, followed by ``.<background>`` where the source is "scuba".
-        source: the field of ``TestSets`` that holds the dataset.
+        source: the field of ``TestSets`` that names the dataset.
         make: uint8 clips (B,T,H,W,3), B keys and a seed -> uint8 clips of the same shape.
     """
 

@@ -1,4 +1,4 @@
-"""A trained network with all that must go with it: normalisation inside, class names and clip shape beside.
+"""A trained network with all that it needs: normalisation inside, class names and clip shape in a file.
 
 exported/
     config.json            clip shape, normalisation, classes, the network's name

@@ -16,7 +16,7 @@ class ExportConfig:
     out: Path
     """New folder."""
     formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
-    """Beside the weights: torch_export (model.pt2) and onnx (model.onnx; needs `pip install onnx onnxscript`)."""
+    """Besides the weights: torch_export (model.pt2), onnx (model.onnx; needs `pip install onnx onnxscript`)."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -40,7 +40,7 @@ class Exported:
 def export(config: ExportConfig) -> Exported:
     """Write the folder, and check every format against the original on random frames.
 
-    The folder appears whole or not at all.
+    The folder appears complete or not at all.
 
     Raises:
         InputError: no run there, the folder exists, the network cannot be exported, or an export does not agree.
@@ -52,25 +52,25 @@ def export(config: ExportConfig) -> Exported:
     example = torch.randint(0, 256, (2, clip.frames, clip.size, clip.size, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = classifier(example)
-    beside = config.out.with_name(f".{config.out.name}.{os.getpid()}.partial")
+    partial = config.out.with_name(f".{config.out.name}.{os.getpid()}.partial")
     try:
-        beside.mkdir(parents=True)
-        facts.save(beside)
+        partial.mkdir(parents=True)
+        facts.save(partial)
         state = {name: value.contiguous() for name, value in classifier.model.state_dict().items()}
-        save_file(state, beside / WEIGHTS)
+        save_file(state, partial / WEIGHTS)
         difference = {}
         for name in config.formats:
-            run = {"torch_export": to_torch_export, "onnx": to_onnx}[name](classifier, facts, example, beside)
+            run = {"torch_export": to_torch_export, "onnx": to_onnx}[name](classifier, facts, example, partial)
             with torch.inference_mode():
                 apart = (run(example) - expected).abs().max() / expected.abs().max().clamp(min=1e-12)
             difference[name] = float(apart)
             if not difference[name] <= AGREE:
                 raise InputError(f"{config.run}: its {name} form gives other logits (by {difference[name]:.2g})")
-        os.rename(beside, config.out)
+        os.rename(partial, config.out)
     except OSError as error:
         raise InputError(f"{config.out}: cannot be written ({error.strerror}); choose another --out") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return Exported(config.out, difference)
 
 

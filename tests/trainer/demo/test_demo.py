@@ -36,7 +36,7 @@ def test_the_whole_demonstration(tmp_path, capsys, single_thread):
     assert json.loads((config.out / "results.json").read_text()) == results
     assert f"{results['albar']['contrasted']:.1f}" in printed.out and "ALBAR" in printed.out
     page = (config.out / "report.html").read_text()
-    assert page.count('<div class="measure">') == 10 and page.count('class="look"') == 6
+    assert page.count('<div class="measure">') == 10 and page.count('class="example"') == 6
     shown = re.findall(r"</div><span>([\d.]+)</span>", page)
     assert shown[:2] == [f"{results[name]['iid']:.1f}" for name in ("baseline", "albar")]
     sets = "iid reversed shuffled static_iid scuba.unseen scufo.unseen shaken_scufo.unseen conflfg anti swap".split()
@@ -66,18 +66,18 @@ def numbers(**changes):
 def test_the_verdict_claims_no_more_than_the_numbers():
     text = verdict(numbers())
     assert text.startswith(
-        "ALBAR removed what a still frame gives away (SCUFO 59.0 → 0.8 %, guessing 12.5 %) and the hold of"
+        "ALBAR removed what a still frame gives away (SCUFO 59.0 → 0.8 %, guessing 12.5 %) and the influence of"
     )
     assert (
-        "but only reduced the hold of the moving actor's looks" in text
+        "but only reduced the influence of the moving actor's appearance" in text
         and "40.0 % of the videos (baseline 1.3 %)" in text
     )
     assert text.count(".") - len(re.findall(r"\d\.\d", text)) == 1  # one sentence
     assert "only reduced what a still frame gives away" in verdict(numbers(scufo=30.0))
     assert "did not reduce what a still frame gives away" in verdict(numbers(scufo=60.0))
-    assert "only reduced the hold of the scene" in verdict(numbers(scuba=80.0))
-    assert "did not reduce the hold of the moving actor" in verdict(numbers(anti=1.0))
-    assert "removed the hold of the moving actor" not in verdict(numbers(anti=97.0))
+    assert "only reduced the influence of the scene" in verdict(numbers(scuba=80.0))
+    assert "did not reduce the influence of the moving actor" in verdict(numbers(anti=1.0))
+    assert "removed the influence of the moving actor" not in verdict(numbers(anti=97.0))
 
 
 def test_the_table_fits_a_terminal(capsys):

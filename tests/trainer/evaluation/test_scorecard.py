@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.evaluation.measures import MEASURES
+from unstill.trainer.evaluation import evaluate as evaluator
+from unstill.trainer.evaluation.config import TestSets
+from unstill.trainer.evaluation.files import latex
+from unstill.trainer.evaluation.measures import CLIP_SETS, MEASURES, ClipSet, Measure
 from unstill.trainer.evaluation.predictions import Predictions
 from unstill.trainer.evaluation.protocols import share
 from unstill.trainer.evaluation.scorecard import scorecard
@@ -71,3 +75,23 @@ def test_pairs_must_be_complete():
         scorecard({"scufo.a": said([0] * 6)})
     with pytest.raises(InputError, match="key 'clip5'"):
         scorecard({"scuba": said([0] * 6), "scufo": said([0] * 5, keys=KEYS[:5], labels=LABELS[:5])})
+
+
+def test_a_measure_is_defined_in_one_place(monkeypatch, tmp_path):
+    """Its entry, and that of its clips, are all that the evaluator, the scorecard and the tables need."""
+    upside_down = Measure("Upside down", "lower", "Accuracy on videos that stand on their head.", one_sided=True)
+    monkeypatch.setitem(MEASURES, "upside_down", upside_down)
+    clips = ClipSet("upside_down", "iid", lambda frames, keys, seed: frames.flip(2))
+    monkeypatch.setattr(evaluator, "CLIP_SETS", (*CLIP_SETS, clips))
+    ((path, made),) = evaluator.clips_of(TestSets(iid=tmp_path), seed=0)
+    rows = torch.arange(4).view(1, 1, 4, 1, 1)
+    assert path == tmp_path and made["upside_down"](rows, ["k"]).flatten().tolist() == [3, 2, 1, 0]
+    card = scorecard({"upside_down": said([0, 1, 2, 0, 0, 0])})
+    assert card.values()["upside_down"] == pytest.approx(400 / 6)
+    table = latex({"model": card}, {}, {})
+    assert r"Upside down $\downarrow$$^\ast$" in table and "66.7" in table
+
+
+def test_every_measure_is_taken_on_clips_that_exist():
+    made = {clips.name for clips in CLIP_SETS} | {"anti", "swap", "unbiased"}  # the last three are given as --others
+    assert {measure.clips or name for name, measure in MEASURES.items()} == made

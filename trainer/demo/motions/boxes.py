@@ -46,7 +46,7 @@ def boxes_on_torus(mask: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
 
 
 def spans_on_circle(occupied: np.ndarray) -> list[Span]:
-    """The shortest arc that holds every occupied place of a circle, cut at its seam: none, one or two spans."""
+    """The shortest arc that covers every occupied place of a circle, cut at its seam: none, one or two spans."""
     at = np.flatnonzero(occupied)
     if not len(at):
         return []

@@ -40,7 +40,7 @@ def write_motions(config: MotionsConfig) -> dict[str, Path]:
         The folder of each split's videos.
 
     Raises:
-        InputError: the output folder holds something else, a split has no such name, or the disk is full.
+        InputError: the output folder contains something else, a split has no such name, or the disk is full.
     """
     unknown = sorted(set(config.splits) - set(SPLITS))
     if unknown:

@@ -5,7 +5,7 @@ only be seen in the motion; what a single frame shows predicts the class 95 % of
 in the tests. Masks are exact because the renderer knows them.
 
 Everything is a pure function of (seed, split, index). Splits that share a stream (all tests) share the actor's motion,
-look and noise at equal index, so they pair by name.
+appearance and noise at equal index, so they pair by name.
 
     video(MotionsConfig(), "scuba", 17)  ->  frames uint8 (T,H,W,3), mask uint8 (T,H,W), Cast
 
