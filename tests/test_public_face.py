@@ -29,7 +29,8 @@ def test_every_public_name_is_there(name):
 def test_editors_see_the_same_names():
     tree = ast.parse(Path(unstill.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    seen = {alias.name: "." + node.module for node in block.body for alias in node.names}
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom) and node.module]
+    seen = {alias.name: str(node.module).removeprefix("unstill") for node in imports for alias in node.names}
     assert seen == unstill._MODULES and sorted(seen) == unstill.__all__
 
 

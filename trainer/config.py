@@ -151,7 +151,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
                 )
             return _build(named[value["kind"]], {k: v for k, v in value.items() if k != "kind"}, where)
         return _build(options[0], value, where)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         known = {f.name for f in dataclasses.fields(kind)}
         unknown = sorted(set(value) - known)

@@ -12,17 +12,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see of the names below
-    from .pipeline.errors import InputError as InputError
-    from .pipeline.loading.loader import ClipLoader as ClipLoader
-    from .pipeline.loading.loader_config import LoaderConfig as LoaderConfig
-    from .pipeline.loading.sampler import AugmentConfig as AugmentConfig
-    from .pipeline.loading.sampler import ClipConfig as ClipConfig
-    from .pipeline.loading.sampler import ViewConfig as ViewConfig
-    from .trainer.checkpoints.checkpoint import load_model as load_model
-    from .trainer.config import TrainConfig as TrainConfig
-    from .trainer.evaluation.evaluate import Subject as Subject
-    from .trainer.evaluation.one_run import evaluate as evaluate
-    from .trainer.train import train as train
+    from unstill.pipeline.errors import InputError as InputError
+    from unstill.pipeline.loading.loader import ClipLoader as ClipLoader
+    from unstill.pipeline.loading.loader_config import LoaderConfig as LoaderConfig
+    from unstill.pipeline.loading.sampler import AugmentConfig as AugmentConfig
+    from unstill.pipeline.loading.sampler import ClipConfig as ClipConfig
+    from unstill.pipeline.loading.sampler import ViewConfig as ViewConfig
+    from unstill.trainer.checkpoints.checkpoint import load_model as load_model
+    from unstill.trainer.config import TrainConfig as TrainConfig
+    from unstill.trainer.evaluation.evaluate import Subject as Subject
+    from unstill.trainer.evaluation.one_run import evaluate as evaluate
+    from unstill.trainer.train import train as train
 
 __version__ = "0.1.0"
 

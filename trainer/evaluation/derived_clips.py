@@ -25,7 +25,7 @@ from ...pipeline.loading.counter_random import fold, uniform_columns
 
 SHAKE = 8  # the shaken frame jumps by up to 1/8 of each side, either way
 
-ClipTransform = Callable[[Tensor, Sequence[str]], Tensor]
+ClipTransform = Callable[[Tensor, Sequence[str]], Tensor]  # clips and their keys -> clips; the seed is already chosen
 
 _STILL, _SHAKE, _SHUFFLE = 1, 2, 3  # what a hash is for, so that two uses never share bits
 

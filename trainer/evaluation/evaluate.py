@@ -118,10 +118,15 @@ def clips_of(sets: TestSets, seed: int) -> list[tuple[Path, dict[str, ClipTransf
         known = (clips for clips in CLIP_SETS if clips.source == source)
         return {clips.name + suffix: partial(clips.make, seed=seed) for clips in known}
 
-    found = [] if sets.iid is None else [(sets.iid, made_from("iid"))]
-    found += [(path, made_from("scuba", f".{background}")) for background, path in sets.scuba.items()]
-    found += [] if sets.conflfg is None else [(sets.conflfg, made_from("conflfg"))]
-    found += [(path, {name: as_filmed}) for name, path in sets.others.items()]
+    found: list[tuple[Path, dict[str, ClipTransform]]] = []
+    if sets.iid is not None:
+        found.append((sets.iid, made_from("iid")))
+    for background, path in sets.scuba.items():
+        found.append((path, made_from("scuba", f".{background}")))
+    if sets.conflfg is not None:
+        found.append((sets.conflfg, made_from("conflfg")))
+    for name, path in sets.others.items():
+        found.append((path, {name: as_filmed}))
     if not found:
         raise InputError("no test set given; give at least one of --iid, --scuba, --conflfg, --others")
     return found

@@ -6,7 +6,7 @@ evaluator makes, the scorecard, the tables and the files all follow from these t
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -27,6 +27,14 @@ from .protocols import (
 Scores = tuple[np.ndarray, Predictions] | None
 
 
+class SeededTransform(Protocol):
+    """Makes test clips."""
+
+    def __call__(self, frames: Tensor, keys: Sequence[str], seed: int) -> Tensor:
+        """uint8 clips (B,T,H,W,3) and their B keys -> uint8 clips of the same shape."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClipSet:
     """Test clips that are made from a dataset.
@@ -34,12 +42,12 @@ class ClipSet:
     Attributes:
         name: of the predictions on them, followed by ``.<background>`` where the source is "scuba".
         source: the field of ``TestSets`` that names the dataset.
-        make: uint8 clips (B,T,H,W,3), B keys and a seed -> uint8 clips of the same shape.
+        make: makes them from the dataset's clips.
     """
 
     name: str
     source: Literal["iid", "scuba", "conflfg"]
-    make: Callable[[Tensor, Sequence[str], int], Tensor] = as_filmed
+    make: SeededTransform = as_filmed
 
 
 CLIP_SETS = (

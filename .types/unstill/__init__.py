@@ -1,0 +1,1 @@
+../../src/unstill/__init__.py
