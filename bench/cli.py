@@ -1,76 +1,56 @@
-"""``unstill bench NAME``: one benchmark, or all; each is a module here with an options dataclass and ``run``."""
+"""``unstill bench NAME``: one benchmark, or all; each is a file of suites/ with an options dataclass and ``run``."""
 
+import difflib
 import importlib
-from collections.abc import Callable
+import typing
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 
 from ..pipeline.errors import InputError
+from . import suites
 
-# name -> (module, options, what it measures)
-BENCHES = {
-    "convert": (
-        "convert",
-        "ConvertBench",
-        "Videos to shards, beside the ffmpeg command line.",
-    ),
-    "loader": ("loader", "LoaderBench", "Clips per second beside other loaders, on the same videos."),
-    "kernels": (
-        "kernels",
-        "KernelsBench",
-        "The Triton kernels beside torch and the memory's limit.",
-    ),
-    "step": ("step", "StepBench", "The compiled ALBAR step beside eager, the official arithmetic and cross entropy."),
-    "recipes": ("recipe_cost", "RecipeBench", "Time and memory of a step of each published recipe."),
-    "train": (
-        "train",
-        "TrainBench",
-        "Training end to end: the real loader beside an ideal one.",
-    ),
-    "roofline": (
-        "roofline",
-        "RooflineBench",
-        "Every stage of the pipeline beside this machine's limits, and which one holds it up.",
-    ),
-    "demo": ("demo", "DemoBench", "The demonstration for three seeds, held against its bars."),
-    "bias": ("bias", "BiasBench", "Every method on the procedural dataset: the table of the literature."),
-    "growth": ("growth", "GrowthBench", "Start-up time and memory against the number of samples, to ten million."),
-    "report": ("report", "ReportOptions", "One page and one picture of all result files."),
-}
+REPORT = "One page and one picture of all result files."
 
 
 def main(arguments: list[str]) -> int:
-    """Read ``NAME [--option value ...]`` and run it; ``all`` runs every one with its defaults."""
+    """Read ``NAME [--option value ...]`` and run it; ``all`` runs every one with its defaults, and draws the report.
+
+    Raises:
+        InputError: no benchmark has that name.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_benches()
         return 0
     name, *rest = arguments
+    known = [*suites.names(), "report"]
     if name == "all":
-        for each in BENCHES:
+        for each in known:
             _run(each, rest)
         return 0
-    if name not in BENCHES:
-        raise InputError(f"no benchmark named {name!r}; expected one of: {', '.join(BENCHES)}, all")
+    if name not in known:
+        near = difflib.get_close_matches(name, [*known, "all"], n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise InputError(f"no benchmark named {name!r}{meant} Expected one of: {', '.join(known)}, all")
     _run(name, rest)
     return 0
 
 
 def _run(name: str, arguments: list[str]) -> None:
-    module_name, options_name, _ = BENCHES[name]
-    module = importlib.import_module(f".{module_name}", __package__)
-    options = tyro.cli(getattr(module, options_name), prog=f"unstill bench {name}", args=arguments)
-    run: Callable = module.run
-    print(f"written: {run(options)}")
+    # imported only now: most of them import torch
+    module = importlib.import_module(".report.page", __package__) if name == "report" else suites.load(name)
+    options = typing.get_type_hints(module.run)["config"]
+    print(f"written: {module.run(tyro.cli(options, prog=f'unstill bench {name}', args=arguments))}")
 
 
 def _print_benches() -> None:
     console = Console()
     console.print("usage: unstill bench NAME [--option value ...]\n", markup=False)
     table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, (_, _, summary) in BENCHES.items():
-        table.add_row(name, summary)
+    for name in suites.names():
+        table.add_row(name, suites.summary(name))
+    table.add_row("report", REPORT)
     table.add_row("all", "All of them, one after another.")
     console.print(table)
     console.print("\nResults: <out>/<name>-<device>.json, by default in bench/results.")

@@ -1,6 +1,6 @@
 """What this machine can do at most: bytes read, copied and moved, products computed, frames decoded in a second.
 
-Each is a plain operation of the hardware with nothing of ours in it; the stages of the pipeline are held against them.
+Each is a plain operation of the hardware with nothing of ours in it; the stages of the pipeline are compared with them.
 """
 
 import mmap

@@ -2,10 +2,11 @@
 
 One file per benchmark and device, ``<out>/<name>-<device>.json``:
 
-    {"name", "command", "commit", "date", "device", "machine": {...}, "versions": {...}, "rows": [...], "notes": [...]}
+    {"name", "command", "commit", "date", "device", "machine": {...}, "versions": {...}, "complete", "summary",
+     "rows": [...], "notes": [...]}
 
-A row is a flat dictionary; timed rows carry ``p20``/``p50``/``p80`` and ``unit``. Pictures and tables are drawn from
-these files alone, so every published number can be traced to one.
+Rows are those of ``row.py``. Pictures and tables are drawn from these files alone, so every published number can be
+traced to one.
 """
 
 import datetime
@@ -21,9 +22,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
+
+from ...pipeline.atomic_files import make_folder, write_atomic
+from .row import Row
 
 RESULTS = Path("bench/results")
 PACKAGES = "unstill torch torchvision triton nvidia-dali-cuda130 av webdataset numpy torchcodec decord".split()
@@ -31,6 +34,8 @@ PACKAGES = "unstill torch torchvision triton nvidia-dali-cuda130 av webdataset n
 
 def device_name() -> str:
     """A short name for file names: the GPU's (``nvidia-h200``), or ``cpu``."""
+    import torch  # here and below: who only reads result files waits for no torch
+
     if not torch.cuda.is_available():
         return "cpu"
     return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower()).strip("-")
@@ -38,6 +43,8 @@ def device_name() -> str:
 
 def machine() -> dict[str, str | int]:
     """Processor, cores, memory and, where there is one, the GPU and its driver."""
+    import torch
+
     facts: dict[str, str | int] = {"cpu": _cpu_model(), "cores": os.cpu_count() or 1, "system": platform.platform()}
     if hasattr(os, "sysconf"):
         facts["memory_gib"] = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30)
@@ -49,6 +56,8 @@ def machine() -> dict[str, str | int]:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of every package that a result may depend on."""
+    import torch
+
     found = {"python": platform.python_version(), "cuda": torch.version.cuda or "none"}
     for package in PACKAGES:
         try:
@@ -81,41 +90,76 @@ def quantiles(samples: Sequence[float]) -> dict[str, float]:
     return {"p20": float(low), "p50": float(middle), "p80": float(high)}
 
 
-def record(
-    name: str,
-    rows: Sequence[Mapping[str, object]],
-    *,
-    out: Path | None = None,
-    command: str | None = None,
-    notes: Sequence[str] = (),
-    file_name: str | None = None,
-) -> Path:
-    """Write ``rows`` to ``<out>/<name>-<device>.json`` and return the path.
+def spread(quantiles: Mapping[str, float]) -> dict[str, float]:
+    """The same as fields of a ``Row``: the median is its value; percentiles that are equal are left out."""
+    ends = {name: quantiles[name] for name in ("p20", "p80")} if quantiles["p20"] < quantiles["p80"] else {}
+    return {"value": quantiles["p50"], **ends}
+
+
+class ResultFile:
+    """The result file of a benchmark that is running: written anew with every row, so that one that is cut off keeps
+    what it has.
 
     Args:
         name: the benchmark: ``kernels``, ``loader``, ``step``, ...
-        rows: what was measured, one flat dictionary each.
         out: folder; ``bench/results`` by default, ``$OUT`` when that is set.
-        command: how to repeat it; the running command line by default.
-        notes: sentences a reader needs: what was skipped and why, how to read a number.
+        notes: sentences a reader needs: how to read a number, what was left out and why.
         file_name: another name for the file, where results do not depend on the device.
+        device: what the rows are of, where that is not this machine's device.
     """
-    out = Path(out or os.environ.get("OUT") or RESULTS)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / (file_name or f"{name}-{device_name()}.json")
-    content = {
-        "name": name,
-        "command": command or this_command(),
-        "commit": commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": device_name(),
-        "machine": machine(),
-        "versions": versions(),
-        "rows": list(rows),
-        "notes": list(notes),
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return path
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        out: Path | None = None,
+        notes: Sequence[str] = (),
+        file_name: str | None = None,
+        device: str | None = None,
+    ):
+        self.device = device or device_name()
+        self.path = Path(out or os.environ.get("OUT") or RESULTS) / (file_name or f"{name}-{self.device}.json")
+        self.rows: list[Row] = []
+        self.notes = list(notes)
+        self._fixed = {"name": name, "command": this_command(), "commit": commit()}
+        self._facts = {"device": self.device, "machine": machine(), "versions": versions()}
+        make_folder(self.path.parent)
+
+    def add(self, *rows: Row) -> None:
+        """Add rows, and write the file."""
+        self.rows += rows
+        self._write(complete=False)
+
+    def note(self, sentence: str) -> None:
+        """Add a sentence; it is written with the next row."""
+        self.notes.append(sentence)
+
+    def finish(self, summary: str = "") -> Path:
+        """Mark the file complete, with what it all amounts to in a sentence or two; returns its path."""
+        self._write(complete=True, summary=summary)
+        return self.path
+
+    def show(self, title: str, columns: Sequence[str] = ()) -> None:
+        """Print the rows; ``columns`` of their facts, by default all."""
+        show(title, [shown(row, columns) for row in self.rows], notes=self.notes)
+
+    def _write(self, *, complete: bool, summary: str = "") -> None:
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        said = {"complete": complete} | ({"summary": summary} if summary else {})
+        rows = {"rows": [row.to_json() for row in self.rows], "notes": self.notes}
+        write_atomic(
+            self.path, (json.dumps(self._fixed | {"date": now} | self._facts | said | rows, indent=1) + "\n").encode()
+        )
+
+
+def shown(row: Row, columns: Sequence[str] = ()) -> dict[str, object]:
+    """A row as a line of a table: what was measured, the number, its target, and facts."""
+    line: dict[str, object] = {"what": row.title, "p20": row.p20, "value": row.value, "p80": row.p80, "unit": row.unit}
+    if row.met is not None:
+        bound, value = ("at least", row.at_least) if row.at_least is not None else ("at most", row.at_most)
+        line |= {"target": f"{bound} {value:g}", "met": "yes" if row.met else "NO"}
+    facts = {name: value for name, value in row.facts.items() if not columns or name in columns}
+    return {name: value for name, value in line.items() if value not in (None, "")} | facts
 
 
 def show(title: str, rows: Sequence[Mapping[str, object]], *, notes: Sequence[str] = ()) -> None:

@@ -1,23 +1,26 @@
-"""Result files, read back: what ``record`` wrote, checked before anything is drawn from it."""
+"""Result files, read back: what ``ResultFile`` wrote, checked before anything is drawn from it."""
 
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...pipeline.errors import InputError
+from .row import Row
 
 _TEXTS = ("name", "command", "commit", "date", "device")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One file of results; see ``record``.
+    """One file of results; see ``ResultFile``.
 
     Attributes:
         file: its name, without the folder.
         name, command, commit, date, device: as recorded.
-        rows: what was measured, one dictionary each.
+        rows: what was measured.
         notes: sentences for the reader.
+        complete: whether the benchmark came to its end.
+        summary: what the rows amount to; empty for most.
         machine, versions: as recorded; empty where a file has none.
     """
 
@@ -27,8 +30,10 @@ class Result:
     commit: str
     date: str
     device: str
-    rows: list[dict]
+    rows: list[Row]
     notes: list[str] = field(default_factory=list)
+    complete: bool = True
+    summary: str = ""
     machine: dict = field(default_factory=dict)
     versions: dict = field(default_factory=dict)
 
@@ -70,15 +75,21 @@ def _read(path: Path) -> Result:
         if not isinstance(content.get(name), str) or not content[name]:
             raise _broken(path, f"{name!r} is missing or no text")
     rows, notes = content.get("rows"), content.get("notes", [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and row for row in rows):
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise _broken(path, "'rows' is not a list of objects")
+    try:
+        rows = [Row.from_json(row) for row in rows]
+    except ValueError as error:
+        raise _broken(path, str(error)) from error
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise _broken(path, "'notes' is not a list of texts")
     facts = {name: content.get(name, {}) for name in ("machine", "versions")}
     for name, value in facts.items():
         if not isinstance(value, dict):
             raise _broken(path, f"{name!r} is not an object")
-    return Result(path.name, *(content[name] for name in _TEXTS), rows, notes, **facts)
+    complete, summary = bool(content.get("complete", True)), str(content.get("summary", ""))
+    texts = {name: content[name] for name in _TEXTS}
+    return Result(file=path.name, **texts, rows=rows, notes=notes, complete=complete, summary=summary, **facts)
 
 
 def _broken(path: Path, why: str) -> InputError:

@@ -17,6 +17,7 @@ import torch
 
 from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips
+from ...pipeline.loading.cpu_threads import default_decode_threads, default_read_threads
 from ...pipeline.loading.decode import ClipDecoder, EncodedBatch
 from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
 from ...pipeline.loading.sampler import ClipRequests, TrainSampler, frame_numbers, step_positions
@@ -50,10 +51,8 @@ class RunStages:
     def __init__(self, config: TrainConfig, ranks: Ranks, seconds: float):
         self._config, self._ranks, self._seconds = config, ranks, seconds
         self._device, self._gpu = ranks.device, ranks.device.type == "cuda"
-        cores = len(os.sched_getaffinity(0))
-        # what ClipLoader takes
-        self.read_threads = config.loader.read_threads or (4 if self._gpu else 1)
-        self.decode_threads = config.loader.decode_threads or (16 if self._gpu else min(4, cores))
+        self.read_threads = config.loader.read_threads or default_read_threads(self._device)
+        self.decode_threads = config.loader.decode_threads or default_decode_threads(self._device)
         self.index = SampleIndex.load(config.data)
         self.shards = [Path(config.data) / name for name in self.index.shard_names]
         self._reader = GopReader(self.index, shards_in(Path(config.data), self.index))
@@ -154,7 +153,7 @@ class RunStages:
         return self._stage("clip_prep", len(clips) / took, moved, ceiling, "the memory", how)
 
     def together(self) -> Stage:
-        """All stages before the step at once, as the loader runs them, with nobody training."""
+        """All stages before the step at once, as the loader runs them, without training."""
         if self._gpu and (reason := missing_library()):
             return Stage(name="together", delivered=None, how=reason)
         with open_loader(replace(self._config, replay=0), self._ranks, 0, 1 << 40) as loader:
@@ -168,7 +167,7 @@ class RunStages:
                 torch.cuda.synchronize(self._device)
             elapsed = time.perf_counter() - begin
             self._core_seconds["the loader"] = (time.process_time() - spent) / clips
-        return Stage(name="together", delivered=clips / elapsed, how="the loader, with nobody training")
+        return Stage(name="together", delivered=clips / elapsed, how="the loader, without training")
 
     def step(self, ceiling: Ceiling) -> Stage:
         """Forward, backward and update on prepared clips."""

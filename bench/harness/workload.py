@@ -1,6 +1,7 @@
 """What the benchmarks of a whole training train: a recipe, and shards for it."""
 
-from dataclasses import dataclass, field, replace
+import re
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -8,12 +9,13 @@ import torch
 
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.errors import InputError
+from ...pipeline.loading.codec_support import codec_for
 from ...pipeline.loading.loader_config import LoaderConfig
 from ...trainer.checkpoints.config import CheckpointConfig
 from ...trainer.config import TrainConfig
 from ...trainer.demo.motions.files import write_motions
 from ...trainer.demo.motions.world import MotionsConfig
-from ...trainer.methods import Baseline, Sdn
+from ...trainer.methods import Baseline, Method
 from ...trainer.recipes import RECIPES
 from .nvdec import missing_library
 from .synthetic_videos import synthetic_dataset
@@ -71,9 +73,9 @@ class Workload:
         if name not in RECIPES:
             raise InputError(f"no recipe named {name!r}; expected one of: {', '.join(RECIPES)}")
         recipe, kept = RECIPES[name](), self.videos or folder
-        demo = name.startswith("demo_")
-        data = self.data or (_motions if demo else _videos)(kept, device)
-        if self.data is None and demo and isinstance(recipe.method, Sdn):
+        small = fits_motions(recipe)
+        data = self.data or (_motions if small else _videos)(kept, device)
+        if self.data is None and small and getattr(recipe.method, "scenes", None) is not None:
             recipe = replace(recipe, method=replace(recipe.method, scenes=kept / "motions" / "truth" / "train.csv"))
         # most CPUs emulate bf16: with the recipes' bf16 and layout r3d_18 on 8x64 did not end in ten minutes
         slow = device == "cpu" and recipe.step.precision == "bf16"
@@ -99,27 +101,39 @@ def clip_name(config: TrainConfig) -> str:
 
 
 def method_name(config: TrainConfig) -> str:
-    """The method and its augmentation; plain cross entropy by that name."""
-    name = "cross entropy" if isinstance(config.method, Baseline) else type(config.method).__name__.lower()
-    return name if config.augmentation is None else f"{name} + {type(config.augmentation).__name__.lower()}"
+    """The method, the method below it and the augmentation: ``albar + sdn + stillmix``; cross entropy by that name."""
+    parts, method = [], config.method
+    while method is not None:
+        if parts and isinstance(method, Baseline):
+            break  # what another method stands on by default
+        parts.append("cross entropy" if isinstance(method, Baseline) else _words(method))
+        below = [getattr(method, field.name) for field in fields(method)]
+        method = next((value for value in below if isinstance(value, Method)), None)
+    return " + ".join(parts + ([] if config.augmentation is None else [_words(config.augmentation)]))
+
+
+def _words(part: object) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(part).__name__).lower()
+
+
+def fits_motions(config: TrainConfig) -> bool:
+    """Whether the procedural videos are long and large enough for a recipe's clips."""
+    videos, clip = MotionsConfig(), config.clip
+    return (clip.frames - 1) * clip.stride < videos.frames and clip.size <= videos.size
 
 
 def _motions(folder: Path, device: str) -> Path:
-    out = folder / f"motions_{_codec(device)}"
+    codec = codec_for(device)
+    out = folder / f"motions_{codec}"
     if not (out / "dataset.json").exists():
         videos = MotionsConfig(out=folder / "motions", train=MOTIONS, splits=("train",))
         write_motions(videos)
-        source = videos.out / "train"
-        convert(ConvertConfig(source=source, out=out, codec=_codec(device), short_side=videos.size))
+        convert(ConvertConfig(source=videos.out / "train", out=out, codec=codec, short_side=videos.size))
     return out
 
 
 def _videos(folder: Path, device: str) -> Path:
-    codec = _codec(device)
+    codec = codec_for(device)
     return synthetic_dataset(
         folder / f"{codec}_320x256", videos=VIDEOS, codec=codec, frames=VIDEO_FRAMES, height=256, width=320
     )
-
-
-def _codec(device: str) -> str:
-    return "h264" if device == "cuda" else "vp9"  # VP9 is what DALI decodes on a CPU

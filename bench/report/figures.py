@@ -1,17 +1,17 @@
-"""Bars, marks and figures of the report, and the rule by which a benchmark that nobody described is drawn.
+"""The figures of the report: bars and marks, made of what the rows of a result file say of themselves.
 
-Rows with ``p50`` (or ``value``) and ``unit`` become bars, one figure a unit, named by the columns in which they differ.
-Everything else is in the table of all rows, which every file gets.
+A row names its figure, the section of its benchmark (``bench/suites``) has the figure's words. The rows of a benchmark
+that has no section are drawn too, one figure a unit.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+from ...pipeline.errors import InputError
 from ..harness.result_files import Result
-
-Role = Literal["ours", "peer", "limit"]
+from ..harness.row import Better, Role, Row, finite, number
+from ..harness.section import Chart, Section
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Bar:
         label: what was measured.
         value: where the bar ends.
         low, high: ends of the whisker.
-        role: ours, a peer, or a limit that nobody can pass.
+        role: ours, a peer, or a limit that nothing can pass.
         group: heading that it shares with its neighbours.
         detail: a few words more.
     """
@@ -38,11 +38,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Mark:
-    """A vertical line: a promise that a bar must reach (``bar``) or a reference (``limit``)."""
+    """A vertical line: the project's target (dashed), or a reference."""
 
     value: float
     label: str
-    kind: Literal["bar", "limit"] = "bar"
+    target: bool = True
 
 
 @dataclass(frozen=True)
@@ -50,25 +50,24 @@ class Figure:
     """Bars over one unit.
 
     Attributes:
-        title: what is compared.
-        reading: how to read it, and what not to read into it.
+        chart: its words.
         unit: of all values.
         better: higher, lower, or nothing to say.
         bars, marks: what is drawn.
         result: the file that it comes from.
-        main: it is in the picture, too, and not only on the page.
-        whiskers: what they span.
     """
 
-    title: str
-    reading: str
+    chart: Chart
     unit: str
-    better: Literal["higher", "lower", ""]
+    better: Better
     bars: list[Bar]
     result: Result
     marks: tuple[Mark, ...] = ()
-    main: bool = True
-    whiskers: str = "20th to 80th percentile"
+
+    @property
+    def title(self) -> str:
+        """What is compared."""
+        return self.chart.title
 
     @property
     def spread(self) -> bool:
@@ -90,6 +89,78 @@ class Figure:
         return f"{value:,.{max(0, 2 - power)}f}"
 
 
+def figures(result: Result, section: Section | None) -> list[Figure]:
+    """All figures of a file, in the order of its section.
+
+    Args:
+        result: the file.
+        section: of its benchmark; None where no benchmark of this version writes such a file.
+
+    Raises:
+        InputError: a row names a figure that the section does not have, or one figure's rows have several units.
+    """
+    if section is None:
+        return _by_unit(result)
+    known = list(dict.fromkeys(chart.of or name for name, chart in section.charts.items()))
+    unknown = sorted({row.figure for row in result.rows if row.figure} - {*known})
+    if unknown:
+        raise InputError(
+            f"{result.file}: rows name the figure {unknown[0]!r}, expected one of {', '.join(known)}; the "
+            f"file is of another version, measure it again with `{result.command}`"
+        )
+    found = []
+    for name, chart in section.charts.items():
+        rows = [row for row in result.rows if row.figure == (chart.of or name)]
+        if bars := _bars(rows, chart):
+            found.append(_figure(chart, rows, bars, result))
+    return found
+
+
+def _by_unit(result: Result) -> list[Figure]:
+    rows = [row for row in result.rows if finite(row.value)]
+    drawn = []
+    for unit in dict.fromkeys(row.unit for row in rows):
+        chart, some = Chart(title=f"{result.name}: {unit}"), [row for row in rows if row.unit == unit]
+        drawn.append(_figure(chart, some, _bars(some, chart), result))
+    return drawn
+
+
+def _figure(chart: Chart, rows: Sequence[Row], bars: list[Bar], result: Result) -> Figure:
+    if chart.column:
+        unit, better, targets = chart.unit, chart.better, set()
+    else:
+        units, ways = {row.unit for row in rows}, {row.better for row in rows}
+        if len(units) > 1:
+            raise InputError(f"{result.file}: the rows of {chart.title!r} have several units: {', '.join(units)}")
+        unit, better = units.pop(), ways.pop() if len(ways) == 1 else ""  # several ways: the groups' headings say
+        targets = {row.at_least if row.at_least is not None else row.at_most for row in rows} - {None}
+    marks = [Mark(*chart.reference, target=False)] if chart.reference else []
+    marks += [Mark(value, f"target {number(value)}") for value in targets]
+    return Figure(chart, unit, better, bars, result, tuple(marks))
+
+
+def _bars(rows: Sequence[Row], chart: Chart) -> list[Bar]:
+    """In the order of the rows, those of one group together."""
+    groups = list(dict.fromkeys(row.group for row in rows))
+    found = []
+    for row in sorted(rows, key=lambda row: groups.index(row.group)):
+        value, low, high = _ends(row, chart.column)
+        if finite(value):
+            label = row.label or row.title
+            found.append(Bar(label, value, low, high, role=row.role, group=row.group, detail=row.detail))
+    return found
+
+
+def _ends(row: Row, column: str) -> tuple[object, float | None, float | None]:
+    """Value and ends of the whisker."""
+    if not column:
+        return row.value, row.p20, row.p80
+    value, sd = row.facts.get(column), row.facts.get(f"{column}_sd")
+    if not (finite(value) and finite(sd)) or not sd:
+        return value, None, None
+    return value, max(value - sd, 0.0), value + sd
+
+
 def on_several_devices(figures: Sequence[Figure]) -> set[str]:
     """Titles that figures of more than one device have: there the device belongs to the title."""
     places: dict[str, set[str]] = {}
@@ -98,74 +169,51 @@ def on_several_devices(figures: Sequence[Figure]) -> set[str]:
     return {title for title, where in places.items() if len(where) > 1}
 
 
-def number(value: float) -> str:
-    """Three digits, thousands separated."""
-    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:.3g}"
+@dataclass(frozen=True)
+class Target:
+    """A number that the project wants to reach, and what was measured."""
+
+    row: Row
+    result: Result
+    of: int
+
+    @property
+    def what(self) -> str:
+        """What was measured, and of how many it is the worst."""
+        return f"{self.row.title} (the worst of {self.of})" if self.of > 1 else self.row.title
+
+    @property
+    def bound(self) -> str:
+        """``at least 0.9``."""
+        at_least = self.row.at_least is not None
+        return f"{'at least' if at_least else 'at most'} {number(self.row.at_least if at_least else self.row.at_most)}"
 
 
-def finite(value: object) -> bool:
-    """Whether it is a number that can be drawn."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def targets(result: Result) -> list[Target]:
+    """Every target of a file: of the rows that share one, the worst. A row without a number is worse than all."""
+    alike: dict[str, list[Row]] = {}
+    for row in result.rows:
+        if row.met is not None:
+            alike.setdefault(row.target or row.title, []).append(row)
+    return [Target(max(rows, key=_badness), result, len(rows)) for rows in alike.values()]
 
 
-def better_way(unit: str) -> Literal["higher", "lower", ""]:
-    first = unit.split()[0] if unit else ""
-    if first in ("s", "ms", "us", "ns", "CPU-s", "CPU-ms", "seconds", "MB", "MiB", "GB", "GiB", "kB", "bytes"):
-        return "lower"
-    return "higher" if "/s" in unit or "per CPU-second" in unit or "per second" in unit else ""
+def _badness(row: Row) -> float:
+    if not finite(row.value):
+        return math.inf
+    return row.value if row.at_most is not None else -row.value
 
 
-def measured(row: dict, label: str, **more) -> Bar:
-    ends = (row.get("p20"), row.get("p80"))
-    low, high = ends if all(map(finite, ends)) and ends[0] < ends[1] else (None, None)
-    return Bar(label, row["p50"], low, high, **more)
-
-
-# ------------------------------------------------------------------------------------------------- any benchmark
-
-
-def by_rule(result: Result) -> Iterator[Figure]:
-    rows = [row | {"p50": row.get("p50", row.get("value"))} for row in result.rows]
-    rows = [row for row in rows if finite(row["p50"]) and isinstance(row.get("unit"), str)]
-    for unit in dict.fromkeys(row["unit"] for row in rows):
-        some = [row for row in rows if row["unit"] == unit]
-        labels = _labels(some)
-        has_ours = any(_is_ours(label) for label in labels)
-        bars = []
-        for row, label in zip(some, labels, strict=True):
-            limit = "limit" in label or "ceiling" in label
-            role = "limit" if limit else "ours" if _is_ours(label) or not has_ours else "peer"
-            bars.append(measured(row, label, role=role))
-        marks = {(row["bar"], "bar") for row in some if finite(row.get("bar"))}
-        marks |= {(row["limit"], "limit") for row in some if finite(row.get("limit"))}
-        if len(marks) == 1:  # one line for all bars; several would each concern some of them only
-            ((value, kind),) = marks
-            drawn = (Mark(value, f"{kind} {number(value)}", kind),)
-        else:
-            drawn = ()
-        yield Figure(f"{result.name}: {unit}", "", unit, better_way(unit), bars, result, drawn)
-
-
-def _labels(rows: list[dict]) -> list[str]:
-    texts = list(dict.fromkeys(k for row in rows for k, v in row.items() if isinstance(v, (str, bool)) and k != "unit"))
-    whole = list(dict.fromkeys(k for row in rows for k, v in row.items() if type(v) is int and k != "p50"))
-    differ = [k for k in texts if len({row.get(k) for row in rows}) > 1]
-    differ += [
-        k for k in whole if len({row.get(k) for row in rows}) > 1 and len({_key(r, differ) for r in rows}) < len(rows)
+def headlines(results: Sequence[Result]) -> list[Mapping[str, str]]:
+    """The numbers for the top of the page, CPU or GPU, in the order of the files."""
+    return [
+        {
+            "value": number(row.value),
+            "unit": "×" if row.unit == "times" else row.unit.split()[0],
+            "words": row.headline,
+            "file": result.file,
+        }
+        for result in results
+        for row in result.rows
+        if row.headline and finite(row.value)
     ]
-    chosen = differ or texts[:1] or whole[:1]
-    return [", ".join(_word(k, row[k]) for k in chosen if k in row) or f"row {n}" for n, row in enumerate(rows, 1)]
-
-
-def _key(row: dict, columns: list[str]) -> tuple:
-    return tuple(row.get(c) for c in columns)
-
-
-def _word(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return name.replace("_", " ") if value else f"no {name.replace('_', ' ')}"
-    return value if isinstance(value, str) else f"{name.replace('_', ' ')} {value:,}"
-
-
-def _is_ours(label: str) -> bool:
-    return any(word in label.lower() for word in ("unstill", "triton", "ours", "albar compiled"))

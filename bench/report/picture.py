@@ -13,7 +13,7 @@ from PIL import Image
 from .figures import Figure, on_several_devices
 
 INK, SOFT, FAINT, RULE = "#1d1c1a", "#66625c", "#8d887f", "#e6e2db"
-PAGE, OURS, PEER, LIMIT, BAR = "#fbfaf8", "#0f7c78", "#c9b89c", "#dcd8d0", "#b8772e"
+PAGE, OURS, PEER, LIMIT, TARGET = "#fbfaf8", "#0f7c78", "#c9b89c", "#dcd8d0", "#b8772e"
 COLOURS = {"ours": OURS, "peer": PEER, "limit": LIMIT}
 _INSTALLED = set(get_font_names())
 FONTS = [name for name in ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans") if name in _INSTALLED]
@@ -27,7 +27,7 @@ DPI = 110
 
 def picture(figures: Sequence[Figure]) -> bytes:
     """A PNG of all figures that are marked ``main``."""
-    main = [figure for figure in figures if figure.main]
+    main = [figure for figure in figures if figure.chart.main]
     placed, tops = [], [1.0, 1.0]  # below the head, in inches from the top
     for together in _side_by_side(main):
         if len(together) > 1:
@@ -49,7 +49,7 @@ def picture(figures: Sequence[Figure]) -> bytes:
     file = io.BytesIO()
     sheet.savefig(file, format="png", facecolor=PAGE, metadata={"Software": None})
     # a palette makes the file a third of its size; of Pillow's three ways MAXCOVERAGE alone keeps thin coloured lines
-    # (largest error 2 of 255), the default turns the promised bars grey
+    # (largest error 2 of 255), the default turns the targets grey
     small = io.BytesIO()
     palette = Image.open(file).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
     palette.save(small, format="png", optimize=True)
@@ -92,8 +92,8 @@ def _key(canvas: _Canvas) -> None:
     for words, role in (("unstill", "ours"), ("peers", "peer"), ("limit or floor", "limit")):
         axes.barh(0.5, 0.3, left=x, height=0.6, color=COLOURS[role], **_hatch(role))
         x = _key_words(axes, x + 0.38, words)
-    axes.plot([x, x], [0, 1], color=BAR, linewidth=1.6, linestyle=(0, (3, 2)))
-    x = _key_words(axes, x + 0.1, "bar that is promised")
+    axes.plot([x, x], [0, 1], color=TARGET, linewidth=1.6, linestyle=(0, (3, 2)))
+    x = _key_words(axes, x + 0.1, "target")
     axes.plot([x, x], [0, 1], color=FAINT, linewidth=1.4)
     x = _key_words(axes, x + 0.1, "reference")
     axes.errorbar(x + 0.15, 0.5, xerr=0.15, color=INK, linewidth=1.2, capsize=2.5)
@@ -110,7 +110,7 @@ def _hatch(role: str) -> dict:
 
 
 def _reading(figure: Figure) -> list[str]:
-    return textwrap.wrap(figure.reading, 98) if figure.reading else []
+    return textwrap.wrap(figure.chart.reading, 98) if figure.chart.reading else []
 
 
 def _unit(figure: Figure) -> str:
@@ -118,8 +118,8 @@ def _unit(figure: Figure) -> str:
     if figure.better:
         words.append(f"{'longer' if figure.better == 'higher' else 'shorter'} is better")
     if figure.spread:
-        words.append(f"whiskers: {figure.whiskers}")
-    words += [f"{'dashed' if mark.kind == 'bar' else 'solid'} line: {mark.label}" for mark in figure.marks]
+        words.append(f"whiskers: {figure.chart.whiskers}")
+    words += [f"{'dashed' if mark.target else 'solid'} line: {mark.label}" for mark in figure.marks]
     return " · ".join(words)
 
 
@@ -157,7 +157,7 @@ def _draw(canvas: _Canvas, figure: Figure, title: str, x: float, top: float) -> 
     axes.set_ylim(height, 0)
     axes.axis("off")
     for mark in figure.marks:
-        dashed = {"linestyle": (0, (3, 2)), "color": BAR} if mark.kind == "bar" else {"color": FAINT}
+        dashed = {"linestyle": (0, (3, 2)), "color": TARGET} if mark.target else {"color": FAINT}
         axes.plot([mark.value, mark.value], [0, height], linewidth=1.4, zorder=3, **dashed)
     inch = figure.end / (COLUMN - LABELS - VALUES)
     at, last = 0.0, ""

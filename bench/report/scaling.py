@@ -18,6 +18,7 @@ from ...pipeline.shards.fragments import touched_fragments
 from ...trainer.monitoring.flops import PEAK_BF16
 from ..harness.record import RESULTS
 from ..harness.result_files import Result, read_results
+from ..harness.row import Row
 
 PAGE = Path(__file__).parents[1] / "SCALING.md"
 VIDEO_FRAMES, GOP = 300, 12  # ten seconds at 30 frames/s; the converter's default
@@ -107,19 +108,18 @@ _UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
 
 def _inputs(numbers: Numbers, results: list[Result]) -> None:
     convert, growth, loader = (_file(results, f"{name}-cpu.json") for name in ("convert", "growth", "loader"))
-    numbers.let("frame_rate", _row(convert, what="transcode and check, h264")["p50"])
-    numbers.let("megabytes", _in_notes(convert, r"h264: ([\d.]+) MB a video"))
-    numbers.let("two_workers", _row(convert, what="two workers beside one, whole conversion")["ratio"])
-    numbers.let("read_rate", _row(loader, path="sampler + reading alone")["p50"])
-    numbers.let("clip_rate", _row(loader, path="unstill (GOPs only)")["p50"])
-    index = _row(growth, samples=10_000_000)
-    numbers.let("index_bytes", index["index_bytes_per_sample"])
-    numbers.let("memory_large", index["memory_bytes_per_sample"])
-    numbers.let("start_large", index["start_up_s"])
-    # Kinetics-400 lies between these two sizes: the dearer value of both
-    around = [_row(growth, samples=samples) for samples in (100_000, 1_000_000)]
-    numbers.let("memory_small", max(row["memory_bytes_per_sample"] for row in around))
-    numbers.let("start_small", max(row["start_up_s"] for row in around))
+    numbers.let("frame_rate", _row(convert, measure="rate", codec="h264").value)
+    numbers.let("megabytes", _row(convert, measure="size", codec="h264").value)
+    numbers.let("two_workers", _row(convert, measure="workers").value)
+    numbers.let("read_rate", _row(loader, measure="reading").value)
+    numbers.let("clip_rate", _row(loader, measure="rate", path="unstill (GOPs only)").value)
+    numbers.let("index_bytes", _row(growth, measure="memory", samples=10_000_000).facts["index_bytes_per_sample"])
+    numbers.let("memory_large", _row(growth, measure="memory", samples=10_000_000).value)
+    numbers.let("start_large", _row(growth, measure="start-up", samples=10_000_000).facts["start_up_s"])
+    # Kinetics-400 lies between these two sizes: the larger value of both
+    sizes = (100_000, 1_000_000)
+    numbers.let("memory_small", max(_row(growth, measure="memory", samples=n).value for n in sizes))
+    numbers.let("start_small", max(_row(growth, measure="start-up", samples=n).facts["start_up_s"] for n in sizes))
     numbers.let("peak", PEAK_BF16["H200"] / 1e12)
     for name, (clip, tflop) in RECIPES.items():
         gops, frames = per_clip(clip)
@@ -135,9 +135,10 @@ def _shares_of_peak(numbers: Numbers, results: list[Result]) -> dict[str, str]:
         numbers.let(f"mfu_{name}", ASSUMED_SHARE)
         sources[name] = "**assumed**; no GPU has been measured"
         for result in results:
-            rows = [r for r in result.rows if (r.get("model"), r.get("variant")) == (model, variant) and "mfu" in r]
-            if result.name == "step" and rows:
-                numbers.let(f"mfu_{name}", rows[0]["mfu"])
+            steps = [row.facts for row in result.rows if result.name == "step"]
+            found = [f["mfu"] for f in steps if (f.get("model"), f.get("variant")) == (model, variant) and "mfu" in f]
+            if found:
+                numbers.let(f"mfu_{name}", found[0])
                 sources[name] = f"measured: `{result.file}`, row `{model}`, `{variant}`"
     return sources
 
@@ -157,18 +158,11 @@ def _file(results: list[Result], file: str) -> Result:
     raise InputError(f"{file}: not among the result files; run `unstill bench {file.partition('-')[0]}` on a CPU")
 
 
-def _row(result: Result, **wanted) -> dict:
+def _row(result: Result, **wanted) -> Row:
     for row in result.rows:
-        if all(row.get(name) == value for name, value in wanted.items()):
+        if all(row.facts.get(name) == value for name, value in wanted.items()):
             return row
     raise InputError(f"{result.file}: no row with {wanted}; measure it again with `{result.command}`")
-
-
-def _in_notes(result: Result, pattern: str) -> float:
-    for note in result.notes:
-        if match := re.match(pattern, note):
-            return float(match[1])
-    raise InputError(f"{result.file}: no note like {pattern!r}; measure it again with `{result.command}`")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ Writes ``bench/results/bias.json``: a row for each method with mean and sample s
 row for each run. Each (method, seed) is trained once: a repeated command goes on where the last one stopped.
 ``anti`` and ``swap``, columns that only exact masks allow and that no paper reports, say who learned motion.
 
-With ``--tune`` every rival is trained with each value of its main constant instead (``GRIDS``), on other seeds than the
-table's. ``bias_tuning.json`` holds the outcome; the recipes take the value that it favours (``best_values``).
+With ``--tune`` every other method is trained with each value of its main constant instead (``GRIDS``), on other seeds
+than the table's. ``bias_tuning.json`` holds the outcome; the recipes take the value that it favours (``best_values``).
 """
 
 import json
@@ -20,6 +20,7 @@ import numpy as np
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.errors import InputError
+from ...pipeline.loading.codec_support import codec_for
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
 from ...trainer.augmentations import StillMix
@@ -34,7 +35,9 @@ from ...trainer.diagnostics.still_bank import build_still_bank
 from ...trainer.evaluation.config import EvaluateOptions
 from ...trainer.evaluation.evaluate import evaluate, load_subject
 from ...trainer.train import train
-from ..harness.record import record, show
+from ..harness.record import ResultFile, show
+from ..harness.row import Better, Row
+from ..harness.section import Chart, Section
 
 METHODS = {
     "baseline": recipes.demo_baseline,
@@ -62,8 +65,8 @@ TITLES = {
     "albar": "ALBAR",
     "albar_stillmix": "ALBAR + StillMix",
 }
-# the constant of each rival that its authors choose anew for a dataset, and what they choose among; two_streams' values
-# are not public
+# the constant of each other method that its authors choose anew for a dataset, and what they choose among; the values
+# of two_streams are not public
 PROBS = (0.25, 0.5, 0.75, 1.0)  # StillMix's code, for all of these
 GRIDS = {
     "mixup": ("augmentation.prob", PROBS),
@@ -77,8 +80,17 @@ GRIDS = {
 }
 MOST_IID_LOST = 3.0  # points of accuracy on ordinary videos that debiasing may cost, as in the demonstration's bars
 PEOPLE, STILLS = "people.csv", "stills.safetensors"  # made once a seed
-ABOUT = ("method", "constant", "value")  # of a row, what is not measured
-COLUMNS = ("iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap")
+ABOUT = ("method", "constant", "setting")  # of a recipe, what is not measured
+MEASURES: dict[str, tuple[str, Better]] = {  # what the report calls it, which way is better
+    "iid": ("accuracy on ordinary videos", "higher"),
+    "scuba": ("SCUBA, the scene exchanged", "higher"),
+    "scufo": ("SCUFO, a still frame of it", "lower"),
+    "conflfg": ("Confl-FG, a second actor stands still", "higher"),
+    "contrasted": ("contrasted", "higher"),
+    "anti": ("anti, scene and actor of other classes", "higher"),
+    "swap": ("swap, new scene, another class's actor", "higher"),
+}
+COLUMNS = tuple(MEASURES)
 
 # HMDB51, mean of the backgrounds, as on the poster of ALBAR (arXiv 2502.00156): IID, SCUBA, SCUFO, Confl-FG, contrasted
 PUBLISHED_HMDB51 = {
@@ -91,6 +103,48 @@ PUBLISHED_HMDB51 = {
     "fame": (73.79, 51.40, 26.92, 39.61, 29.66),
     "stillmix": (74.82, 51.81, 13.39, 47.38, 40.28),
     "albar": (73.20, 53.2, 0.42, 49.84, 53.02),
+}
+
+
+def _charts(title: str, reading: str, measures: Sequence[str], main: Sequence[str]) -> dict[str, Chart]:
+    return {
+        measure: Chart(
+            title=f"{title}: {MEASURES[measure][0]}",
+            reading=reading,
+            main=measure in main,
+            whiskers="one standard deviation to either side",
+            column=measure,
+            of="methods",
+            unit="percent",
+            better=MEASURES[measure][1],
+        )
+        for measure in measures
+    }
+
+
+SECTIONS = {
+    "bias": Section(
+        title="Every method on one dataset",
+        text="Accuracy when scene, still frame or looks no longer give the class away.",
+        order=11,
+        charts=_charts(
+            "Every method",
+            "Means over seeds, every method on the same videos.",
+            COLUMNS,
+            main=("contrasted", "anti"),
+        ),
+    ),
+    "bias_tuning": Section(
+        title="The other methods' main constants",
+        text="Each value that their authors choose among, on other seeds.",
+        order=12,
+        charts=_charts(
+            "Every method's main constant",
+            "Means over seeds that the table of all methods does not use.",
+            ("scuba", "scufo", "contrasted"),
+            main=(),
+        ),
+    ),
 }
 
 
@@ -111,7 +165,7 @@ class BiasBench:
     test: int = 512
     """Number of videos in each test set."""
     tune: bool = False
-    """Instead of the table: train every rival with each value of its main constant. Give other seeds than the
+    """Instead of the table: train every other method with each value of its main constant. Give other seeds than the
     table's."""
     epochs: float | None = None
     """Passes over the training videos; by default the recipes' own."""
@@ -131,14 +185,15 @@ class BiasBench:
         found = [(row, recipe) for row, recipe in plain if row["method"] == "baseline"]  # to compare with
         for row, recipe in plain:
             constant, values = GRIDS.get(row["method"], ("", ()))
-            found += [(row | {"constant": constant, "value": v}, with_constant(recipe, constant, v)) for v in values]
+            found += [(row | {"constant": constant, "setting": v}, with_constant(recipe, constant, v)) for v in values]
         return found
 
 
-def run(config: BiasBench | None = None) -> Path:
+def run(config: BiasBench) -> Path:
     """Train and test what is not done yet, print the table, write the result file and return its path."""
-    config = config or BiasBench()
     found, variants = [], config.recipes()
+    name = "bias_tuning" if config.tune else "bias"
+    results = ResultFile(name, out=config.out, notes=_NOTES, file_name=f"{name}.json")
     with Progress("methods", len(config.seeds) * len(variants), "runs") as progress:
         for seed in config.seeds:
             make_data(config, seed)
@@ -148,26 +203,51 @@ def run(config: BiasBench | None = None) -> Path:
     rows = summary(found)
     show("Bias of every method, percent, mean over seeds", [mean_only(row) for row in rows])
     print(markdown(rows))
-    notes = [
-        "mean and sample standard deviation over seeds of videos, weights and order; n seeds in the column n",
-        "scenes (sdn, two_streams) and boxes of the actor (actor_cutmix, sdn) are the true ones; StillMix's stills are "
-        "chosen by a network that was trained on single frames of the same videos",
-    ]
     if config.tune:
         best = ", ".join(f"{method} {value:g}" for method, value in best_values(rows).items())
-        notes.append(
+        results.note(
             f"highest contrasted accuracy, at most {MOST_IID_LOST:g} points of IID below the method's best: {best}"
         )
     else:
-        notes.append(
-            "tuned on other seeds: ALBAR's weights (trainer/recipes.py) and the main constant of every rival "
+        results.note(
+            "tuned on other seeds: ALBAR's weights (trainer/recipes) and the main constant of every other method "
             "(bias_tuning.json)"
         )
         if set(PUBLISHED_HMDB51) <= {row["method"] for row in rows}:
             found_alike = ", ".join(f"{column} {value:.2f}" for column, value in agreement(rows).items())
-            notes.append(f"rank correlation with the published HMDB51 columns over its nine methods: {found_alike}")
-    name = "bias_tuning" if config.tune else "bias"
-    return record(name, rows + found, out=config.out, notes=notes, file_name=f"{name}.json")
+            results.note(f"rank correlation with the published HMDB51 columns over its nine methods: {found_alike}")
+    results.add(*map(mean_row, rows), *map(run_row, found))
+    return results.finish()
+
+
+_NOTES = (
+    "mean and sample standard deviation over seeds of videos, weights and order; n seeds in the column n",
+    "scenes (sdn, two_streams) and boxes of the actor (actor_cutmix, sdn) are the true ones; StillMix's stills are "
+    "chosen by a network that was trained on single frames of the same videos",
+)
+
+
+def mean_row(facts: Mapping[str, float | str]) -> Row:
+    """The row of a line of ``summary``."""
+    setting = f"{facts['constant'].split('.')[1]} {facts['setting']:g}" if "setting" in facts else ""
+    ours, title = "albar" in facts["method"], TITLES[facts["method"]]
+    tuned = {"label": setting, "group": title} if setting else {"label": title}
+    return Row(
+        title=f"{title}{', ' if setting else ''}{setting}: contrasted accuracy",
+        value=facts["contrasted"],
+        unit="percent",
+        better="higher",
+        figure="methods",
+        role="ours" if ours else "peer",
+        facts=facts,
+        **tuned,
+    )
+
+
+def run_row(facts: Mapping[str, float | str]) -> Row:
+    """The row of one run."""
+    title = f"{label(facts)}, seed {facts['seed']}: contrasted accuracy"
+    return Row(title=title, value=facts["contrasted"], unit="percent", better="higher", facts=facts)
 
 
 def with_constant(recipe: TrainConfig, constant: str, value: float) -> TrainConfig:
@@ -178,7 +258,7 @@ def with_constant(recipe: TrainConfig, constant: str, value: float) -> TrainConf
 
 def label(row: Mapping[str, str | float]) -> str:
     """What a row's recipe is called in folders and tables: the method, with the value where one was varied."""
-    return f"{row['method']}_{row['value']:g}" if "value" in row else str(row["method"])
+    return f"{row['method']}_{row['setting']:g}" if "setting" in row else str(row["method"])
 
 
 def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
@@ -188,10 +268,10 @@ def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
     best: SDN's alpha 1 guesses, and guessing has a contrasted accuracy of its own.
     """
     best = {}
-    for method in dict.fromkeys(row["method"] for row in rows if "value" in row):
+    for method in dict.fromkeys(row["method"] for row in rows if "setting" in row):
         values = [row for row in rows if row["method"] == method]
         least = max(row["iid"] for row in values) - MOST_IID_LOST
-        best[method] = max((row for row in values if row["iid"] >= least), key=lambda row: row["contrasted"])["value"]
+        best[method] = max((row for row in values if row["iid"] >= least), key=lambda row: row["contrasted"])["setting"]
     return best
 
 
@@ -218,7 +298,7 @@ def make_data(config: BiasBench, seed: int) -> Path:
             ConvertConfig(
                 source=videos.out / split,
                 out=folder / "shards" / split,
-                codec="vp9" if config.device == "cpu" else "h264",  # VP9 is what DALI decodes on a CPU
+                codec=codec_for(config.device),
                 short_side=videos.size,
                 samples_per_shard=256,
                 classes=None if split == "train" else folder / "shards" / "train" / "dataset.json",
@@ -313,7 +393,7 @@ def summary(found: Sequence[Mapping[str, float | str]]) -> list[dict[str, float 
 
 def mean_only(row: Mapping[str, float | str]) -> dict[str, float | str]:
     """The columns that fit a terminal."""
-    shown = {name: row[name] for name in ("method", "value", "n") if name in row}
+    shown = {name: row[name] for name in ("method", "setting", "n") if name in row}
     return shown | {name: round(row[name], 1) for name in COLUMNS}
 
 
@@ -326,8 +406,8 @@ def markdown(rows: Sequence[Mapping[str, float | str]]) -> str:
             f"{row[column]:.1f}" + (f" ± {row[f'{column}_sd']:.1f}" if f"{column}_sd" in row else "")
             for column in COLUMNS
         ]
-        value = f", {row['constant']} {row['value']:g}" if "value" in row else ""
-        lines.append(f"| {TITLES[row['method']]}{value} | {' | '.join(cells)} |")
+        setting = f", {row['constant']} {row['setting']:g}" if "setting" in row else ""
+        lines.append(f"| {TITLES[row['method']]}{setting} | {' | '.join(cells)} |")
     lines += ["", f"| published, HMDB51 | {' | '.join(titles[:5])} |", "|---" + "|---:" * 5 + "|"]
     for method, values in PUBLISHED_HMDB51.items():
         lines.append(f"| {TITLES[method]} | {' | '.join(f'{value:.2f}' for value in values)} |")

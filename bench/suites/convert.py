@@ -20,11 +20,14 @@ from ...pipeline.conversion.sandbox.pool import Limits, Worker
 from ...pipeline.conversion.transcode import QUALITY
 from ...pipeline.progress import Progress
 from ...pipeline.shards.video_format import output_size
-from ..harness.record import quantiles, record, show
+from ..harness.record import ResultFile, quantiles, spread
+from ..harness.row import Row, number
+from ..harness.section import Chart, Section
 from ..harness.synthetic_videos import synthetic_video
 
-# what must hold, from the project's plan
-FFMPEG_BAR, TWO_WORKERS_BAR, RESUME_BAR_S, MEMORY_BAR_MB = 0.9, 1.8, 2.0, 400
+# the project's targets
+LEAST_OF_FFMPEG, LEAST_OF_TWO_WORKERS, MOST_RESUME_S, MOST_MEMORY_MB = 0.9, 1.8, 2.0, 400
+CODECS = {"h264": "H.264", "vp9": "VP9", "hevc": "HEVC"}
 KINETICS_VIDEOS = 240_000
 SOURCE_SIZE = (720, 1280)  # height, width
 MEMORY_SIZES = ((720, 1280, 300), (1080, 1920, 60), (2160, 3840, 24))  # height, width, frames
@@ -37,6 +40,28 @@ FFMPEG_OPTIONS = {  # the same encoders with the same settings
     "-g {g} -keyint_min {g}",
     "hevc": "-c:v libx265 -preset fast -crf {q} -x265-params "
     "keyint={g}:min-keyint={g}:scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:log-level=none",
+}
+
+
+SECTIONS = {
+    "convert": Section(
+        title="Conversion: videos to shards",
+        text="How fast, beside the ffmpeg command line, and in how much memory.",
+        order=20,
+        charts={
+            "ffmpeg": Chart(
+                title="Converting beside the ffmpeg command line",
+                reading="Speed as a multiple of ffmpeg's with the same encoder and settings, median of paired rounds "
+                "of CPU time. Ours also decodes every written frame again to check it.",
+                reference=(1.0, "ffmpeg"),
+            ),
+            "memory": Chart(
+                title="Memory of a converting worker",
+                reading="Peak by the size of the source video, which is streamed: it hardly grows.",
+                main=False,
+            ),
+        },
+    )
 }
 
 
@@ -56,32 +81,32 @@ class ConvertBench:
     """Shards of the finished job that is resumed."""
 
 
-def run(config: ConvertBench | None = None) -> Path:
+def run(config: ConvertBench) -> Path:
     """Measure, print the table, write the result file and return its path."""
-    config = config or ConvertBench()
     size = f"{SOURCE_SIZE[1]}x{SOURCE_SIZE[0]}"
     notes = [f"sources: synthetic H.264 {size}, 30 fps, {config.seconds:g} s; output: short side 256, GOP 12"]
+    results = ResultFile("convert", out=config.out, notes=notes)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sources = _sources(folder / "source", config)
-        rows = _beside_ffmpeg(sources[0], config, folder, notes)
-        rows += _workers(folder / "source", config, folder, notes)
-        rows += _resume(config, folder)
-        rows += _memory(folder, notes)
-    show("convert", rows, notes=notes)
-    return record("convert", rows, out=config.out, notes=notes)
+        _beside_ffmpeg(sources[0], config, folder, results)
+        _workers(folder / "source", config, folder, results)
+        results.add(_resume(config, folder))
+        _memory(folder, results)
+    results.show("convert")
+    return results.finish()
 
 
 def _sources(folder: Path, config: ConvertBench) -> list[Path]:
     paths = []
     with Progress("synthetic videos", config.videos, "videos") as progress:
-        for number in range(config.videos):
-            path = folder / f"class_{number % 2}" / f"{number:03d}.mp4"
+        for video in range(config.videos):
+            path = folder / f"class_{video % 2}" / f"{video:03d}.mp4"
             path.parent.mkdir(parents=True, exist_ok=True)
-            if number < 2:
-                synthetic_video(path, round(30 * config.seconds), *SOURCE_SIZE, seed=number)
+            if video < 2:
+                synthetic_video(path, round(30 * config.seconds), *SOURCE_SIZE, seed=video)
             else:
-                shutil.copy(paths[number % 2], path)
+                shutil.copy(paths[video % 2], path)
             paths.append(path)
             progress.advance()
     return paths
@@ -94,12 +119,11 @@ def _task(source: Path, codec: str) -> dict:
     return {"path": str(source), **facts, "start": None, "end": None, "maybe_cut": False, "recipe": recipe}
 
 
-def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, notes: list[str]) -> list[dict]:
+def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: ResultFile) -> None:
     """CPU-seconds of one video, ours and ffmpeg's, in turns."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
-        notes.append("ffmpeg is not installed: the comparison with it is left out")
-    rows = []
+        results.note("ffmpeg is not installed: the comparison with it is left out")
     for codec in ("h264", "vp9", "hevc"):
         ours, theirs, size = [], [], 0
         rounds = config.rounds if codec != "hevc" else 1
@@ -116,21 +140,60 @@ def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, notes: list
         finally:
             worker.close()
         frames, median = header["frames"], quantiles(ours)["p50"]
-        row = {"what": f"transcode and check, {codec}", "unit": "frames per CPU-second"}
-        row |= quantiles([frames / seconds for seconds in ours])
-        if theirs:
-            row["beside"] = frames / quantiles(theirs)["p50"]  # ffmpeg
-            row["ratio"] = quantiles([b / a for a, b in zip(ours, theirs, strict=True)])["p50"]
-            row["bar"] = FFMPEG_BAR
-            their_size = (folder / "ffmpeg.mp4").stat().st_size
-            notes.append(f"{codec}: {size / 1e6:.3f} MB a video, {their_size / 1e6:.3f} MB from ffmpeg")
-        rows.append(row)
         hours, terabytes = KINETICS_VIDEOS * median / 3600, KINETICS_VIDEOS * size / 1e12
-        notes.append(
+        results.note(
             f"{codec}: {KINETICS_VIDEOS:,} videos x {median:.2f} CPU-s / 3600 = {hours:,.0f} core-hours; "
             f"x {size / 1e6:.2f} MB = {terabytes:.2f} TB (synthetic content; camera noise and motion change both)"
         )
-    return rows
+        rate = quantiles([frames / seconds for seconds in ours])
+        if not theirs:
+            results.add(rate_row(codec, rate), size_row(codec, size / 1e6))
+            continue
+        their_rate = frames / quantiles(theirs)["p50"]
+        ratio = quantiles([b / a for a, b in zip(ours, theirs, strict=True)])["p50"]
+        their_size = (folder / "ffmpeg.mp4").stat().st_size
+        results.add(
+            rate_row(codec, rate, their_rate),
+            ratio_row(codec, ratio, rate, their_rate),
+            size_row(codec, size / 1e6, their_size / 1e6),
+        )
+
+
+def rate_row(codec: str, rate: dict[str, float], ffmpeg: float | None = None) -> Row:
+    """Frames that are transcoded and checked in a second of CPU time."""
+    facts = {"measure": "rate", "codec": codec} | ({} if ffmpeg is None else {"ffmpeg": ffmpeg})
+    return Row(
+        title=f"transcode and check, {CODECS[codec]}",
+        **spread(rate),
+        unit="frames per CPU-second",
+        better="higher",
+        facts=facts,
+    )
+
+
+def ratio_row(codec: str, ratio: float, rate: dict[str, float], ffmpeg: float) -> Row:
+    """Our speed as a multiple of ffmpeg's."""
+    shown = f"{number(rate['p50'])} ({number(rate['p20'])} to {number(rate['p80'])})"
+    headline = "the ffmpeg command line's speed in H.264, with every written frame decoded and checked"
+    return Row(
+        title=f"transcode and check / ffmpeg, {CODECS[codec]}",
+        value=ratio,
+        unit="times",
+        at_least=LEAST_OF_FFMPEG,
+        target="transcode and check / ffmpeg",
+        headline=headline if codec == "h264" else "",
+        figure="ffmpeg",
+        label=CODECS[codec],
+        detail=f"frames per CPU-second: ours {shown}, ffmpeg {number(ffmpeg)}",
+        facts={"measure": "ratio", "codec": codec},
+    )
+
+
+def size_row(codec: str, megabytes: float, ffmpeg: float | None = None) -> Row:
+    """Size of the converted video."""
+    facts = {"measure": "size", "codec": codec} | ({} if ffmpeg is None else {"ffmpeg": round(ffmpeg, 3)})
+    title = f"a converted video, {CODECS[codec]}"
+    return Row(title=title, value=round(megabytes, 3), unit="MB", better="lower", facts=facts)
 
 
 def _tiny(folder: Path) -> Path:
@@ -171,7 +234,7 @@ def _wait(processes: list[subprocess.Popen]) -> None:
             raise subprocess.CalledProcessError(process.returncode, process.args)
 
 
-def _workers(source: Path, config: ConvertBench, folder: Path, notes: list[str]) -> list[dict]:
+def _workers(source: Path, config: ConvertBench, folder: Path, results: ResultFile) -> None:
     """Wall clock of a whole conversion with one worker and with two, in turns with what the machine itself can do."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     limits: list[float] = []
@@ -187,13 +250,20 @@ def _workers(source: Path, config: ConvertBench, folder: Path, notes: list[str])
     ratios = quantiles([one / two for one, two in zip(seconds[1], seconds[2], strict=True)])
     rates = quantiles([config.videos / taken for taken in seconds[2]])
     one = config.videos / quantiles(seconds[1])["p50"]
-    spread = f"{ratios['p20']:.2f} to {ratios['p80']:.2f}"
+    spread_of = f"{ratios['p20']:.2f} to {ratios['p80']:.2f}"
     if limits:
         limit = quantiles(limits)
-        spread += f"; two ffmpeg processes beside one: {limit['p50']:.2f} ({limit['p20']:.2f} to {limit['p80']:.2f})"
-    notes.append(f"two workers beside one, p20 to p80 of the ratio: {spread}")
-    what = "two workers beside one, whole conversion"
-    return [{"what": what, "unit": "videos/s", **rates, "beside": one, "ratio": ratios["p50"], "bar": TWO_WORKERS_BAR}]
+        spread_of += f"; two ffmpeg processes beside one: {limit['p50']:.2f} ({limit['p20']:.2f} to {limit['p80']:.2f})"
+    results.note(f"two workers beside one, p20 to p80 of the ratio: {spread_of}")
+    results.add(*workers_rows(rates, one, ratios["p50"]))
+
+
+def workers_rows(rates: dict[str, float], one: float, ratio: float) -> tuple[Row, Row]:
+    """Conversion with two workers, and how much faster it is than with one."""
+    title = "whole conversion, two workers"
+    rate = Row(title=title, **spread(rates), unit="videos/s", better="higher", facts={"one worker": one})
+    facts = {"measure": "workers"}
+    return rate, Row(title=f"{title} / one", value=ratio, unit="times", at_least=LEAST_OF_TWO_WORKERS, facts=facts)
 
 
 def _two_ffmpegs(source: Path, folder: Path) -> float:
@@ -206,23 +276,25 @@ def _two_ffmpegs(source: Path, folder: Path) -> float:
     return 2 * one / (time.perf_counter() - began)
 
 
-def _resume(config: ConvertBench, folder: Path) -> list[dict]:
+def _resume(config: ConvertBench, folder: Path) -> Row:
     """Seconds of the same command on a job that is finished."""
     source = folder / "many" / "class"
     source.mkdir(parents=True)
     tiny = _tiny(folder)
-    for number in range(config.shards):
-        shutil.copy(tiny, source / f"{number:06d}.mp4")
+    for shard in range(config.shards):
+        shutil.copy(tiny, source / f"{shard:06d}.mp4")
     job = ConvertConfig(source=source.parent, out=folder / "finished", codec="vp9", short_side=16, samples_per_shard=1)
     report = convert(job)
-    taken = [convert(job).seconds for _ in range(max(3, config.rounds))]
-    what = f"resume of a finished job of {report.shards} shards"
-    return [{"what": what, "unit": "s", **quantiles(taken), "bar": RESUME_BAR_S}]
+    return resume_row(report.shards, quantiles([convert(job).seconds for _ in range(max(3, config.rounds))]))
 
 
-def _memory(folder: Path, notes: list[str]) -> list[dict]:
+def resume_row(shards: int, taken: dict[str, float]) -> Row:
+    """Seconds of asking again for what is done."""
+    return Row(title=f"resume of a finished job of {shards} shards", **spread(taken), unit="s", at_most=MOST_RESUME_S)
+
+
+def _memory(folder: Path, results: ResultFile) -> None:
     """Peak resident memory of a worker by the size of the video it converts."""
-    rows = []
     for height, width, frames in MEMORY_SIZES:
         source = folder / f"{height}.mp4"
         synthetic_video(source, frames, height, width, seed=0)
@@ -230,14 +302,26 @@ def _memory(folder: Path, notes: list[str]) -> list[dict]:
             worker = Worker(LIMITS)
             try:
                 header, _ = worker.run(_task(source, codec))
-                peak = _peak_mb(worker.pid) if worker.pid else float("nan")
+                peak = _peak_mb(worker.pid) if worker.pid else None
             finally:
                 worker.close()
             if "bad" in header:
-                notes.append(f"{width}x{height} to {codec}: {header['bad']}, {header['detail']}")
-            what = f"peak memory of a worker, {width}x{height} to {codec}"
-            rows.append({"what": what, "unit": "MB", "p50": peak, "bar": MEMORY_BAR_MB})
-    return rows
+                results.note(f"{width}x{height} to {codec}: {header['bad']}, {header['detail']}")
+            results.add(memory_row(f"{width}x{height}", codec, peak))
+
+
+def memory_row(size: str, codec: str, peak: float | None) -> Row:
+    """Peak resident memory of a converting worker, MB."""
+    return Row(
+        title=f"peak memory of a worker, {size} to {CODECS[codec]}",
+        value=peak,
+        unit="MB",
+        at_most=MOST_MEMORY_MB,
+        target="peak memory of a worker",
+        figure="memory",
+        label=CODECS[codec],
+        group=size,
+    )
 
 
 def _peak_mb(pid: int) -> float:

@@ -19,10 +19,34 @@ import numpy as np
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import INDEX_NAME, SampleIndex
-from ..harness.record import record, show
+from ..harness.record import ResultFile
+from ..harness.row import Row
+from ..harness.section import Chart, Section
 
 FRAMES, GOP, KEY_BYTES, FRAGMENT_BYTES = 300, 12, 24, 12_000
 BATCH = 256
+# the project's targets, which are for an index of so many videos
+TARGET_SAMPLES, MOST_START_UP_MS, MOST_BYTES = 1_000_000, 2000.0, 200
+
+SECTIONS = {
+    "growth": Section(
+        title="Growth with the dataset",
+        text="What ten thousand to ten million videos cost before the first clip.",
+        order=40,
+        charts={
+            "memory": Chart(
+                title="Memory for each video of a dataset",
+                reading="What a process grows by to open the index and draw shuffled clips. The target is for a "
+                "million; ten thousand carry the fixed costs alone.",
+            ),
+            "start-up": Chart(
+                title="Start-up against the size of a dataset",
+                reading="From opening the index to the addresses of the first clips of two epochs, each shuffled as a "
+                "whole. The target is for a million.",
+            ),
+        },
+    )
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,23 +59,55 @@ class GrowthBench:
     """Sizes of the synthetic index; ten million take 3 GB of disk while it runs."""
 
 
-def run(config: GrowthBench | None = None) -> Path:
+def run(config: GrowthBench) -> Path:
     """Measure, print the table, write the result file and return its path."""
-    config = config or GrowthBench()
-    rows = []
+    notes = [
+        "memory: what the process grew by over all steps, pages of the mapped file that were touched included",
+        f"index: {FRAMES} frames in fragments of {GOP}; a batch is {BATCH} clips",
+    ]
+    results = ResultFile("growth", out=config.out, notes=notes)
     with Progress("growing", len(config.samples), "sizes") as progress:
         for samples in config.samples:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / INDEX_NAME
                 synthetic_index(samples).save(path)
-                rows.append(_measure_in_new_process(path, samples))
+                results.add(*size_rows(samples, _measure_in_new_process(path)))
             progress.advance()
-    notes = [
-        "memory: what the process grew by over all steps, pages of the mapped file that were touched included",
-        f"index: {FRAMES} frames in fragments of {GOP}; a batch is {BATCH} clips",
-    ]
-    show("Growth", rows, notes=notes)
-    return record("growth", rows, out=config.out, notes=notes)
+    results.show("growth")
+    return results.finish()
+
+
+def size_rows(samples: int, found: dict[str, float]) -> tuple[Row, Row]:
+    """Memory and start-up of one size of dataset.
+
+    Args:
+        samples: videos in the index.
+        found: what ``measure`` printed.
+    """
+    name, facts = f"{samples:,} videos", {"samples": samples}
+    target = samples == TARGET_SAMPLES
+    memory = Row(
+        title=f"memory for {name}",
+        value=found["memory_bytes_per_sample"],
+        unit="bytes a video",
+        better="lower",
+        at_most=MOST_BYTES if target else None,
+        headline="of memory for each of a million videos, ready to be shuffled" if target else "",
+        figure="memory",
+        label=name,
+        facts={"measure": "memory", **facts, **{n: found[n] for n in ("index_mb", "index_bytes_per_sample")}},
+    )
+    start = Row(
+        title=f"start-up for {name}",
+        value=found["start_up_s"] * 1e3,
+        unit="ms",
+        better="lower",
+        at_most=MOST_START_UP_MS if target else None,
+        figure="start-up",
+        label=name,
+        facts={"measure": "start-up", **facts} | {n: value for n, value in found.items() if n.endswith("_s")},
+    )
+    return memory, start
 
 
 def synthetic_index(samples: int) -> SampleIndex:
@@ -84,12 +140,12 @@ def synthetic_index(samples: int) -> SampleIndex:
     )
 
 
-def _measure_in_new_process(path: Path, samples: int) -> dict:
+def _measure_in_new_process(path: Path) -> dict[str, float]:
     code = f"from unstill.bench.suites.growth import measure; measure({str(path)!r})"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=dict(os.environ)
     )
-    return {"samples": samples, **json.loads(done.stdout)}
+    return json.loads(done.stdout)
 
 
 def measure(path: str) -> None:

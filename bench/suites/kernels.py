@@ -5,7 +5,6 @@ Without one: the bytes each must move and the report of the ahead-of-time compil
 """
 
 import dataclasses
-import datetime
 import json
 import os
 import subprocess
@@ -19,11 +18,51 @@ from torch import Tensor
 
 from ...kernels import clip_prep, static_losses, step_boundary, weighted_loss
 from ...kernels.launch_configs import ClipTile
-from ..harness import record
+from ..harness.record import ResultFile, show, spread
+from ..harness.row import Role, Row
+from ..harness.section import Chart, Section
 
 MEAN, STD = (0.43, 0.39, 0.35), (0.22, 0.21, 0.25)
 AOT_FILE = "kernels_sm90.json"
 NOT_TIMES = "No GPU on this machine: bytes are predictions from the shapes, not measurements, and no time is reported."
+MOST_REGISTERS = 64  # up to it a multiprocessor holds four programs of 256 threads
+PROVIDERS = {  # name in the rows -> name that people read
+    "triton": "unstill (Triton)",
+    "compiled": "torch.compile",
+    "eager bf16": "eager torch, bf16",
+    "eager fp32": "eager torch, fp32",
+    "eager": "eager torch",
+    "torch": "torch",
+}
+STATIC = {"frame": "static clip as one frame", "full": "static clip written out"}
+
+SECTIONS = {
+    "kernels": Section(
+        title="Kernels: frames to clips, logits to losses",
+        text="Triton beside torch, and what the memory allows.",
+        order=50,
+        charts={
+            "clip_prep": Chart(title="clip_prep: frames to both clips", reading="One training batch."),
+            "static_losses": Chart(title="static_losses: losses and gradient", reading="In one pass over the logits."),
+            "bytes": Chart(
+                title="Bytes that making both clips must move",
+                reading="Predicted from the shapes, not measured. For torch.compile it is the best case.",
+            ),
+        },
+    ),
+    "kernels_sm90": Section(
+        title="Kernels, compiled for sm_90",
+        text="What the compiler reports without running them.",
+        order=51,
+        charts={
+            "registers": Chart(
+                title="Registers of the compiled kernels",
+                reading="The hungriest configuration of each, compiled for sm_90 by ptxas. Up to 64, a multiprocessor "
+                "holds four programs of 256 threads.",
+            )
+        },
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,24 +94,21 @@ class KernelsBench:
 def run(config: KernelsBench) -> Path:
     """Measure (or, without a GPU, predict), print the tables, and return the result file."""
     if config.aot:
-        rows = aot_rows()
-        record.show("compiled ahead of time for sm_90: not a measurement of speed", summary(rows))
-        print(f"written: {write_aot(rows, config.out)}")
-    rows = predicted(config)
-    record.show("bytes moved per call, predicted", rows)
+        print(f"written: {write_aot(aot_rows(), config.out)}")
     notes = [
         "kind=predicted: bytes counted from the shapes. kind=measured: triton.testing.do_bench, L2 flushed between "
         "calls; with cudagraph=true do_bench_cudagraph, not flushed. gb_s counts the bytes that the result needs, not "
         "those the provider moves; of_copy is gb_s over that of a device copy of 1 GiB in the same run."
     ]
-    if torch.cuda.is_available():
-        measured = measure(config, torch.device("cuda"))
-        record.show(f"measured on {torch.cuda.get_device_name()}", measured)
-        rows += measured
-    else:
+    gpu = torch.cuda.is_available()
+    if not gpu:
         notes.append(NOT_TIMES)
-        print(NOT_TIMES)
-    return record.record("kernels", rows, out=config.out, notes=notes)
+    results = ResultFile("kernels", out=config.out, notes=notes)
+    results.add(*predicted(config, drawn=not gpu))
+    if gpu:
+        measure(config, torch.device("cuda"), results)
+    results.show("kernels")
+    return results.finish()
 
 
 # ------------------------------------------------------------------------------------------------- without a GPU
@@ -88,66 +124,83 @@ def aot_rows() -> list[dict]:
     return json.loads(done.stdout)
 
 
-def summary(rows: list[dict]) -> list[dict]:
-    """One row per kernel; the result file has every configuration."""
+def aot_summary(rows: list[dict]) -> list[Row]:
+    """One row per kernel: its hungriest configuration."""
     found = []
     for kernel in dict.fromkeys(row["kernel"] for row in rows):
         own = [row for row in rows if row["kernel"] == kernel]
-        registers = [row["registers"] for row in own]
         spilled = max(row["spill_store_bytes"] + row["spill_load_bytes"] for row in own)
-        shared = max(row["shared_bytes"] for row in own)
-        described = dict(kernel=kernel, configurations=len(own), registers=f"{min(registers)}..{max(registers)}")
-        found.append(described | dict(spilled_bytes=spilled, shared_bytes=shared))
+        found.append(
+            Row(
+                title=f"registers of {kernel}",
+                value=max(row["registers"] for row in own),
+                unit="registers a thread",
+                at_most=MOST_REGISTERS,
+                target="registers of the compiled kernels",
+                figure="registers",
+                label=kernel,
+                detail=f"{len(own)} configurations, {spilled} bytes spilled",
+                facts={"configurations": len(own), "spilled_bytes": spilled},
+            )
+        )
     return found
 
 
 def write_aot(rows: list[dict], out: Path | None) -> Path:
-    path = Path(out or os.environ.get("OUT") or record.RESULTS) / AOT_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {
-        "name": "kernels_sm90",
-        "command": "unstill bench kernels",
-        "commit": record.commit(),
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "device": "sm_90, compiled ahead of time, not run",
-        "versions": record.versions(),
-        "rows": rows,
-        "notes": ["registers per thread and spilled bytes from ptxas; shared memory and the widest store from the PTX"],
-    }
-    path.write_text(json.dumps(content, indent=1) + "\n")
-    return path
+    """Write the report of the compiler: a row a kernel, then a row a configuration with all that it said."""
+    notes = ["registers per thread and spilled bytes from ptxas; shared memory and the widest store from the PTX"]
+    results = ResultFile(
+        "kernels_sm90", out=out, notes=notes, file_name=AOT_FILE, device="sm_90, compiled ahead of time, not run"
+    )
+    summary = aot_summary(rows)
+    results.add(*summary, *(Row(title=f"{row['kernel']}, one configuration", facts=row) for row in rows))
+    show("compiled ahead of time for sm_90: not a measurement of speed", [row.to_json() for row in summary])
+    return results.finish()
+
+
+_MOVES = {  # bytes that a provider reads and writes for each element of a bfloat16 clip
+    # crops of which half are flipped, stacked: 3; float: 5; / 255, - mean, / std: 8 each; permuted: 8; bfloat16: 6
+    "eager fp32": 3 + 5 + 3 * 8 + 8 + 6,
+    # the same, converted to bfloat16 first and then in place: four roundings instead of one
+    "eager bf16": 3 + 3 + 3 * 4 + 4,
+    "compiled": 3,
+    "triton": 3,
+}
 
 
 def clip_bytes(config: KernelsBench, provider: str, static: str) -> float:
     """Bytes read and written in device memory per call, for bfloat16 clips."""
     elements = config.batch * config.frames * config.size**2 * 3
     static_out = {"none": 0, "frame": 2 / config.frames, "full": 2}[static]
-    per_element = {
-        # crops of which half are flipped, stacked: 3; float: 5; / 255, - mean, / std: 8 each; permuted: 8; bfloat16: 6
-        "eager fp32": 3 + 5 + 3 * 8 + 8 + 6,
-        # the same, converted to bfloat16 first and then in place: four roundings instead of one
-        "eager bf16": 3 + 3 + 3 * 4 + 4,
-        "compiled": 3,
-        "triton": 3,
-    }[provider]
-    return elements * (per_element + static_out)
+    return elements * (_MOVES[provider] + static_out)
 
 
-def predicted(config: KernelsBench) -> list[dict]:
-    """What each provider must move, as ``unit`` bytes."""
+def predicted(config: KernelsBench, drawn: bool = True) -> list[Row]:
+    """What each provider must move, MB; ``drawn``: whether the report draws it, as it does where nothing is timed."""
     shape = f"{config.batch}x{config.frames}x{config.size}x{config.size}"
     rows = []
     for static in ("frame", "full"):
-        for provider in ("eager fp32", "eager bf16", "compiled", "triton"):
-            moved = clip_bytes(config, provider, static)
-            times = clip_bytes(config, provider, static) / clip_bytes(config, "triton", static)
-            described = dict(kernel="clip_prep", provider=provider, shape=shape, static=static)
-            rows.append(dict(kind="predicted", **described, megabytes=moved / 1e6, times_triton=times))
+        moved = {provider: clip_bytes(config, provider, static) for provider in PROVIDERS if provider in _MOVES}
+        for provider, count in sorted(moved.items(), key=lambda item: (item[0] != "triton", item[1])):
+            facts = {"kernel": "clip_prep", "provider": provider, "shape": shape, "static": static}
+            facts["times_triton"] = count / moved["triton"]
+            figure = "bytes" if drawn else ""
+            rows.append(_predicted(count, facts, figure=figure, group=f"{shape}, {STATIC[static]}"))
     for classes in config.classes:
         logits = 2 * config.batch * classes * 2  # bfloat16
-        described = dict(kernel="static_losses", provider="triton", shape=f"{2 * config.batch}x{classes}")
-        rows.append(dict(kind="predicted", **described, megabytes=3 * logits / 1e6))  # read, read, gradient written
+        facts = {"kernel": "static_losses", "provider": "triton", "shape": f"{2 * config.batch}x{classes}"}
+        rows.append(_predicted(3 * logits, facts))  # read, read, gradient written
     return rows
+
+
+def _predicted(count: float, facts: dict, **drawn) -> Row:
+    title = f"{facts['kernel']}, {facts['provider']}, bytes moved, predicted"
+    said = {"title": title, "label": PROVIDERS[facts["provider"]], "role": _role(facts["provider"])}
+    return Row(value=count / 1e6, unit="MB", better="lower", **said, **drawn, facts={"kind": "predicted", **facts})
+
+
+def _role(provider: str) -> Role:
+    return "ours" if provider == "triton" else "peer"
 
 
 # ------------------------------------------------------------------------------------------------- providers
@@ -253,36 +306,41 @@ def loss_inputs(rows: int, classes: int, device: torch.device) -> tuple[Tensor, 
 
 
 def milliseconds(function: Callable[[], object], config: KernelsBench, graph: bool = False) -> dict[str, float]:
-    """p20, p50 and p80 of one call; ``graph``: of calls in one CUDA graph, without launch costs and L2 flush."""
+    """p20, p50 and p80 of one call, ms; ``graph``: of calls in one CUDA graph, without launch costs and L2 flush."""
     from triton import testing
 
     bench = testing.do_bench_cudagraph if graph else testing.do_bench
     middle, low, high = bench(function, rep=config.milliseconds, quantiles=[0.5, 0.2, 0.8])
-    return dict(p20=low, p50=middle, p80=high, unit="ms")
+    return dict(p20=low, p50=middle, p80=high)
 
 
-def measure(config: KernelsBench, device: torch.device) -> list[dict]:
-    """All measurements, ratios against the same run's copy and Triton rows."""
-    copy = measure_copy(config, device)
-    copy_rate = copy["gb_s"]
-    rows = [copy]
-    rows += measure_clips(config, device, copy_rate)
-    rows += measure_losses(config, device)
+def measure(config: KernelsBench, device: torch.device, results: ResultFile) -> None:
+    """All measurements, each written as it comes; ratios are against the same run's copy and Triton rows."""
+    copy_rate = measure_copy(config, device, results)
+    measure_clips(config, device, copy_rate, results)
+    measure_losses(config, device, results)
     if config.tune:
-        rows += measure_tiles(config, device, copy_rate)
-    return rows
+        measure_tiles(config, device, copy_rate, results)
 
 
-def measure_copy(config: KernelsBench, device: torch.device) -> dict:
-    """The speed limit: a device copy, read plus write."""
+def _measured(timed: dict[str, float], facts: dict, **drawn) -> Row:
+    title = f"{facts['kernel']}, {facts['provider']}, {facts['shape']}"
+    said = {"title": title, "label": PROVIDERS[facts["provider"]], "role": _role(facts["provider"])} | drawn
+    return Row(**spread(timed), unit="ms", better="lower", **said, facts={"kind": "measured", **facts})
+
+
+def measure_copy(config: KernelsBench, device: torch.device, results: ResultFile) -> float:
+    """GB/s of a device copy, read plus write: the speed limit."""
     source = torch.empty(2**30 if device.type == "cuda" else 2**10, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     timed = milliseconds(lambda: target.copy_(source), config)
     rate = 2 * source.nbytes / timed["p50"] / 1e6
-    return dict(kind="measured", kernel="copy", provider="torch", shape=f"{source.nbytes} B", **timed, gb_s=rate)
+    facts = {"kernel": "copy", "provider": "torch", "shape": f"{source.nbytes} B", "gb_s": rate}
+    results.add(_measured(timed, facts, role="limit"))
+    return rate
 
 
-def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float) -> list[dict]:
+def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float, results: ResultFile) -> None:
     """clip_prep by every provider, and step_boundary, whose ratio to clip_prep is what the fused losses cost."""
     inputs = ClipInputs.draw(config, device)
     index = (inputs.frames, inputs.top, inputs.left, inputs.flip, inputs.t_idx, inputs.size)
@@ -290,7 +348,6 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float) 
     compiled = torch.compile(gathered, fullgraph=True, dynamic=False)
     losses = loss_inputs(2 * config.batch, config.classes[0], device)
     logits = losses[0].detach()
-    rows = []
     for layout in ("ncdhw", "channels_last_3d"):
         for static in ("frame", "full"):
             options = inputs.options(static, layout)
@@ -302,15 +359,19 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float) 
                 providers["eager bf16"] = lambda s=static: eager_bf16(inputs, s)
                 providers["eager fp32"] = lambda s=static: eager_fp32(inputs, s)
             described = dict(shape=shape, static=static, layout=layout)
+            drawn = {"figure": "clip_prep", "group": f"{STATIC[static]}, {layout}"}
             ours = None
             for provider, function in providers.items():
                 timed = milliseconds(function, config)
-                ours = ours or timed["p50"]
                 # useful bytes, the same for all: what the result needs, not what the provider happens to move
-                rate = clip_bytes(config, "triton", static) / timed["p50"] / 1e6
+                useful = clip_bytes(config, "triton", static)
+                if ours is None:
+                    ours = timed["p50"]
+                    results.add(_copy_limit(useful / copy_rate / 1e6, drawn, described))
+                rate = useful / timed["p50"] / 1e6
                 ratios = dict(gb_s=rate, of_copy=rate / copy_rate, times_triton=timed["p50"] / ours)
-                rows.append(
-                    dict(kind="measured", kernel="clip_prep", provider=provider, **described, **timed, **ratios)
+                results.add(
+                    _measured(timed, dict(kernel="clip_prep", provider=provider, **described, **ratios), **drawn)
                 )
 
             def fused(options: dict = options) -> object:
@@ -318,17 +379,21 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float) 
 
             timed = milliseconds(fused, config)
             ratio = dict(times_clip_prep=timed["p50"] / ours)
-            rows.append(dict(kind="measured", kernel="step_boundary", provider="triton", **described, **timed, **ratio))
-    return rows
+            results.add(_measured(timed, dict(kernel="step_boundary", provider="triton", **described, **ratio)))
 
 
-def measure_losses(config: KernelsBench, device: torch.device) -> list[dict]:
+def _copy_limit(ms: float, drawn: dict[str, str], described: dict) -> Row:
+    said = {"title": "device copy of the same bytes", "role": "limit"}
+    return Row(value=ms, unit="ms", better="lower", **said, **drawn, facts={"kind": "measured", **described})
+
+
+def measure_losses(config: KernelsBench, device: torch.device, results: ResultFile) -> None:
     """Losses and gradient with respect to the logits, as calls and captured in a CUDA graph."""
     compiled = torch.compile(plain_losses, fullgraph=True, dynamic=False)
-    rows = []
     for count, classes in [(2 * config.batch, c) for c in config.classes] + [(16 * config.batch, config.classes[-1])]:
         inputs = loss_inputs(count, classes, device)
         for graph in (False, True):
+            group = f"{count}x{classes} logits" + (", CUDA graph" if graph else "")
             ours = None
             for provider, function in (("triton", our_losses), ("compiled", compiled), ("eager", plain_losses)):
 
@@ -340,12 +405,11 @@ def measure_losses(config: KernelsBench, device: torch.device) -> list[dict]:
                 described = dict(kernel="static_losses", provider=provider, shape=f"{count}x{classes}", cudagraph=graph)
                 rate = 3 * inputs[0].nbytes / timed["p50"] / 1e6
                 ratios = dict(gb_s=rate, times_triton=timed["p50"] / ours)
-                rows.append(dict(kind="measured", **described, **timed, **ratios))
-    return rows
+                results.add(_measured(timed, described | ratios, figure="static_losses", group=group))
 
 
-def measure_tiles(config: KernelsBench, device: torch.device, copy_rate: float) -> list[dict]:
-    """Other tiles for clip_prep, for revising the committed table by hand."""
+def measure_tiles(config: KernelsBench, device: torch.device, copy_rate: float, results: ResultFile) -> None:
+    """Other tiles for clip_prep, for revising the committed table by hand; the fastest first."""
     from ...kernels.clip_prep import clip_prep_triton
 
     inputs = ClipInputs.draw(config, device)
@@ -362,8 +426,7 @@ def measure_tiles(config: KernelsBench, device: torch.device, copy_rate: float) 
 
             timed = milliseconds(one, config)
             rate = clip_bytes(config, "triton", "full") / timed["p50"] / 1e6
-            described = dict(kernel="clip_prep", provider="triton", static="full", channels_last=channels_last)
-            rows.append(
-                dict(kind="tuned", **described, tile=str(tuple(tile)), **timed, gb_s=rate, of_copy=rate / copy_rate)
-            )
-    return sorted(rows, key=lambda row: (row["channels_last"], row["p50"]))
+            facts = dict(kind="tuned", kernel="clip_prep", static="full", channels_last=channels_last)
+            facts |= dict(tile=str(tuple(tile)), gb_s=rate, of_copy=rate / copy_rate)
+            rows.append(Row(title=f"clip_prep, tile {tuple(tile)}", **spread(timed), unit="ms", facts=facts))
+    results.add(*sorted(rows, key=lambda row: (row.facts["channels_last"], row.value)))

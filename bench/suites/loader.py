@@ -40,11 +40,53 @@ from ..harness.loader_peers import (
     webdataset_batches,
 )
 from ..harness.nvdec import DecoderUse, missing_library, sequential_rate
-from ..harness.record import quantiles, record, show
+from ..harness.record import ResultFile, quantiles, spread
+from ..harness.row import Role, Row
+from ..harness.section import Chart, Section
 from ..harness.synthetic_videos import synthetic_dataset, synthetic_video
 
-# what must hold, from the project's plan
-SLICED_BAR, FLAT_BAR, READ_BAR = 1.8, 1.3, 5000.0
+# the project's targets
+LEAST_OF_WHOLE_FILES, MOST_BY_START, LEAST_READ = 1.8, 1.3, 5000.0
+OURS, WHOLE = "unstill (GOPs only)", "DALI, whole file"
+
+_CHARTS = {
+    "rate": Chart(
+        title="Delivering random clips, one CPU core",
+        reading="The same clips of the same VP9 videos on every path. DALI's CPU decoder is there for machines without "
+        "a GPU, it is no fast path; what our format buys is the distance between the two bars that DALI decodes.",
+    ),
+    "start": Chart(
+        title="Cost of a clip by where in the video it starts",
+        reading="DALI's decoder does not seek: fed whole files, a late clip costs all frames before it. Fed only the "
+        "GOPs that the clip touches, it costs the same everywhere.",
+    ),
+    "gpu rate": Chart(
+        title="Delivering random clips to the GPU",
+        reading="Wall clock. The limit is what the video decoders deliver of whole files, over the frames that they "
+        "decode for a clip.",
+    ),
+    "gpu start": Chart(title="Clips by where in the video they start", reading="On the GPU."),
+    "threads": Chart(title="Decoder threads and pipelines", reading="16x2 clips.", main=False),
+    "decoders": Chart(
+        title="Sequential decoding",
+        reading="What the decoders can do at best: whole files from first to last frame.",
+        main=False,
+    ),
+}
+SECTIONS = {
+    "loader": Section(
+        title="Loader: shards to clips",
+        text="Random clips beside other loaders, on the same videos.",
+        order=30,
+        charts=_CHARTS,
+    ),
+    "loader_on_cpu": Section(
+        title="Loader on the processor of a GPU machine",
+        text="Where the GPU's video decoders cannot be used.",
+        order=31,
+        charts=_CHARTS,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,59 +107,107 @@ class LoaderBench:
     """cpu or cuda; by default what there is."""
 
 
-def run(config: LoaderBench | None = None) -> Path:
+def run(config: LoaderBench) -> Path:
     """Measure, print the table, write the result file and return its path."""
-    config = config or LoaderBench()
     device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     notes: list[str] = []
-    with tempfile.TemporaryDirectory() as temporary:
-        videos = config.videos or Path(temporary)
-        if device == "cuda" and (reason := missing_library()):
-            notes.append(f"GPU part left out: {reason}; measured on the CPU instead")
-            device = "cpu"
-        rows = _gpu_rows(config, videos, notes) if device == "cuda" else _cpu_rows(config, videos, notes)
-    show(f"clip loader, {device}", rows, notes=notes)
+    if device == "cuda" and (reason := missing_library()):
+        notes.append(f"GPU part left out: {reason}; measured on the CPU instead")
+        device = "cpu"
     forced = device == "cpu" and torch.cuda.is_available()  # the file's name ends in the machine's device
-    return record("loader_on_cpu" if forced else "loader", rows, out=config.out, notes=notes)
+    results = ResultFile("loader_on_cpu" if forced else "loader", out=config.out, notes=notes)
+    with tempfile.TemporaryDirectory() as temporary:
+        (_on_gpu if device == "cuda" else _on_cpu)(config, config.videos or Path(temporary), results)
+    results.show(f"clip loader, {device}")
+    return results.finish()
 
 
 # ---- CPU ----
 
 
-def _cpu_rows(config: LoaderBench, videos: Path, notes: list[str]) -> list[dict]:
+def _on_cpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
     torch.set_num_threads(1)
     root = synthetic_dataset(videos / "vp9", videos=8, codec="vp9")
     clip, index = ClipConfig(frames=16, stride=2, size=112), SampleIndex.load(root)
     sampler = TrainSampler(index, clip, AugmentConfig(), seed=0)
-    notes.append("VP9 336x256, 250 frames, GOP 12; clips 16x2, random crop to 112x112; the same clips on every path")
+    results.note("VP9 336x256, 250 frames, GOP 12; clips 16x2, random crop to 112x112; the same clips on every path")
 
     paths: dict[str, Callable[[np.ndarray], Iterable]] = {
-        "unstill (GOPs only)": lambda at: _through_dali(index, root, GopReader, sampler, at),
-        "DALI, whole file": lambda at: _through_dali(index, root, WholeFileReader, sampler, at),
+        OURS: lambda at: _through_dali(index, root, GopReader, sampler, at),
+        WHOLE: lambda at: _through_dali(index, root, WholeFileReader, sampler, at),
     }
     for name, (package, decode) in DECODERS.items():
         if reason := unavailable(package):
-            notes.append(f"{name} skipped: {reason}")
+            results.note(f"{name} skipped: {reason}")
         else:
             paths[name] = lambda at, d=decode: peer_batches(PeerDataset(root, sampler, at, d), 8, workers=0)
     decode = DECODERS["PyAV + DataLoader"][1]
     paths["webdataset + PyAV"] = lambda at: webdataset_batches(PeerDataset(root, sampler, at, decode), 8)
 
     rates = _alternate(paths, config.rounds, config.clips)
-    rows = [_row(name, rate, "clips per CPU-second") for name, rate in rates.items()]
-    ratio = np.array(rates["unstill (GOPs only)"]) / np.array(rates["DALI, whole file"])
-    rows.append(_row("GOPs only / whole file", ratio, "times", SLICED_BAR, np.median(ratio) >= SLICED_BAR))
-    rows += _flat_rows(config, index, root, clip)
-
+    results.add(*(rate_row(name, quantiles(rate)) for name, rate in rates.items()))
+    ratio = np.array(rates[OURS]) / np.array(rates[WHOLE])
+    results.add(whole_files_row(quantiles(ratio)))
+    _cost_by_start(config, index, root, clip, results)
     reading = [_reading_rate(index, root, sampler, 2000) for _ in range(config.rounds + 1)][1:]  # the first warms up
-    met = np.median(reading) >= READ_BAR
-    rows.append(_row("sampler + reading alone", reading, "clips per CPU-second", READ_BAR, met))
-    return rows
+    results.add(reading_row(quantiles(reading)))
 
 
-def _row(path: str, values, unit: str, bar: float | None = None, met: bool | None = None) -> dict:
-    row = {"path": path, **quantiles(values), "unit": unit}
-    return row if bar is None else {**row, "bar": bar, "met": "yes" if met else "NO"}
+def _role(path: str) -> Role:
+    return "ours" if path.startswith("unstill") else "peer"
+
+
+def rate_row(path: str, rate: dict[str, float]) -> Row:
+    """Clips that a path delivers in a second of CPU time."""
+    unit, facts = "clips per CPU-second", {"measure": "rate", "path": path}
+    return Row(title=path, **spread(rate), unit=unit, better="higher", figure="rate", role=_role(path), facts=facts)
+
+
+def whole_files_row(ratio: dict[str, float]) -> Row:
+    """Our slices beside whole files, both decoded by DALI."""
+    return Row(
+        title="GOPs only / whole file",
+        **spread(ratio),
+        unit="times",
+        at_least=LEAST_OF_WHOLE_FILES,
+        headline="as many clips as from whole files, with the same decoder on a CPU",
+        facts={"measure": "whole files"},
+    )
+
+
+def start_row(path: str, start: int, last: int, cost: dict[str, float]) -> Row:
+    """CPU time of a clip that starts from frame ``start`` to ``last``."""
+    return Row(
+        title=f"{path}, start {start}-{last}",
+        **spread(cost),
+        unit="CPU-ms per clip",
+        better="lower",
+        figure="start",
+        label=f"from frame {start}-{last}",
+        group=path,
+        role=_role(path),
+        facts={"measure": "start", "path": path},
+    )
+
+
+def by_start_row(path: str, ratio: float) -> Row:
+    """The slowest place to start a clip over the fastest; 1 is flat. Whole files have no target."""
+    ours = path == OURS
+    return Row(
+        title=f"{path}, slowest / fastest start",
+        value=ratio,
+        unit="times",
+        better="lower",
+        at_most=MOST_BY_START if ours else None,
+        headline="at most, slowest over fastest place in a video to start a clip" if ours else "",
+        facts={"measure": "by start", "path": path},
+    )
+
+
+def reading_row(rate: dict[str, float]) -> Row:
+    """Choosing clips, fetching and checking their bytes; nothing is decoded."""
+    title, unit = "sampler + reading alone", "clips per CPU-second"
+    return Row(title=title, **spread(rate), unit=unit, at_least=LEAST_READ, facts={"measure": "reading"})
 
 
 def _alternate(paths: dict[str, Callable], rounds: int, clips: int) -> dict[str, list[float]]:
@@ -203,32 +293,29 @@ class _StartingNear:
 
 
 def _starts(index: SampleIndex, clip: ClipConfig) -> list[int]:
-    """Five first frames of GOPs, from the start of the videos to the last one a clip can start in."""
+    """Up to five first frames of GOPs, from the start of the videos to the last one a clip can start in."""
     gop = int(index.gop[0])
     last = (int(index.frames[0]) - (clip.frames - 1) * clip.stride - gop) // gop * gop
-    return [round(last * part / 4 / gop) * gop for part in range(5)]
+    return list(dict.fromkeys(round(last * part / 4 / gop) * gop for part in range(5)))
 
 
-def _flat_rows(config: LoaderBench, index: SampleIndex, root: Path, clip: ClipConfig) -> list[dict]:
+def _cost_by_start(config: LoaderBench, index: SampleIndex, root: Path, clip: ClipConfig, results: ResultFile) -> None:
     """Cost of a clip by where in the video it starts."""
     gop, starts = int(index.gop[0]), _starts(index, clip)
     clips = -(-config.clips // gop) * gop  # every phase of the GOP equally often
-    rows = []
-    for name, reader in (("unstill (GOPs only)", GopReader), ("DALI, whole file", WholeFileReader)):
+    for name, reader in ((OURS, GopReader), (WHOLE, WholeFileReader)):
         paths = {
-            f"{name}, start {start}-{start + gop - 1}": (
+            f"{name}, start {start}": (
                 lambda at, s=start, r=reader: _through_dali(index, root, r, _StartingNear(index, clip, s), at)
             )
             for start in starts
         }
         rates = _alternate(paths, max(2, config.rounds - 2), clips)
-        cost = {path: [1000 / rate for rate in found] for path, found in rates.items()}
-        rows += [_row(path, values, "CPU-ms per clip") for path, values in cost.items()]
-        middle = [np.median(values) for values in cost.values()]
-        spread = max(middle) / min(middle)
-        bar = (FLAT_BAR, spread <= FLAT_BAR) if reader is GopReader else (None, None)
-        rows.append(_row(f"{name}, slowest / fastest start", [spread], "times", *bar))
-    return rows
+        cost = [quantiles([1000 / rate for rate in found]) for found in rates.values()]
+        for start, values in zip(starts, cost, strict=True):
+            results.add(start_row(name, start, start + gop - 1, values))
+        middle = [values["p50"] for values in cost]
+        results.add(by_start_row(name, max(middle) / min(middle)))
 
 
 def _reading_rate(index: SampleIndex, root: Path, sampler: TrainSampler, clips: int) -> float:
@@ -250,59 +337,85 @@ def _reading_rate(index: SampleIndex, root: Path, sampler: TrainSampler, clips: 
 # ---- GPU ----
 
 
-def _gpu_rows(config: LoaderBench, videos: Path, notes: list[str]) -> list[dict]:
+def _on_gpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
     root = synthetic_dataset(videos / "h264", videos=128, codec="h264")
-    notes.append("H.264 336x256, 250 frames, GOP 12; clips 224x224, batch 64; clips/s of wall clock, no training")
-    rows = []
-
-    limit, best = 0.0, (16, 1)
+    results.note("H.264 336x256, 250 frames, GOP 12; clips 224x224, batch 64; clips/s of wall clock, no training")
     index = SampleIndex.load(root)
-    whole_files = WholeFileReader(index, lambda shard: root / index.shard_names[shard])
-    spans = whole_files.spans(np.arange(len(index)), None, None).tolist()
-    files = [whole_files.read(sample, *span) for sample, span in enumerate(spans)]
-    for threads in (8, 16, 32):
-        rate, use = sequential_rate(files, threads, config.seconds)
-        rows.append(
-            {"path": f"limit: sequential decode, {threads} sessions", "frames_per_s": rate, "nvdec_percent": use}
-        )
-        limit = max(limit, rate)
-
-    # coded 352x256, shown 340x256: does DALI still reuse decoder sessions?
-    rate, use = sequential_rate(_raw_videos(24, width=340), 16, config.seconds)
-    rows.append({"path": "sequential decode, 340x256, 16 sessions", "frames_per_s": rate, "nvdec_percent": use})
-    rate, use = sequential_rate(_raw_videos(24, width=336), 16, config.seconds)
-    rows.append({"path": "sequential decode, 336x256, 16 sessions", "frames_per_s": rate, "nvdec_percent": use})
-
+    limit = _decoders(config, index, root, results)
     rates = {}
     clip = ClipConfig(frames=16, stride=2)
     for pipelines in (1, 2, 4):
         for threads in (8, 16, 24, 32):
-            loader = LoaderConfig(decode_threads=threads, pipelines=pipelines)
-            row = _loader_row(config, root, clip, loader)
-            rates[threads, pipelines] = row["clips_per_s"]
-            rows.append({"path": f"unstill 16x2, {threads} threads x {pipelines} pipelines", **row})
+            path = f"unstill 16x2, {threads} threads x {pipelines} pipelines"
+            found = _loader_rate(config, root, clip, LoaderConfig(decode_threads=threads, pipelines=pipelines))
+            results.add(_wall_row(path, found, "threads"))
+            rates[threads, pipelines] = found["clips_per_s"]
     best = max(rates, key=rates.get)
-    notes.append(f"best: {best[0]} threads x {best[1]} pipelines")
-
-    rows += _gpu_start_rows(config, index, root, ClipConfig(frames=16, stride=2), best[0])
-
+    results.note(f"best: {best[0]} threads x {best[1]} pipelines")
+    _gpu_cost_by_start(config, index, root, clip, best[0], results)
     for frames in (16, 32):
-        clip = ClipConfig(frames=frames, stride=2)
-        row = _loader_row(config, root, clip, LoaderConfig(decode_threads=best[0], pipelines=best[1]))
-        rows.append({"path": f"unstill {frames}x2", **row, "of_limit": row["decoded_frames_per_s"] / limit})
-        whole = dali_webdataset_batches(root, frames, 2, clip.size, 64, best[0], "cuda")
-        rows.append({"path": f"DALI readers.webdataset, whole file {frames}x2", **_wall_rate(whole, config.seconds)})
-        sampler = TrainSampler(index, clip, AugmentConfig(), seed=0)
-        for name, (package, decode) in DECODERS.items():
-            if reason := unavailable(package):
-                notes.append(f"{name} skipped: {reason}")
-                continue
-            peer = peer_batches(PeerDataset(root, sampler, np.arange(1_000_000), decode), 64, workers=16)
-            to_gpu = (batch.cuda(non_blocking=True) for batch in peer)
-            rows.append({"path": f"{name}, 16 workers, {frames}x2", **_wall_rate(to_gpu, config.seconds)})
-            del to_gpu, peer
-            gc.collect()
-    return rows
+        _gpu_paths(config, index, root, ClipConfig(frames=frames, stride=2), best, limit, results)
+
+
+def _decoders(config: LoaderBench, index: SampleIndex, root: Path, results: ResultFile) -> float:
+    """Frames/s that the decoders deliver of whole files at best."""
+    whole_files = WholeFileReader(index, lambda shard: root / index.shard_names[shard])
+    spans = whole_files.spans(np.arange(len(index)), None, None).tolist()
+    files = [whole_files.read(sample, *span) for sample, span in enumerate(spans)]
+    limit = 0.0
+    for threads in (8, 16, 32):
+        rate, use = sequential_rate(files, threads, config.seconds)
+        results.add(_decoder_row(f"sequential decode, {threads} sessions", rate, use))
+        limit = max(limit, rate)
+    for width in (340, 336):  # 340 is coded as 352: does DALI still reuse decoder sessions?
+        rate, use = sequential_rate(_raw_videos(24, width=width), 16, config.seconds)
+        results.add(_decoder_row(f"sequential decode, {width}x256, 16 sessions", rate, use))
+    return limit
+
+
+def _decoder_row(title: str, rate: float, use: float | None) -> Row:
+    facts, unit = {"measure": "decoders", "nvdec_percent": use}, "frames/s"
+    return Row(title=title, value=rate, unit=unit, better="higher", figure="decoders", role="limit", facts=facts)
+
+
+def _wall_row(path: str, found: dict, figure: str, **more) -> Row:
+    """Clips/s of wall clock."""
+    rest = {name: value for name, value in found.items() if name != "clips_per_s"}
+    said = {"title": path, "role": _role(path), "facts": {"path": path, **rest}} | more
+    return Row(value=found["clips_per_s"], unit="clips/s", better="higher", figure=figure, **said)
+
+
+def _gpu_paths(
+    config: LoaderBench,
+    index: SampleIndex,
+    root: Path,
+    clip: ClipConfig,
+    best: tuple[int, int],
+    limit: float,
+    results: ResultFile,
+) -> None:
+    """Our loader at its best setting, beside the limit and the other loaders."""
+    shape, (threads, pipelines) = f"{clip.frames}x{clip.stride}", best
+    found = _loader_rate(config, root, clip, LoaderConfig(decode_threads=threads, pipelines=pipelines))
+    at = {"group": f"clips of {shape}"}
+    found["of_limit"] = found["decoded_frames_per_s"] / limit
+    results.add(_wall_row(f"unstill, {shape}", found, "gpu rate", label="unstill", **at))
+    most = {"clips_per_s": found["clips_per_s"] / found["of_limit"]}
+    results.add(_wall_row(f"sequential decoding, {shape}", most, "gpu rate", **at, role="limit"))
+    whole = dali_webdataset_batches(root, clip.frames, clip.stride, clip.size, 64, threads, "cuda")
+    name = "DALI readers.webdataset, whole file"
+    results.add(_wall_row(f"{name}, {shape}", _wall_rate(whole, config.seconds), "gpu rate", label=name, **at))
+    sampler = TrainSampler(index, clip, AugmentConfig(), seed=0)
+    for name, (package, decode) in DECODERS.items():
+        if reason := unavailable(package):
+            results.note(f"{name} skipped: {reason}")
+            continue
+        peer = peer_batches(PeerDataset(root, sampler, np.arange(1_000_000), decode), 64, workers=16)
+        to_gpu = (batch.cuda(non_blocking=True) for batch in peer)
+        label = f"{name}, 16 workers"
+        results.add(_wall_row(f"{label}, {shape}", _wall_rate(to_gpu, config.seconds), "gpu rate", label=label, **at))
+        del to_gpu, peer
+        gc.collect()
 
 
 def _raw_videos(count: int, width: int) -> list[np.ndarray]:
@@ -313,33 +426,32 @@ def _raw_videos(count: int, width: int) -> list[np.ndarray]:
         return [np.fromfile(Path(folder) / f"{n}.mp4", np.uint8) for n in range(count)]
 
 
-def _gpu_start_rows(config: LoaderBench, index: SampleIndex, root: Path, clip: ClipConfig, threads: int) -> list[dict]:
+def _gpu_cost_by_start(
+    config: LoaderBench, index: SampleIndex, root: Path, clip: ClipConfig, threads: int, results: ResultFile
+) -> None:
     """Clips per second by where in the video they start, GOPs only and whole files."""
-    rows, starts = [], _starts(index, clip)
-    for name, reader in (("unstill (GOPs only)", GopReader), ("DALI, whole file", WholeFileReader)):
+    starts = _starts(index, clip)
+    for name, reader in ((OURS, GopReader), (WHOLE, WholeFileReader)):
         rates = []
         for start in starts:
             sampler = _StartingNear(index, clip, start)
             batches = _through_dali(index, root, reader, sampler, np.arange(1_000_000), 64, "cuda", threads)
-            row = {"path": f"{name}, start {start}", **_wall_rate(batches, config.seconds / 2)}
+            found = _wall_rate(batches, config.seconds / 2)
             batches.close()
-            rates.append(row["clips_per_s"])
-            rows.append(row)
-        spread = max(rates) / min(rates)
-        checked = {"bar": FLAT_BAR, "met": "yes" if spread <= FLAT_BAR else "NO"} if reader is GopReader else {}
-        rows.append({"path": f"{name}, slowest / fastest start", "times": spread, **checked})
-    return rows
+            rates.append(found["clips_per_s"])
+            label = f"from frame {start}"
+            results.add(_wall_row(f"{name}, start {start}", found, "gpu start", label=label, group=name))
+        results.add(by_start_row(name, max(rates) / min(rates)))
 
 
-def _loader_row(config: LoaderBench, root: Path, clip: ClipConfig, loader_config: LoaderConfig) -> dict:
+def _loader_rate(config: LoaderBench, root: Path, clip: ClipConfig, loader_config: LoaderConfig) -> dict:
     with ClipLoader(
         root, clip=clip, augment=AugmentConfig(), batch_size=64, device="cuda", config=loader_config
     ) as loader:
-        row = _wall_rate(loader, config.seconds)
+        found = _wall_rate(loader, config.seconds)
         stats = loader.stats
-        decoded = row["clips_per_s"] * clip.frames * stats.decoded_per_delivered
-        return row | {
-            "decoded_frames_per_s": decoded,
+        return found | {
+            "decoded_frames_per_s": found["clips_per_s"] * clip.frames * stats.decoded_per_delivered,
             "decoded_per_delivered": stats.decoded_per_delivered,
             "bytes_per_clip": stats.bytes_per_clip,
         }

@@ -11,15 +11,45 @@ import torch
 
 from ...pipeline.errors import InputError
 from ...pipeline.progress import Progress
-from ...trainer.methods import Albar
+from ...trainer.config import TrainConfig
+from ...trainer.methods import Baseline
 from ...trainer.monitoring.flops import step_flops
 from ...trainer.recipes import RECIPES
-from ..harness.record import record, show
+from ..harness.record import ResultFile
+from ..harness.row import Role, Row
+from ..harness.section import Chart, Section
+from ..harness.workload import method_name
 from .step import SHAPES, Variant, measure, network
 
 SAME = {  # recipes that differ in data alone
     "hmdb51_albar": "hmdb51_albar, ucf101_albar, kinetics400_albar",
     "hmdb51_baseline": "hmdb51_baseline, ucf101_baseline, kinetics400_baseline",
+}
+
+
+SECTIONS = {
+    "recipes": Section(
+        title="The recipes' steps",
+        text="What a step of each published recipe costs, for one clip of its full shape.",
+        order=70,
+        charts={
+            "step": Chart(
+                title="Arithmetic of a recipe's step",
+                reading="Forward, backward and update.",
+                column="tflop_per_clip",
+                unit="TFLOP a clip",
+                better="lower",
+            ),
+            "memory": Chart(
+                title="Memory of a recipe's step",
+                reading="Forward, backward and update.",
+                column="peak_mib",
+                of="step",
+                unit="MiB",
+                better="lower",
+            ),
+        },
+    )
 }
 
 
@@ -30,35 +60,63 @@ class RecipeBench:
     out: Path | None = None
     """Folder of the result file; bench/results by default."""
     recipes: tuple[str, ...] = ("hmdb51_albar", "hmdb51_baseline", "kinetics400_scratch", "choi_r3d18")
-    """Recipes whose model is swin3d_t or r3d_18."""
+    """Recipes of cross entropy or ALBAR whose model is swin3d_t or r3d_18."""
     steps: int = 1
     """Timed steps; on a CPU one of ALBAR on swin3d_t takes about half a minute."""
 
 
-def run(config: RecipeBench | None = None) -> Path:
+def run(config: RecipeBench) -> Path:
     """Measure, print the table, write the result file and return its path.
 
     Raises:
         InputError: a recipe that is not known, or that this benchmark cannot measure.
     """
-    config = config or RecipeBench()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = [(name, _variant(name, device)) for name in config.recipes]
-    rows = []
+    results = ResultFile("recipes", out=config.out, notes=_NOTES)
     with Progress("recipes", len(chosen), "recipes") as progress:
         for name, variant in chosen:
             (found,) = measure([variant], config.steps, device)
             frames, size = SHAPES[variant.model]
-            row = {"recipes": SAME.get(name, name), "model": variant.model, "clip": f"{frames}x{size}x{size}"}
-            row |= {name: found[name] for name in _KEPT if name in found}
-            row["tflop_per_clip"] = step_flops(network(variant.model), RECIPES[name]().method, frames, size) / 1e12
-            rows.append(row)
+            flops = step_flops(network(variant.model), RECIPES[name]().method, frames, size)
+            results.add(recipe_row(name, RECIPES[name](), found, flops / 1e12))
             progress.advance()
-    show("A training step of each recipe", rows, notes=_NOTES)
-    return record("recipes", rows, out=config.out, notes=_NOTES)
+    results.show("A training step of each recipe")
+    return results.finish()
 
 
-_KEPT = "batch precision compiled p20 p50 p80 unit clips_per_s peak_mib resident_mib mfu error".split()
+def recipe_row(name: str, recipe: TrainConfig, step: Row, tflop: float) -> Row:
+    """A recipe's row.
+
+    Args:
+        name: of the recipe.
+        recipe: what it says.
+        step: the measured step, of one clip on a CPU.
+        tflop: of one clip's part of a step, counted.
+    """
+    clip = f"{recipe.clip.frames}x{recipe.clip.size}x{recipe.clip.size}"
+    batch = step.facts["batch"]
+    facts = {"recipes": SAME.get(name, name), "model": recipe.model.name, "method": method_name(recipe), "clip": clip}
+    facts |= {name: step.facts[name] for name in _KEPT if name in step.facts} | {"tflop_per_clip": tflop}
+    first, *others = SAME.get(name, name).split(", ")
+    role: Role = "peer" if isinstance(recipe.method, Baseline) else "ours"
+    computed = f"{step.facts['precision']}, {'compiled' if step.facts['compiled'] else 'eager'}"
+    return Row(
+        title=f"a step of {name}",
+        value=step.value,
+        p20=step.p20,
+        p80=step.p80,
+        unit="ms",
+        better="lower",
+        figure="step",
+        label=f"{first} and {len(others)} more" if others else first,
+        role=role,
+        detail=f"{method_name(recipe)} on {recipe.model.name}, {clip}, batch {batch}, {computed}",
+        facts=facts,
+    )
+
+
+_KEPT = "batch precision compiled clips_per_s peak_mib resident_mib mfu error".split()
 _NOTES = (
     "A step is forward, backward and AdamW on clips that are prepared already, random weights. peak_mib: the "
     "allocator's peak, on a CPU above what was allocated before the step; resident_mib: the same of resident memory. "
@@ -73,7 +131,9 @@ def _variant(name: str, device: str) -> Variant:
     shape = (recipe.clip.frames, recipe.clip.size)
     if SHAPES.get(recipe.model.name) != shape:
         raise InputError(f"recipe {name}: {recipe.model.name} at {shape[0]}x{shape[1]} is not measured here")
-    kind = "albar" if isinstance(recipe.method, Albar) else "cross_entropy"
+    kind = {"cross entropy": "cross_entropy", "albar": "albar"}.get(method_name(recipe))
+    if kind is None:  # its step would be another one than the recipe's
+        raise InputError(f"recipe {name}: the step of {method_name(recipe)} is not measured here")
     if device == "cuda":
         return Variant(name, recipe.model.name, recipe.batch_size, kind=kind, precision="bf16", compiled=True)
     return Variant(name, recipe.model.name, 1, kind=kind)

@@ -9,7 +9,7 @@ same run (ceilings.py), what each stage delivers by the code that trains (stages
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,34 @@ from ...trainer.distributed import process_group
 from ..harness import ceilings
 from ..harness.bottleneck import Stage, verdict
 from ..harness.ceilings import Ceiling
-from ..harness.record import record, show
+from ..harness.record import ResultFile
+from ..harness.row import Row, number
+from ..harness.section import Chart, Section
 from ..harness.stages import RunStages
 from ..harness.workload import Workload, clip_name, method_name
 
+_CHARTS = {
+    "stages": Chart(
+        title="Each stage beside what the machine allows",
+        column="of_limit_percent",
+        unit="percent of the limit",
+        reference=(100.0, "limit"),
+    )
+}
+SECTIONS = {
+    "roofline": Section(
+        title="What limits this machine",
+        text="Each stage beside the ceiling that was measured for it.",
+        order=90,
+        charts=_CHARTS,
+    ),
+    "roofline_on_cpu": Section(
+        title="What limits the processor of a GPU machine",
+        text="Each stage beside the ceiling that was measured for it.",
+        order=91,
+        charts=_CHARTS,
+    ),
+}
 CACHE_SHARE = 0.7  # of the memory may hold files; a larger dataset comes from the disk in every epoch
 
 
@@ -50,51 +74,39 @@ class RooflineBench:
             raise InputError(f"seconds {self.seconds}, needed {self.needed}: expected more than 0")
 
 
-def run(config: RooflineBench | None = None) -> Path:
-    """Measure, print the tables and the verdict, write the result file and return its path."""
-    config = config or RooflineBench()
-    workload = config.workload
+def run(config: RooflineBench) -> Path:
+    """Measure, print the table and the verdict, write the result file and return its path."""
+    workload, notes = config.workload, list(_NOTES)
     with tempfile.TemporaryDirectory() as temporary:
         recipe = workload.train_config(Path(temporary))
         limits, stages, cached = measure(recipe, config.seconds)
     # a dataset in memory leaves the disk alone, and on a CPU nothing is copied
     idle = [name for name, is_idle in (("disk", cached), ("copy", recipe.device == "cpu")) if is_idle]
-    counted = [stage for stage in stages if stage.name not in idle]
-    sentence = verdict(counted, config.needed)
+    sentence = verdict([stage for stage in stages if stage.name not in idle], config.needed)
     needed = config.needed or next(stage.delivered for stage in stages if stage.name == "step")
     facts = {"recipe": workload.recipe_name(), "model": recipe.model.name, "method": method_name(recipe)}
     facts |= {"clip": clip_name(recipe), "batch": recipe.batch_size}
-    limit_rows = [_ceiling_row(limit) for limit in limits]
-    stage_rows = [_stage_row(stage, needed) for stage in stages]
-    notes = [*_NOTES, _cache_note(cached)]
+    notes.append(_cache_note(cached))
     if recipe.device == "cpu":
         notes.append("cores: what is left when the loader and the step share this machine's cores, as in training.")
-    show(f"what this machine can do, {recipe.device}", _only(limit_rows, ("ceiling", "in_words", "how", "skipped")))
-    title = ", ".join(f"{name} {value}" for name, value in facts.items())
-    title += f": {amount(needed, 'clips')}/s needed"
-    show(title, _only(stage_rows, _SHOWN), notes=notes)
-    print(sentence)
-    rows = [
-        *limit_rows,
-        *(facts | row for row in stage_rows),
-        facts | {"needed_clips_per_s": needed, "verdict": sentence},
-    ]
     forced = recipe.device == "cpu" and torch.cuda.is_available()
-    return record("roofline_on_cpu" if forced else "roofline", rows, out=config.out, notes=notes)
+    results = ResultFile("roofline_on_cpu" if forced else "roofline", out=config.out, notes=notes)
+    results.add(*map(ceiling_row, limits), *(stage_row(stage, needed, facts) for stage in stages))
+    title = ", ".join(f"{name} {value}" for name, value in facts.items())
+    results.show(f"{title}: {amount(needed, 'clips')}/s needed", _SHOWN)
+    print(sentence)
+    return results.finish(summary=sentence)
 
 
 _NOTES = (
     "delivered: the stage alone, fed from memory. limit: the ceiling over what a clip asks for. Decoding may pass it a "
     "little: frames that are decoded on the way to others are not converted. needed: clips/s that the step alone can "
     "take, or --needed.",
-    "together: all stages before the step at once, as the loader runs them, with nobody training.",
+    "together: all stages before the step at once, as the loader runs them, without training.",
 )
 
 
-_SHOWN = (
-    *("stage", "delivered_clips_per_s", "of_needed_percent", "limit_clips_per_s", "of_limit_percent"),
-    *("arithmetic", "skipped"),
-)
+_SHOWN = ("in_words", "of_needed_percent", "limit_clips_per_s", "of_limit_percent", "arithmetic", "skipped")
 
 
 def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[Stage], bool]:
@@ -136,31 +148,43 @@ def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[St
     return list(limits.values()), found, size <= CACHE_SHARE * memory
 
 
-def _ceiling_row(ceiling: Ceiling) -> dict:
-    row = {"ceiling": ceiling.name}
+def ceiling_row(ceiling: Ceiling) -> Row:
+    """A limit of the machine."""
+    facts, title, unit = {"ceiling": ceiling.name}, f"limit: {ceiling.name}", f"{ceiling.unit}/s"
     if ceiling.rate is None:
-        return row | {"skipped": ceiling.how}
-    return (
-        row
-        | {"per_second": ceiling.rate, "unit": ceiling.unit, "in_words": amount(ceiling.rate, ceiling.unit) + "/s"}
-        | {"how": ceiling.how}
-    )
+        return Row(title=title, unit=unit, facts=facts | {"skipped": ceiling.how})
+    facts |= {"in_words": amount(ceiling.rate, ceiling.unit) + "/s", "how": ceiling.how}
+    return Row(title=title, value=ceiling.rate, unit=unit, better="higher", role="limit", facts=facts)
 
 
-def _stage_row(stage: Stage, needed: float) -> dict:
-    row = {"stage": stage.name, "needed_clips_per_s": needed}
+def stage_row(stage: Stage, needed: float, run: Mapping[str, object]) -> Row:
+    """A stage: clips/s, what is needed, what the machine allows.
+
+    Args:
+        stage: as measured.
+        needed: clips/s.
+        run: recipe, model, ...
+    """
+    facts = {**run, "stage": stage.name, "needed_clips_per_s": needed}
+    said = {"title": f"stage: {stage.name}", "unit": "clips/s"}
     if stage.delivered is None:
-        return row | {"skipped": stage.how}
-    row |= {"delivered_clips_per_s": stage.delivered, "of_needed_percent": 100 * stage.delivered / needed}
+        return Row(**said, facts=facts | {"skipped": stage.how})
+    facts["of_needed_percent"] = 100 * stage.delivered / needed
     if stage.limit is not None:
-        row |= {
+        arithmetic = f"{amount(stage.ceiling, stage.unit)}/s / {amount(stage.work, stage.unit)}"
+        facts |= {
             "limit_clips_per_s": stage.limit,
             "of_limit_percent": 100 * stage.of_limit,
             "per_clip": stage.work,
-            "unit": stage.unit,
-            "arithmetic": f"{amount(stage.ceiling, stage.unit)}/s / {amount(stage.work, stage.unit)}",
+            "per_clip_unit": stage.unit,
+            "arithmetic": arithmetic,
         }
-    return row | {"how": stage.how}
+        said |= {
+            "figure": "stages",
+            "label": f"{stage.name}: {number(stage.delivered)} of {number(stage.limit)} clips/s",
+            "detail": f"{arithmetic}; needed: {number(needed)} clips/s",
+        }
+    return Row(**said, value=stage.delivered, better="higher", facts=facts | {"how": stage.how})
 
 
 def amount(value: float, unit: str) -> str:
@@ -172,10 +196,6 @@ def amount(value: float, unit: str) -> str:
         if value >= factor:
             return f"{value / factor:.3g} {prefix}{short}"
     return f"{value:.3g} {short}"
-
-
-def _only(rows: list[dict], columns: Sequence[str]) -> list[dict]:
-    return [{name: row[name] for name in columns if name in row} for row in rows]
 
 
 def _cache_note(cached: bool) -> str:

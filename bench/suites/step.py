@@ -12,7 +12,7 @@ import ctypes
 import itertools
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -28,15 +28,41 @@ from ...trainer.models.closed_conv import close_convolutions
 from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.monitoring.flops import peak_flops, step_flops
-from ..harness import record
+from ..harness.record import ResultFile, quantiles, spread
+from ..harness.row import Role, Row, finite
+from ..harness.section import Chart, Section
 
 SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "reduced_swin": (8, 56)}
-BARS = {  # what the project promises of a row against another: (variant, other, column, at most)
-    "cpu time": ("albar compiled", "albar eager", "p50", 0.95),
-    "cpu time, recompute": ("albar compiled, recompute", "albar eager", "p50", 0.95),
+TARGETS = {  # of a row beside another: (variant, other, what, at most)
+    "cpu time": ("albar compiled", "albar eager", "time", 0.95),
+    "cpu time, recompute": ("albar compiled, recompute", "albar eager", "time", 0.95),
     "cpu memory, recompute": ("albar compiled, recompute", "albar eager", "resident_mib", 0.8),
-    "gpu speed-up over the official step": ("albar compiled", "reference", "p50", 1 / 3),
-    "gpu cost over cross entropy": ("albar compiled", "cross entropy compiled", "p50", 3.3),
+    "gpu speed-up over the official step": ("albar compiled", "reference", "time", 1 / 3),
+    "gpu cost over cross entropy": ("albar compiled", "cross entropy compiled", "time", 3.3),
+}
+MOST_GRADIENT_DIFFERENCE = 1e-10
+
+SECTIONS = {
+    "step": Section(
+        title="The training step",
+        text="The ALBAR step beside eager torch, the official arithmetic and plain cross entropy.",
+        order=60,
+        charts={
+            "time": Chart(
+                title="One training step",
+                reading="Forward, backward and AdamW; wall clock on a GPU, CPU time of one thread elsewhere. Cross "
+                "entropy, which has no static clips and no penalty, is the floor.",
+            ),
+            "memory": Chart(
+                title="Memory of a training step",
+                reading="Peak of what the allocator hands out.",
+                column="peak_mib",
+                of="time",
+                unit="MiB",
+                better="lower",
+            ),
+        },
+    )
 }
 
 
@@ -75,31 +101,30 @@ class Variant:
 
 
 def run(config: StepBench) -> Path:
-    """Measure, print the table and the bars, and return the result file."""
+    """Measure, print the table and the targets, and return the result file."""
     gpu = torch.cuda.is_available()
-    chosen = variants(config, gpu)
-    rows, left_out = [], []
+    chosen, left_out = variants(config, gpu), []
+    results = ResultFile("step", out=config.out, notes=_NOTES)
     if gpu:  # one after another: each may need the whole device
         start = time.monotonic()
         for variant in chosen:
             if time.monotonic() - start > config.seconds:
                 left_out.append(f"{variant.model} {variant.name} x{variant.batch}")
                 continue
-            rows += measure([variant], config.steps, "cuda")
-            path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
-            print({name: rows[-1].get(name) for name in ("model", "variant", "batch", "p50", "error")}, flush=True)
+            results.add(*measure([variant], config.steps, "cuda"))
+            row = results.rows[-1]
+            print(f"{row.title}: {row.facts.get('error') or f'{row.value:.4g} ms'}", flush=True)
     else:
-        rows += measure(chosen, config.steps, "cpu")
-        rows.append(gradient_difference())
-    rows += held_against_bars(rows, gpu)
-    path = record.record("step", rows, out=config.out, notes=[*_NOTES, *_left_out(left_out)])
-    shown = [{name: row[name] for name in _SHOWN if name in row} for row in rows if "variant" in row]
-    record.show("one training step", shown)
-    record.show("held against the bars", [row for row in rows if "bar" in row])
-    return path
+        results.add(*measure(chosen, config.steps, "cpu"))
+        results.add(gradient_difference())
+    if left_out:
+        results.note(f"not measured, the time was over: {', '.join(left_out)}")
+    results.add(*beside_targets(results.rows, gpu))
+    results.show("one training step", _SHOWN)
+    return results.finish()
 
 
-_SHOWN = "model variant batch p20 p50 p80 clips_per_s peak_mib resident_mib first_step_s graph_breaks mfu error".split()
+_SHOWN = "batch clips_per_s peak_mib resident_mib first_step_s graph_breaks mfu error".split()
 _NOTES = (
     "A step is forward, backward and AdamW on clips that are prepared already. p20/p50/p80 in ms: wall clock on a GPU, "
     "process CPU time on a CPU (one thread), where other work would distort the wall clock. peak_mib: the "
@@ -109,10 +134,6 @@ _NOTES = (
     "image column, the loss read by the host every step; without its data loading.",
     "mfu: counted operations of the step (see trainer/monitoring/flops.py) over time and the device's dense bf16 peak.",
 )
-
-
-def _left_out(names: list[str]) -> list[str]:
-    return [f"not measured, the time was over: {', '.join(names)}"] if names else []
 
 
 def variants(config: StepBench, gpu: bool) -> list[Variant]:
@@ -157,7 +178,7 @@ def variants(config: StepBench, gpu: bool) -> list[Variant]:
     return chosen
 
 
-def measure(chosen: list[Variant], steps: int, device: str) -> list[dict]:
+def measure(chosen: list[Variant], steps: int, device: str) -> list[Row]:
     """One row a variant. Each lives in a process of its own, and they step in turn, so that other work on the machine
     disturbs all alike; a failure is a row, too.
     """
@@ -168,18 +189,48 @@ def measure(chosen: list[Variant], steps: int, device: str) -> list[dict]:
             times.append(process.ask("time"))
     rows = []
     for variant, process, times in zip(chosen, processes, samples, strict=True):
-        row = {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name"}}
+        timed, facts = None, {}
         if process.error is None:
-            row |= {**record.quantiles(times), "unit": "ms"}
-            row["clips_per_s"] = variant.batch * 1e3 / row["p50"]
-            row |= process.ask("facts") or {}
-            if "peak_flops" in row:
-                row["mfu"] = row["tflop_per_clip"] * 1e12 * row["clips_per_s"] / row.pop("peak_flops")
+            timed = quantiles(times)
+            facts = process.ask("facts") or {}
+            rate = variant.batch * 1e3 / timed["p50"]
+            if "peak_flops" in facts:
+                facts["mfu"] = facts["tflop_per_clip"] * 1e12 * rate / facts.pop("peak_flops")
+            facts = {"clips_per_s": rate, **facts}
         if process.error is not None:
-            row["error"] = process.error
+            timed, facts["error"] = None, process.error
         process.close()
-        rows.append(row)
+        rows.append(variant_row(variant, timed, facts))
     return rows
+
+
+def variant_row(variant: Variant, timed: dict[str, float] | None, facts: dict) -> Row:
+    """The row of one variant.
+
+    Args:
+        variant: what was measured.
+        timed: p20, p50, p80 of a step in ms, or None where it failed.
+        facts: memory, compile time, error, ...
+    """
+    name = variant.name.replace("reference", "official arithmetic")
+    said = {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name"}}
+    return Row(
+        title=f"{variant.model}, {name}, {variant.batch} clips",
+        **(spread(timed) if timed else {}),
+        unit="ms",
+        better="lower",
+        figure="time",
+        label=name,
+        group=f"{variant.model}, {variant.batch} clips",
+        role=_role(variant),
+        facts=said | facts,
+    )
+
+
+def _role(variant: Variant) -> Role:
+    if variant.kind == "cross_entropy":
+        return "limit"
+    return "ours" if variant.name.startswith("albar compiled") else "peer"
 
 
 class StepProcess:
@@ -345,8 +396,8 @@ def _cpu_peak(step: Callable[[], None]) -> float:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         step()
     events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
-    held = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(held) / 2**20
+    live = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
+    return max(live) / 2**20
 
 
 def _resident_peak(step: Callable[[], None]) -> float:
@@ -373,7 +424,7 @@ def _status(field: str) -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith(field + ":"))
 
 
-def gradient_difference() -> dict:
+def gradient_difference() -> Row:
     """Largest difference between eager and compiled parameter gradients in float64, relative to the largest entry."""
     torch.set_num_threads(1)
     found = []
@@ -389,29 +440,29 @@ def gradient_difference() -> dict:
         loss_module(motion, static, torch.zeros(1, dtype=torch.int64), True)[0].backward()
         found.append([p.grad for p in model.parameters()])
     scale = max(float(g.abs().max()) for g in found[0])
-    worst = max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) / scale
-    return {
-        "bar": "float64 gradients, compiled against eager",
-        "value": worst,
-        "at_most": 1e-10,
-        "held": worst <= 1e-10,
-    }
+    return gradient_row(max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) / scale)
 
 
-def held_against_bars(rows: list[dict], gpu: bool) -> list[dict]:
-    """One row per model and promise, with the ratio that was found."""
+def gradient_row(difference: float) -> Row:
+    """Largest difference of compiled gradients from eager ones, relative to the largest entry."""
+    title = "float64 gradients, compiled against eager"
+    return Row(title=title, value=difference, unit="of the largest", at_most=MOST_GRADIENT_DIFFERENCE)
+
+
+def beside_targets(rows: Sequence[Row], gpu: bool) -> list[Row]:
+    """One row per model and target, with the ratio that was found."""
     found = []
-    timed = [row for row in rows if "p50" in row]
-    for model in dict.fromkeys(row["model"] for row in timed):
-        first = {}
+    timed = [row for row in rows if "variant" in row.facts and finite(row.value)]
+    for model in dict.fromkeys(row.facts["model"] for row in timed):
+        first: dict[str, Row] = {}
         for row in timed:
-            if row["model"] == model:
-                first.setdefault(row["variant"], row)
-        for bar, (variant, other, column, most) in BARS.items():
-            if bar.startswith("gpu") == gpu and variant in first and other in first:
-                ratio = first[variant][column] / first[other][column]
-                found.append({"bar": f"{model}: {bar}", "value": ratio, "at_most": most, "held": ratio <= most})
+            if row.facts["model"] == model:
+                first.setdefault(row.facts["variant"], row)
+        for name, (variant, other, what, most) in TARGETS.items():
+            if name.startswith("gpu") == gpu and variant in first and other in first:
+                one, two = ((r.value if what == "time" else r.facts[what]) for r in (first[variant], first[other]))
+                found.append(Row(title=f"{model}: {name}", value=one / two, unit="times", at_most=most))
         if not gpu and "albar compiled" in first:
-            breaks = first["albar compiled"]["graph_breaks"]
-            found.append({"bar": f"{model}: graph breaks", "value": breaks, "at_most": 0, "held": breaks == 0})
+            breaks = first["albar compiled"].facts["graph_breaks"]
+            found.append(Row(title=f"{model}: graph breaks", value=breaks, unit="breaks", at_most=0))
     return found

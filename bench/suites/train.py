@@ -30,10 +30,34 @@ from ...trainer.distributed import Ranks
 from ...trainer.methods import Baseline
 from ...trainer.monitoring.config import LogConfig
 from ...trainer.train import train
-from ..harness.record import quantiles, record, show
+from ..harness.record import ResultFile, quantiles
+from ..harness.row import Row, finite
+from ..harness.section import Chart, Section
 from ..harness.workload import Workload, clip_name, method_name
 
 LOADERS = ("real", "ideal")
+
+_CHARTS = {
+    "rate": Chart(
+        title="Training end to end",
+        reading="The same run with the real loader and with an ideal one, in turns: what lies between is waiting for "
+        "data.",
+    )
+}
+SECTIONS = {
+    "train": Section(
+        title="Training",
+        text="Complete runs: how fast, and how long they wait for data.",
+        order=80,
+        charts=_CHARTS,
+    ),
+    "train_on_cpu": Section(
+        title="Training on the processor of a GPU machine",
+        text="Where the GPU's video decoders cannot be used.",
+        order=81,
+        charts=_CHARTS,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,29 +85,29 @@ class TrainBench:
                 raise InputError(f"{name} is {getattr(self, name)}; expected a whole number of at least 1")
 
 
-def run(config: TrainBench | None = None) -> Path:
+def run(config: TrainBench) -> Path:
     """Train, print the table, write the result file and return its path."""
-    config = config or TrainBench()
-    notes, rows = list(_NOTES), []
+    notes = list(_NOTES)
     workload = config.workload.on_cpu_without_decoder(notes)
     forced = workload.resolved_device() == "cpu" and torch.cuda.is_available()
-    name = "train_on_cpu" if forced else "train"  # the file's name ends in the machine's device
+    # the file's name ends in the machine's device
+    results = ResultFile("train_on_cpu" if forced else "train", out=config.out, notes=notes)
     with tempfile.TemporaryDirectory() as temporary:
         recipe = workload.train_config(Path(temporary))
         runs = [recipe]
         if config.baseline and (recipe.augmentation is not None or not isinstance(recipe.method, Baseline)):
             runs.append(replace(recipe, method=Baseline(), augmentation=None))
         for number, each in enumerate(runs):
-            rows += measure(config, replace(each, out=Path(temporary) / f"run{number}"), workload.recipe_name())
-            path = record(name, rows, out=config.out, notes=notes)  # one that is cut off keeps what it has
-    show(f"training, {recipe.device}", rows, notes=notes)
-    return path
+            run_folder = Path(temporary) / f"run{number}"
+            results.add(*measure(config, replace(each, out=run_folder), workload.recipe_name()))
+    results.show(f"training, {recipe.device}")
+    return results.finish()
 
 
 _NOTES = (
     "real: shards through the loader. ideal: the same run on a few batches that were decoded before and stay on the "
-    "device (`unstill train --replay`). Both take turns in one training run; clips_per_s is the median over the "
-    "windows that the loop logged, p20/p50/p80 are over single steps, from one batch in hand to the next.",
+    "device (`unstill train --replay`). Both take turns in one training run; the value is the median over the "
+    "windows that the loop logged, step_ms_p20/p50/p80 are over single steps, from one batch in hand to the next.",
     "data_wait_percent: 100 x (1 - real / ideal clips/s). loop_wait_percent: the share of the time that the training "
     "loop itself says it waited for the loader (`data_wait` in metrics.jsonl); on a GPU the loop runs ahead of the "
     "device and may wait without holding it up; on a CPU decoding takes cores from the step, which is no waiting.",
@@ -178,7 +202,7 @@ class AlternatingLoader:
                     self._mark(gpu)
                     yield clips
                 if gpu:
-                    torch.cuda.synchronize()  # nobody reads the decoder's memory when it goes
+                    torch.cuda.synchronize()  # nothing reads the decoder's memory when it goes
                 self.stats = replace(real.stats)
 
     def _mark(self, gpu: bool) -> None:
@@ -190,7 +214,7 @@ class AlternatingLoader:
             self._marks.append(time.perf_counter())
 
 
-def measure(config: TrainBench, recipe: TrainConfig, name: str) -> list[dict]:
+def measure(config: TrainBench, recipe: TrainConfig, name: str) -> list[Row]:
     """Two rows, the real and the ideal loader, of one run.
 
     Args:
@@ -217,7 +241,25 @@ def measure(config: TrainBench, recipe: TrainConfig, name: str) -> list[dict]:
         "bytes_per_clip": round(loader.stats.bytes_per_clip),
         "decoded_per_delivered": loader.stats.decoded_per_delivered,
     }
-    return [facts | row for row in rows]
+    return [loader_row(facts | row) for row in rows]
+
+
+def loader_row(facts: Mapping[str, object]) -> Row:
+    """The row of one loader; ``facts``: the run, and a row of ``summary``."""
+    real, wait = facts["loader"] == "real", facts.get("data_wait_percent")
+    run_name = f"{facts['method']}, {facts['model']}, {facts['clip']}, batch {facts['batch']}"
+    return Row(
+        title=f"{facts['loader']} loader, {run_name}",
+        value=facts["clips_per_s"],
+        unit="clips/s",
+        better="higher",
+        figure="rate",
+        label="shards through the loader" if real else "batches that are there already",
+        group=run_name,
+        role="ours" if real else "limit",
+        detail=f"data wait {max(wait, 0.0):.1f} %" if finite(wait) else "",
+        facts={name: value for name, value in facts.items() if name != "clips_per_s"},
+    )
 
 
 def summary(turns: Turns, logged: Sequence[Mapping[str, float]], milliseconds: Sequence[float]) -> list[dict]:
@@ -241,8 +283,7 @@ def summary(turns: Turns, logged: Sequence[Mapping[str, float]], milliseconds: S
             "loader": loader,
             "clips_per_s": float(np.median([line["clips_per_s"] for line in windows])),
             "loop_wait_percent": 100 * float(np.median([line["data_wait"] for line in windows])),
-            **quantiles(steps),
-            "unit": "ms",
+            **{f"step_ms_{name}": value for name, value in quantiles(steps).items()},
             "steps": len(steps),
         }
         if all("mfu" in line for line in windows):

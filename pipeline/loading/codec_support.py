@@ -5,6 +5,7 @@ would put its whole dataset on the list of bad clips.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ CPU_CODECS = ("vp9", "vp8", "mjpeg")  # the libavcodec inside DALI 2.4 has no ot
 GPU_CODECS = ("h264", "hevc", "vp9", "mjpeg", "vp8", "av1")
 _PROBE_SIZE = 16  # pixels
 _PROBES = 3  # intact samples that must fail before the codec is blamed
+
+
+def codec_for(device: str | torch.device) -> Literal["h264", "vp9"]:
+    """The codec to convert to for decoding on a device: VP9 for DALI's CPU decoder, H.264 for a GPU's."""
+    return "h264" if torch.device(device).type == "cuda" else "vp9"
 
 
 def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
@@ -51,7 +57,7 @@ def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, ro
     """
     gpu, good = device.type == "cuda", None
     known = GPU_CODECS if gpu else CPU_CODECS
-    remedy = "h264" if gpu else "vp9"
+    remedy = codec_for(device)
     codec = np.asarray(index.codec)
     for number in np.unique(codec).tolist():
         name = CODECS[number] if number < len(CODECS) else f"codec {number}"

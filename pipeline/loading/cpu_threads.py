@@ -1,10 +1,20 @@
-"""How many cores a computation on the CPU takes, so that the decoder next to it is not starved."""
+"""How many threads read and decode by default, and how many cores a computation on the CPU leaves for them."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+
+def default_decode_threads(device: str | torch.device) -> int:
+    """DALI threads of a pipeline where the configuration names none."""
+    return 16 if torch.device(device).type == "cuda" else min(4, len(os.sched_getaffinity(0)))
+
+
+def default_read_threads(device: str | torch.device) -> int:
+    """Threads that read and check bytes where the configuration names none."""
+    return 4 if torch.device(device).type == "cuda" else 1
 
 
 @contextmanager

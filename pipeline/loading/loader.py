@@ -11,7 +11,6 @@ replaced by another one, the same on every machine, because whether it is damage
 """
 
 import atexit
-import os
 import queue
 import threading
 import time
@@ -32,6 +31,7 @@ from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
 from .clips import Clips, LoaderStats
 from .codec_support import check_codecs
+from .cpu_threads import default_decode_threads, default_read_threads
 from .gop_reader import GopReader, shards_in
 from .loader_config import LoaderConfig
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
@@ -208,10 +208,10 @@ class ClipLoader:
                 self.bad,
                 device=self.device,
                 batch_size=self._batch // self._world,
-                decode_threads=config.decode_threads or (16 if gpu else min(4, len(os.sched_getaffinity(0)))),
+                decode_threads=config.decode_threads or default_decode_threads(self.device),
                 pipelines=config.pipelines,
                 depth=config.depth,
-                read_threads=config.read_threads or (4 if gpu else 1),
+                read_threads=config.read_threads or default_read_threads(self.device),
                 read_ahead=config.read_ahead,
                 known_good=self._known_good,
                 stream=self._stream,

@@ -76,7 +76,10 @@ def test_every_tile_of_the_table_is_compiled(rows):
 def test_committed_report_is_of_the_current_table(rows):
     described = lambda rows: [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]  # noqa: E731
     report = json.loads(COMMITTED.read_text())
-    assert described(report["rows"]) == described(rows), "run `unstill bench kernels` and commit the result"
+    compiled = [row for row in report["rows"] if "kernel" in row]  # the first rows are the worst of each kernel
+    assert described(compiled) == described({"title": f"{row['kernel']}, one configuration"} | row for row in rows), (
+        "run `unstill bench kernels` and commit the result"
+    )
     assert report["versions"]["triton"] and report["commit"]
 
 

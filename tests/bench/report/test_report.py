@@ -6,24 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from unstill.bench.harness.bottleneck import Stage
+from unstill.bench.harness.ceilings import Ceiling
 from unstill.bench.harness.result_files import Result, read_results
-from unstill.bench.report.figures import by_rule
-from unstill.bench.report.known import MEASURES, figures
+from unstill.bench.harness.row import Row
+from unstill.bench.report.figures import figures, targets
 from unstill.bench.report.page import ReportOptions, run, verdict
-from unstill.bench.report.promises import promises
+from unstill.bench.suites import bias, loader, roofline, sections, step, train
 from unstill.pipeline.errors import InputError
 
 COMMITTED = Path(__file__).parents[3] / "bench" / "results"
 
 
 def content(**changes) -> dict:
-    rows = [{"provider": "unstill", "p20": 1.0, "p50": 2.0, "p80": 3.0, "unit": "clips/s"}]
+    rows = [{"title": "unstill", "p20": 1.0, "value": 2.0, "p80": 3.0, "unit": "clips/s", "better": "higher"}]
     machine = {"cpu": "Abacus", "cores": 2}
     fixed = {"command": "unstill bench toy", "commit": "0123456789ab", "date": "2026-01-02T03:04:05+00:00"}
     return {"name": "toy", **fixed, "device": "cpu", "machine": machine, "rows": rows, "notes": []} | changes
 
 
-def result(rows: list[dict], **changes) -> Result:
+def result(rows: list[Row], **changes) -> Result:
     return Result(file="toy-cpu.json", **content(rows=rows, **changes))
 
 
@@ -53,28 +55,36 @@ def test_the_page_needs_nothing_else(page):
     assert widths and max(widths) <= 100.01
 
 
-def test_known_benchmarks_are_drawn_in_their_own_words():
-    # a file whose rows are no longer understood falls back to the general rule without a word; this is the word
+def test_every_row_that_names_a_figure_is_drawn():
+    known = sections()
     for found in read_results(COMMITTED):
-        if found.name in ("convert", "loader", "growth", "kernels", "kernels_sm90", "demo"):
-            assert [f.title for f in figures(found)] != [f.title for f in by_rule(found)], found.file
-            assert all(figure.reading for figure in figures(found))
+        drawn = figures(found, known[found.name])
+        assert drawn and all(figure.bars for figure in drawn)
+        bars = {id(bar): bar for figure in drawn for bar in figure.bars}
+        named = [row for row in found.rows if row.figure]
+        assert len(bars) >= len([row for row in named if row.value is not None]), found.file
 
 
-def test_an_unknown_benchmark_is_drawn_by_the_rule_and_its_other_rows_are_in_the_table(tmp_path):
+def test_a_row_of_an_unknown_figure_is_an_error_that_names_it():
+    row = Row(title="x", value=1.0, unit="ms", figure="of another version")
+    with pytest.raises(InputError, match=r"toy-cpu.json: rows name the figure 'of another version', expected one of"):
+        figures(result([row]), sections()["step"])
+
+
+def test_an_unknown_benchmark_is_drawn_by_its_units_and_its_other_rows_are_in_the_table(tmp_path):
     rows = [
-        {"stage": "decode <b>", "model": "m", "p20": 8.0, "p50": 9.0, "p80": 10.0, "unit": "clips/s"},
-        {"stage": "limit: decode", "model": "m", "p50": 40.0, "unit": "clips/s"},
-        {"stage": "decode <b>", "model": "m", "p50": float("nan"), "unit": "MB"},
-        {"stage": "words only", "found": "a sentence"},
+        {"title": "decode <b>", "model": "m", "p20": 8.0, "value": 9.0, "p80": 10.0, "unit": "s", "better": "lower"},
+        {"title": "limit: decode", "value": 4.0, "unit": "s", "better": "lower", "role": "limit"},
+        {"title": "decode", "unit": "MB"},
+        {"title": "words only", "found": "a sentence"},
     ]
     (tmp_path / "toy-cpu.json").write_text(json.dumps(content(rows=rows)))
-    (drawn,) = figures(read_results(tmp_path)[0])
+    (drawn,) = figures(read_results(tmp_path)[0], None)
     assert [(bar.label, bar.value, bar.role) for bar in drawn.bars] == [
         ("decode <b>", 9.0, "ours"),
-        ("limit: decode", 40.0, "limit"),
+        ("limit: decode", 4.0, "limit"),
     ]
-    assert drawn.better == "higher" and (drawn.bars[0].low, drawn.bars[0].high) == (8.0, 10.0)
+    assert drawn.better == "lower" and (drawn.bars[0].low, drawn.bars[0].high) == (8.0, 10.0)
     page = run(ReportOptions(out=tmp_path)).read_text()  # without --results, those of --out
     assert "a sentence" in page and "decode &lt;b&gt;" in page and "<b>" not in page
 
@@ -97,6 +107,9 @@ def test_devices_are_drawn_side_by_side(tmp_path):
         json.dumps({"baseline": {"iid": 3}}),
         json.dumps(content(rows={})),
         json.dumps(content(rows=[3])),
+        json.dumps(content(rows=[{"value": 3}])),
+        json.dumps(content(rows=[{"title": "x", "value": "3"}])),
+        json.dumps(content(rows=[{"title": "x", "value": 3, "at_most": 2, "met": True}])),
         json.dumps(content(commit="")),
         json.dumps(content(notes="a text")),
         json.dumps(content(machine=None)),
@@ -116,57 +129,40 @@ def test_an_empty_folder_says_what_to_run(tmp_path):
         run(ReportOptions(out=tmp_path))
 
 
-def test_bars_are_held_the_right_way_round():
-    found = promises(
+def test_the_worst_of_the_rows_of_a_target_is_listed():
+    found = targets(
         result(
             [
-                {"what": "rate", "p50": 9.0, "unit": "clips/s", "bar": 10.0},
-                {"what": "time", "p50": 9.0, "unit": "s", "bar": 10.0},
-                {"what": "beside another", "p50": 1.0, "unit": "s", "ratio": 0.8, "bar": 0.9},
-                {"path": "x, slowest / fastest start", "times": 1.2, "bar": 1.3},
-                {"bar": "gradients", "value": 2.0, "at_most": 1.0, "held": False},
-                {"what": "peak, a", "p50": 3.0, "unit": "MB", "bar": 4},
-                {"what": "peak, b", "p50": 5.0, "unit": "MB", "bar": 4},
-                {"what": "no bar", "p50": 5.0, "unit": "MB"},
+                Row(title="rate", value=9.0, unit="clips/s", at_least=10.0),
+                Row(title="peak, a", value=3.0, unit="MB", at_most=4, target="peak"),
+                Row(title="peak, b", value=5.0, unit="MB", at_most=4, target="peak"),
+                Row(title="speed, a", value=None, at_least=1, target="speed"),
+                Row(title="speed, b", value=2.0, at_least=1, target="speed"),
+                Row(title="no target", value=5.0, unit="MB"),
             ]
         )
     )
-    assert [(p.what, p.value, p.sense, p.held) for p in found] == [
-        ("rate", 9.0, "at least", False),
-        ("time", 9.0, "at most", True),
-        ("beside another", 0.8, "at least", False),
-        ("x, slowest / fastest start", 1.2, "at most", True),
-        ("gradients", 2.0, "at most", False),
-        ("peak, b (the worst of 2)", 5.0, "at most", False),
+    assert [(t.what, t.bound, t.row.met) for t in found] == [
+        ("rate", "at least 10", False),
+        ("peak, b (the worst of 2)", "at most 4", False),
+        ("speed, a (the worst of 2)", "at least 1", False),
     ]
     words = verdict([found[0].result], found)
-    assert words.startswith("2 of 6") and "rate, 9 instead of at least 10" in words and "No GPU" in words
+    assert words.startswith("0 of 3") and "rate, 9 instead of at least 10" in words and "No GPU" in words
+    assert "speed, a (the worst of 2), not measured instead of at least 1" in words
 
 
-SPREAD = {"p20": 1.0, "p50": 2.0, "p80": 3.0, "unit": "ms"}
-CLIPS = {"kind": "measured", "kernel": "clip_prep", "shape": "2x2", "static": "frame", "layout": "ncdhw", **SPREAD}
 RUN = {"recipe": "r", "model": "m", "method": "albar", "clip": "16x2", "batch": 8}
-ON_A_GPU = {  # rows as the benchmarks write them where there is a GPU, and what is drawn of them
-    "kernels": (
-        [
-            {"kind": "measured", "kernel": "copy", "provider": "torch", "shape": "1 B", **SPREAD, "gb_s": 1.0},
-            {**CLIPS, "provider": "triton", "of_copy": 0.8, "times_triton": 1.0},
-            {**CLIPS, "provider": "eager bf16", "of_copy": 0.2, "times_triton": 4.0},
-            {**CLIPS, "kernel": "step_boundary", "provider": "triton"},
-            {**CLIPS, "kernel": "static_losses", "provider": "eager", "cudagraph": True},
-        ],
-        {
-            "clip_prep: frames to both clips": [("limit", 1.6), ("ours", 2.0), ("peer", 2.0)],
-            "static_losses: losses and gradient": [("peer", 2.0)],
-        },
-    ),
+TIMED = {"p20": 1.0, "p50": 2.0, "p80": 3.0}
+OF_A_GPU = {  # rows as the benchmarks make them where there is a GPU, and what is drawn of them
     "loader": (
         [
-            {"path": "limit: sequential decode, 8 sessions", "frames_per_s": 900.0, "nvdec_percent": 9.0},
-            {"path": "unstill 16x2, 8 threads x 2 pipelines", "clips_per_s": 50.0},
-            {"path": "DALI, whole file, start 96", "clips_per_s": 9.0},
-            {"path": "unstill 16x2", "clips_per_s": 60.0, "of_limit": 0.75},
-            {"path": "PyAV + DataLoader, 16 workers, 16x2", "clips_per_s": 30.0},
+            loader._decoder_row("sequential decode, 8 sessions", 900.0, 9.0),
+            loader._wall_row("unstill 16x2, 8 threads x 2 pipelines", {"clips_per_s": 50.0}, "threads"),
+            loader._wall_row("DALI, whole file, start 96", {"clips_per_s": 9.0}, "gpu start"),
+            loader._wall_row("unstill, 16x2", {"clips_per_s": 60.0, "of_limit": 0.75}, "gpu rate"),
+            loader._wall_row("sequential decoding, 16x2", {"clips_per_s": 80.0}, "gpu rate", role="limit"),
+            loader._wall_row("PyAV + DataLoader, 16 workers, 16x2", {"clips_per_s": 30.0}, "gpu rate"),
         ],
         {
             "Delivering random clips to the GPU": [("ours", 60.0), ("limit", 80.0), ("peer", 30.0)],
@@ -177,10 +173,9 @@ ON_A_GPU = {  # rows as the benchmarks write them where there is a GPU, and what
     ),
     "step": (
         [
-            {"variant": "reference", "model": "m", "batch": 4, **SPREAD, "peak_mib": 9.0},
-            {"variant": "albar compiled", "model": "m", "batch": 4, **SPREAD, "peak_mib": 4.0},
-            {"variant": "albar compiled", "model": "m", "batch": 8, **SPREAD, "peak_mib": 8.0},
-            {"variant": "cross entropy compiled", "model": "m", "batch": 4, "error": "OutOfMemoryError"},
+            step.variant_row(step.Variant("reference", "m", 4, kind="reference"), TIMED, {"peak_mib": 9.0}),
+            step.variant_row(step.Variant("albar compiled", "m", 4), TIMED, {"peak_mib": 4.0}),
+            step.variant_row(step.Variant("cross entropy compiled", "m", 4), None, {"error": "out of memory"}),
         ],
         {
             "One training step": [("peer", 2.0), ("ours", 2.0)],
@@ -189,41 +184,32 @@ ON_A_GPU = {  # rows as the benchmarks write them where there is a GPU, and what
     ),
     "bias": (
         [
-            {"method": "albar", "n": 2, **dict.fromkeys(MEASURES, 50.0), **{f"{m}_sd": 1.0 for m in MEASURES}},
-            {"method": "albar", "seed": 0, **dict.fromkeys(MEASURES, 49.0)},
+            bias.mean_row({"method": "albar", "n": 2, **dict.fromkeys(bias.COLUMNS, 50.0)}),
+            bias.run_row({"method": "albar", "seed": 0, **dict.fromkeys(bias.COLUMNS, 49.0)}),
         ],
-        {f"Every method: {words}": [("ours", 50.0)] for words, _ in MEASURES.values()},
+        {f"Every method: {words}": [("ours", 50.0)] for words, _ in bias.MEASURES.values()},
     ),
     "train": (
         [
-            {**RUN, "loader": "real", "clips_per_s": 7.0, **SPREAD, "data_wait_percent": -0.5},
-            {**RUN, "loader": "ideal", "clips_per_s": 8.0, **SPREAD},
+            train.loader_row({**RUN, "loader": "real", "clips_per_s": 7.0, "data_wait_percent": -0.5}),
+            train.loader_row({**RUN, "loader": "ideal", "clips_per_s": 8.0}),
         ],
         {"Training end to end": [("ours", 7.0), ("limit", 8.0)]},
     ),
     "roofline": (
         [
-            {"ceiling": "read", "per_second": 3.0, "unit": "bytes", "in_words": "3 B/s", "how": "so"},
-            {
-                **RUN,
-                **{
-                    "stage": "decode",
-                    "needed_clips_per_s": 9.0,
-                    "delivered_clips_per_s": 8.0,
-                    "of_limit_percent": 40.0,
-                },
-                **{"limit_clips_per_s": 20.0, "arithmetic": "1/s / 2", "unit": "frames"},
-            },
-            {**RUN, "stage": "copy", "needed_clips_per_s": 9.0, "skipped": "no GPU"},
-            {**RUN, "needed_clips_per_s": 9.0, "verdict": "decode-bound"},
+            roofline.ceiling_row(Ceiling(name="read", unit="bytes", rate=3.0, how="so")),
+            roofline.stage_row(Stage(name="decode", delivered=8.0, work=1.0, unit="frames", ceiling=20.0), 9.0, RUN),
+            roofline.stage_row(Stage(name="copy", delivered=None, how="no GPU"), 9.0, RUN),
         ],
         {"Each stage beside what the machine allows": [("ours", 40.0)]},
     ),
 }
 
 
-@pytest.mark.parametrize("name", ON_A_GPU)
-def test_rows_of_a_gpu_are_drawn_in_their_own_words(name):
-    rows, wanted = ON_A_GPU[name]
-    drawn = figures(result(rows, name=name, device="nvidia-h200", machine={"gpu": "NVIDIA H200"}))
+@pytest.mark.parametrize("name", OF_A_GPU)
+def test_rows_of_a_gpu_are_drawn_where_they_say(name):
+    rows, wanted = OF_A_GPU[name]
+    found = result(rows, name=name, device="nvidia-h200", machine={"gpu": "NVIDIA H200"})
+    drawn = figures(found, sections()[name])
     assert {f.title: [(bar.role, pytest.approx(bar.value)) for bar in f.bars] for f in drawn} == wanted

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from unstill.bench.harness.result_files import read_results
 from unstill.bench.suites import bias
 from unstill.bench.suites.bias import BiasBench, markdown, run, summary
 from unstill.pipeline.errors import InputError
@@ -29,11 +30,10 @@ def test_the_readme_shows_the_committed_runs():
     """Its tables are those of the runs in the files, rounded once."""
     root = Path(__file__).parents[3]
     readme, results = (root / "README.md").read_text(), root / "bench" / "results"
-    found = json.loads((results / "bias.json").read_text())["rows"]
-    for table in markdown(summary([row for row in found if "seed" in row])).split("\n\n"):
+    files = {result.file: [row.facts for row in result.rows] for result in read_results(results)}
+    for table in markdown(summary([row for row in files["bias.json"] if "seed" in row])).split("\n\n"):
         assert table in readme
-    demo = [row for row in json.loads((results / "demo.json").read_text())["rows"] if row.get("seed") == 0]
-    shown = {row["model"]: row for row in demo}
+    shown = {row["model"]: row for row in files["demo.json"] if row.get("seed") == 0 and "iid" in row}
     for column in ("iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap", "shaken_scufo", "reversed_keep"):
         assert f"| {shown['baseline'][column]:.1f} | {shown['albar'][column]:.1f} |" in readme, column
 
@@ -60,7 +60,7 @@ def test_unknown_methods_are_refused():
         BiasBench(methods=("none",))
 
 
-def test_each_value_of_each_rivals_constant():
+def test_each_value_of_each_methods_constant():
     (alone, _), *recipes = BiasBench(tune=True).recipes()
     assert alone == {"method": "baseline"}
     assert [bias.label(row) for row, _ in recipes][:5] == [
@@ -70,14 +70,14 @@ def test_each_value_of_each_rivals_constant():
     assert {row["method"] for row, _ in recipes} == set(bias.METHODS) - {"baseline", "albar", "albar_stillmix"}
     for row, recipe in recipes:
         part, name = row["constant"].split(".")
-        assert getattr(getattr(recipe, part), name) == row["value"]
+        assert getattr(getattr(recipe, part), name) == row["setting"]
     base = {column: 50.0 for column in bias.COLUMNS}
     found = [
-        {"method": "a", "constant": "method.a", "value": value, "seed": seed, **base, "contrasted": contrasted}
+        {"method": "a", "constant": "method.a", "setting": value, "seed": seed, **base, "contrasted": contrasted}
         for value, seed, contrasted in ((0.25, 8, 10), (0.25, 9, 20), (1.0, 8, 29), (1.0, 9, 0))
     ]
     rows = summary(found)
-    assert [(row["value"], row["n"], row["contrasted"]) for row in rows] == [(0.25, 2, 15), (1.0, 2, 14.5)]
+    assert [(row["setting"], row["n"], row["contrasted"]) for row in rows] == [(0.25, 2, 15), (1.0, 2, 14.5)]
     assert bias.best_values(rows) == {"a": 0.25}
     rows[0]["iid"] = rows[1]["iid"] - 3.1
     assert bias.best_values(rows) == {"a": 1.0}

@@ -3,6 +3,9 @@ import json
 import pytest
 import torch
 
+from unstill.bench.harness.record import ResultFile
+from unstill.bench.harness.result_files import read_results
+from unstill.bench.report.figures import figures
 from unstill.bench.suites import kernels
 from unstill.kernels import clip_prep
 
@@ -43,14 +46,14 @@ def test_without_a_gpu_predictions_are_labelled(tmp_path, monkeypatch, capsys):
     path = kernels.run(kernels.KernelsBench(**SMALL, out=tmp_path))
     result = json.loads(path.read_text())
     assert {row["kind"] for row in result["rows"]} == {"predicted"} and kernels.NOT_TIMES in result["notes"]
-    assert not any("p50" in row for row in result["rows"])
+    assert {row["unit"] for row in result["rows"]} == {"MB"}
     assert "no time is reported" in capsys.readouterr().out
     # 32 clips of 32 x 224 x 224: one byte read and two written of 154 million elements, and one frame
     full = kernels.KernelsBench()
     assert kernels.clip_bytes(full, "triton", "frame") == pytest.approx(472e6, rel=1e-3)
 
 
-def test_every_measurement_runs(monkeypatch):
+def test_every_measurement_runs(monkeypatch, tmp_path):
     """The GPU's path with a clock that only calls: on the CPU forms, uncompiled."""
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
     calls = []
@@ -58,11 +61,20 @@ def test_every_measurement_runs(monkeypatch):
     def clock(function, config, graph=False):
         function()
         calls.append(function)
-        return dict(p20=1.0, p50=2.0, p80=3.0, unit="ms")
+        return dict(p20=1.0, p50=2.0, p80=3.0)
 
     monkeypatch.setattr(kernels, "milliseconds", clock)
-    rows = kernels.measure(kernels.KernelsBench(**SMALL), torch.device("cpu"))
-    assert len(rows) == len(calls) and all({"p20", "p50", "p80", "unit"} <= row.keys() for row in rows)
-    assert {row["kernel"] for row in rows} == {"copy", "clip_prep", "static_losses", "step_boundary"}
-    providers = {row["provider"] for row in rows if row["kernel"] == "clip_prep"}
+    results = ResultFile("kernels", out=tmp_path)
+    kernels.measure(kernels.KernelsBench(**SMALL), torch.device("cpu"), results)
+    written = read_results(tmp_path)[0]  # before it is finished: every row is written when it is measured
+    rows = [row for row in written.rows if "kernel" in row.facts]
+    assert not written.complete and len(written.rows) == len(results.rows)
+    assert len(rows) == len(calls) and all((row.p20, row.value, row.p80, row.unit) == (1, 2, 3, "ms") for row in rows)
+    assert {row.facts["kernel"] for row in rows} == {"copy", "clip_prep", "static_losses", "step_boundary"}
+    providers = {row.facts["provider"] for row in rows if row.facts["kernel"] == "clip_prep"}
     assert providers == {"triton", "compiled", "eager bf16", "eager fp32"}
+    drawn = {
+        figure.title: [bar.role for bar in figure.bars] for figure in figures(written, kernels.SECTIONS["kernels"])
+    }
+    assert drawn["clip_prep: frames to both clips"][:5] == ["limit", "ours", "peer", "peer", "peer"]
+    assert drawn["static_losses: losses and gradient"][:3] == ["ours", "peer", "peer"]

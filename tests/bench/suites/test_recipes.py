@@ -5,16 +5,20 @@ import json
 import pytest
 
 import unstill.bench.suites.recipes as bench
+from unstill.bench.suites.step import variant_row
 from unstill.pipeline.errors import InputError
+
+ONE = dict.fromkeys(("p20", "p50", "p80"), 1.0)
 
 
 def test_each_recipe_is_measured_at_its_own_shape_and_method(tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
-        bench, "measure", lambda variants, *_: measured.extend(variants) or [{"p50": 1.0, "unit": "ms"}]
+        bench, "measure", lambda variants, *_: measured.extend(variants) or [variant_row(variants[0], ONE, {})]
     )
     rows = json.loads(bench.run(bench.RecipeBench(out=tmp_path, recipes=("choi_r3d18",))).read_text())["rows"]
     assert [(v.model, v.kind, v.batch) for v in measured] == [("r3d_18", "cross_entropy", 1)]
+    assert rows[0]["method"] == "cross entropy"
     # 40.7 GMAC forward; forward and backward are 2.97 times that
     assert rows[0]["clip"] == "16x112x112" and rows[0]["tflop_per_clip"] == pytest.approx(0.242, rel=0.01)
 
@@ -22,5 +26,9 @@ def test_each_recipe_is_measured_at_its_own_shape_and_method(tmp_path, monkeypat
 def test_recipes_of_other_shapes_are_refused(tmp_path):
     with pytest.raises(InputError, match="motion_cnn at 8x32 is not measured"):
         bench.run(bench.RecipeBench(out=tmp_path, recipes=("demo_albar",)))
+    with pytest.raises(InputError, match="choi_sdn_adversary: the step of sdn is not measured"):
+        bench.run(bench.RecipeBench(out=tmp_path, recipes=("choi_sdn_adversary",)))
+    with pytest.raises(InputError, match=r"hmdb51_albar_stillmix: the step of albar \+ still mix is not measured"):
+        bench.run(bench.RecipeBench(out=tmp_path, recipes=("hmdb51_albar_stillmix",)))
     with pytest.raises(InputError, match="'nothing' is not known"):
         bench.run(bench.RecipeBench(out=tmp_path, recipes=("nothing",)))

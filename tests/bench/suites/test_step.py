@@ -1,4 +1,4 @@
-"""The step benchmark: its peers compute the same thing, and its bars can fail."""
+"""The step benchmark: its peers compute the same thing, and its targets can be missed."""
 
 import json
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from unstill.bench.harness.row import Row
 from unstill.bench.suites import step
 from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar
@@ -38,12 +39,12 @@ def test_the_reference_step_has_our_gradients():
 def test_variants_step_in_processes_of_their_own_and_a_failure_is_a_row():
     chosen = [step.Variant("albar eager", "reduced_swin", 1), step.Variant("broken", "no such model", 1)]
     good, bad = step.measure(chosen, 2, "cpu")
-    assert good["p50"] > 0 and good["peak_mib"] > 10 and good["resident_mib"] > 10
-    assert good["variant"] == "albar eager" and good["unit"] == "ms" and "error" not in good
-    assert "KeyError" in bad["error"] and "p50" not in bad
+    assert good.value > 0 and good.facts["peak_mib"] > 10 and good.facts["resident_mib"] > 10
+    assert good.facts["variant"] == "albar eager" and good.unit == "ms" and "error" not in good.facts
+    assert "KeyError" in bad.facts["error"] and bad.value is None
 
 
-def test_variants_put_the_bars_first_and_cover_both_models():
+def test_variants_put_the_targets_first_and_cover_both_models():
     chosen = step.variants(step.StepBench(), gpu=True)
     assert [(v.name, v.model) for v in chosen[:6]] == [
         (name, model)
@@ -54,21 +55,24 @@ def test_variants_put_the_bars_first_and_cover_both_models():
     assert len(step.variants(step.StepBench(extras=True), gpu=True)) > len(chosen)
 
 
-def test_bars_are_held_or_not(tmp_path, monkeypatch):
-    row = {"model": "reduced_swin", "batch": 2, "resident_mib": 100.0, "graph_breaks": 0}
-    names = {"albar eager": 10.0, "albar compiled": 9.0, "albar compiled, recompute": 9.6}
-    rows = [row | {"variant": name, "p50": p50} for name, p50 in names.items()]
-    found = {bar["bar"].split(": ")[1]: bar["held"] for bar in step.held_against_bars(rows, gpu=False)}
-    held = {"cpu time": True, "cpu time, recompute": False, "cpu memory, recompute": False, "graph breaks": True}
-    assert found == held
-    gpu = [
-        {"model": "r3d_18", "variant": name, "p50": time}
-        for name, time in (("reference", 90.0), ("albar compiled", 30.1), ("cross entropy compiled", 10.0))
-    ]
-    assert [bar["held"] for bar in step.held_against_bars(gpu, gpu=True)] == [False, True]
+def row(name: str, ms: float, model: str = "reduced_swin", **facts) -> Row:
+    kind = "cross_entropy" if name.startswith("cross entropy") else "albar"
+    return step.variant_row(step.Variant(name, model, 2, kind=kind), dict.fromkeys(("p20", "p50", "p80"), ms), facts)
 
-    monkeypatch.setattr(step, "measure", lambda chosen, *_: [row | {"variant": v.name, "p50": 9.0} for v in chosen])
-    monkeypatch.setattr(step, "gradient_difference", lambda: {"bar": "x", "value": 0.0, "at_most": 1, "held": True})
+
+def test_targets_are_met_or_not(tmp_path, monkeypatch):
+    facts = {"resident_mib": 100.0, "graph_breaks": 0}
+    times = {"albar eager": 10.0, "albar compiled": 9.0, "albar compiled, recompute": 9.6}
+    rows = [row(name, ms, **facts) for name, ms in times.items()]
+    found = {target.title.split(": ")[1]: target.met for target in step.beside_targets(rows, gpu=False)}
+    met = {"cpu time": True, "cpu time, recompute": False, "cpu memory, recompute": False, "graph breaks": True}
+    assert found == met
+    times = {"reference": 90.0, "albar compiled": 30.1, "cross entropy compiled": 10.0}
+    gpu = [row(name, ms, "r3d_18") for name, ms in times.items()]
+    assert [target.met for target in step.beside_targets(gpu, gpu=True)] == [False, True]
+
+    monkeypatch.setattr(step, "measure", lambda chosen, *_: [row(v.name, 9.0, **facts) for v in chosen])
+    monkeypatch.setattr(step, "gradient_difference", lambda: step.gradient_row(0.0))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     result = json.loads(step.run(step.StepBench(out=tmp_path)).read_text())
-    assert len(result["rows"]) == 5 + len(held) + 1 and result["name"] == "step"
+    assert len(result["rows"]) == 5 + len(met) + 1 and result["name"] == "step" and result["complete"]

@@ -30,7 +30,7 @@ def test_only_whole_windows_after_the_first_of_a_turn_count():
     real, ideal = bench.summary(turns, [*logged, {"step": 32, "validation": 1.0}], milliseconds)
     assert (real["clips_per_s"], ideal["clips_per_s"]) == (40.0, 80.0)
     assert real["data_wait_percent"] == 50.0 and real["loop_wait_percent"] == pytest.approx(20)
-    assert real["p50"] == (1006 + 1020) / 2 and ideal["p50"] == (1014 + 1028) / 2 and real["steps"] == 6
+    assert real["step_ms_p50"] == (1006 + 1020) / 2 and ideal["step_ms_p50"] == (1014 + 1028) / 2 and real["steps"] == 6
 
 
 def test_a_window_holds_all_kinds_of_steps_and_outlasts_what_was_prepared(tmp_path):
@@ -49,8 +49,12 @@ def test_the_benchmark_trains_with_both_loaders(tmp_path, monkeypatch, one_threa
         *(("albar", "real"), ("albar", "ideal"), ("cross entropy", "real"), ("cross entropy", "ideal"))
     ]
     for row in result["rows"]:
-        assert row["clips_per_s"] > 0 and 0 <= row["loop_wait_percent"] <= 100 and row["unit"] == "ms"
-        assert row["p20"] <= row["p50"] <= row["p80"] and row["clip"] == "4x1x16" and row["batch"] == 4
+        assert row["value"] > 0 and 0 <= row["loop_wait_percent"] <= 100 and row["unit"] == "clips/s"
+        assert (
+            row["step_ms_p20"] <= row["step_ms_p50"] <= row["step_ms_p80"]
+            and row["clip"] == "4x1x16"
+            and row["batch"] == 4
+        )
         assert ("data_wait_percent" in row) == (row["loader"] == "real") == ("bytes_per_clip" in row)
 
 
