@@ -1,6 +1,5 @@
 """``unstill bench NAME``: one benchmark, or all; each is a file of suites/ with an options dataclass and ``run``."""
 
-import difflib
 import importlib
 import typing
 
@@ -9,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ..pipeline.errors import InputError
+from ..trainer.cli.suggestions import unknown
 from . import suites
 
 REPORT = "One page and one picture of all result files."
@@ -30,9 +30,7 @@ def main(arguments: list[str]) -> int:
             _run(each, rest)
         return 0
     if name not in known:
-        near = difflib.get_close_matches(name, [*known, "all"], n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
-        raise InputError(f"no benchmark named {name!r}{meant} Expected one of: {', '.join(known)}, all")
+        raise InputError(unknown("benchmark", name, [*known, "all"], "unstill bench"))
     _run(name, rest)
     return 0
 
