@@ -8,6 +8,7 @@ import unstill.bench.suites.recipes as bench
 from unstill.pipeline.errors import InputError
 
 
+@pytest.mark.slow
 def test_each_recipe_is_measured_at_its_own_shape_and_method(tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(
