@@ -24,6 +24,9 @@ class StepConfig:
     """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
+    static_parts: int = 0
+    """Parts that the static clips' pass is computed in, one after another, to save memory at no cost in operations; for
+    networks without batch norm. 0: chosen automatically."""
     clip_grad: float = 0.0
     """Largest norm of the gradient over all parameters; a longer one is scaled down to it. 0: no clipping."""
     fused_boundary: bool = False
@@ -47,6 +50,13 @@ class StepConfig:
             raise InputError(
                 f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that step.accumulate "
                 f"{self.accumulate} adds up; use --step.compile default"
+            )
+        if self.static_parts < 0:
+            raise InputError(f"step.static_parts is {self.static_parts}; expected a number of parts, or 0: automatic")
+        if self.static_parts > 1 and self.compile in GRAPH_MODES:
+            raise InputError(
+                f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that "
+                f"step.static_parts {self.static_parts} adds up; use --step.compile default"
             )
         if not 0 <= self.ema < 1:
             raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")
