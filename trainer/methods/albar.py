@@ -172,8 +172,8 @@ class Albar(MethodDefaults):
         joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
         negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
-        labels, motions, static_target = row_targets(target, per_sample, n, joint.shape[1])
-        loss, ce, negent = row_losses(joint, labels, motions, ce_weight, negent_weight, self.label_smoothing)
+        labels, n_motion, static_target = row_targets(target, per_sample, n, joint.shape[1])
+        loss, ce, negent = row_losses(joint, labels, n_motion, ce_weight, negent_weight, self.label_smoothing)
         terms = {"ce": ce[:n].detach().mean(), "top1": agreement(joint[:n], target)}
         loss, terms = with_consistency(loss, terms, network, joint[:n], per_sample)
         still = (joint[n:], ce[n:], negent[n:], static, static_target)
