@@ -16,6 +16,7 @@ from ..kernels import step_boundary
 from ..pipeline.loading.clips import Clips
 from .batch import Batch
 from .loss_module import LossModule
+from .passes import Kind, Pass, pass_inputs
 from .step import TrainStep
 
 MotionAndStatic = tuple[Tensor, Tensor | None]
@@ -75,21 +76,20 @@ class BoundaryLossModule(LossModule):
 
     def forward(
         self,
-        motion: Tensor,
+        motion: Tensor | None,
         static: Tensor | None,
         target: Tensor,
         penalise: bool,
         per_sample: dict[str, Tensor] | None = None,
+        kind: Kind = "all",
         next_frames: NextFrames | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], MotionAndStatic | None]:
         """As ``LossModule.forward``, and (motion, static) of the next step, or None without ``next_frames``."""
         if next_frames is None:
-            return *super().forward(motion, static, target, penalise, per_sample), None
-        losses = BoundaryLosses(next_frames, self.clip_options)
-        loss, terms = self.method.loss(
-            self.network, losses, motion, static, target, penalise=penalise, per_sample=per_sample
-        )
-        return loss, terms, losses.clips
+            return *super().forward(motion, static, target, penalise, per_sample, kind), None
+        row_losses = BoundaryLosses(next_frames, self.clip_options)
+        loss, terms = self._losses(row_losses, motion, static, target, penalise, per_sample, kind)
+        return loss, terms, row_losses.clips
 
 
 class BoundaryStep(TrainStep):
@@ -123,16 +123,11 @@ class BoundaryStep(TrainStep):
         self._prepare.find_people(clips)
         return self._ready
 
-    def _loss(
-        self, batch: Batch, static: Tensor | None, penalise: bool, last: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        next_frames = self._next_frames if last else None
-        loss, terms, made = self._loss_module(
-            batch.motion, static, batch.target, penalise, batch.per_sample, next_frames
-        )
+    def _forward(self, batch: Batch, step_pass: Pass) -> tuple[Tensor, dict[str, Tensor]]:
+        next_frames = self._next_frames if step_pass.last else None
+        loss, terms, made = self._loss_module(*pass_inputs(batch, step_pass), next_frames)
         if made is not None:
             # the next replay of a CUDA graph overwrites its outputs
-            self._ready = (
-                tuple(None if clip is None else clip.clone() for clip in made) if self._replays_graphs else made
-            )
+            kept = made if not self._replays_graphs else (clip if clip is None else clip.clone() for clip in made)
+            self._ready = tuple(kept)
         return loss, terms

@@ -11,20 +11,15 @@ from ..pipeline.errors import InputError
 from ..pipeline.loading.loader import ClipLoader
 from ..pipeline.loading.replay import ReplayLoader
 from ..pipeline.shards.dataset_info import DatasetInfo
-from .boundary import BoundaryLossModule, BoundaryStep
+from .assembly import assemble
 from .checkpoints.checkpoint import start_from
 from .config import TrainConfig
-from .distributed import Ranks, wrap
-from .inputs.prepare import Prepare, clip_options
-from .known_failures import refuse_unsupported
-from .loss_module import LossModule, compile_loss
+from .distributed import Ranks
+from .inputs.prepare import Prepare
+from .known_failures import refuse_static_parts, refuse_unsupported
 from .models.closed_conv import close_convolutions
 from .models.position_bias import look_up_position_biases
 from .models.registry import build_model, head_name
-from .monitoring.metrics import Meter
-from .optimisers.ema import WeightAverage
-from .optimisers.factory import make_optimiser, parameter_groups
-from .optimisers.nonfinite import NonFiniteGuard
 from .state import TrainState
 from .step import TrainStep
 
@@ -50,16 +45,10 @@ def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> t
     torch.manual_seed(config.seed)  # every rank starts from the same weights
     tables, head = config.method.tables(config.data), head_name(config.model.name)
     model, method_module = build_networks(config, data, ranks.device, tables, head)
-    state = build_state(config, ranks, model, method_module, head)
-    autocast = torch.bfloat16 if config.step.precision == "bf16" else None
-    fused = config.step.fused_boundary
-    module = partial(BoundaryLossModule, clip_options=clip_options(config)) if fused else LossModule
-    loss = module(model, config.method, autocast, head=head, method_module=method_module)
-    # before wrapping: the gradient hooks stay outside of the graphs
-    compile_loss(loss, config.step.compile, config.step.recompute)
+    refuse_static_parts(model, config.method, config.step.static_parts, config.model.name)
     tables = {name: table.to(ranks.device) for name, table in tables.items()}
-    step = BoundaryStep if fused else TrainStep
-    return state, step(config, state, wrap(loss, ranks), steps, ranks.rank, len(data.classes), tables)
+    static_parts = config.step.static_parts or 1
+    return assemble(config, model, method_module, tables, ranks, steps, len(data.classes), static_parts)
 
 
 def build_networks(
@@ -89,26 +78,6 @@ def build_networks(
         "memory_format": torch.channels_last_3d if config.step.channels_last else torch.preserve_format,
     }
     return model.to(**form).train(), None if method_module is None else method_module.to(**form).train()
-
-
-def build_state(
-    config: TrainConfig, ranks: Ranks, model: nn.Module, method_module: nn.Module | None, head: str
-) -> TrainState:
-    """The state of a run before its first step."""
-    groups = parameter_groups(model, head, config.optimiser)
-    if method_module is not None:
-        groups += parameter_groups(method_module, "head", config.optimiser)
-    modules = nn.ModuleList([model] if method_module is None else [model, method_module])
-    return TrainState(
-        model=model,
-        optimiser=make_optimiser(config.optimiser, groups),
-        guard=NonFiniteGuard(
-            modules, ranks.device, config.max_skipped, ranks.world_size, config.method.lower_if_not_finite
-        ),
-        meter=Meter(ranks.device, ranks.world_size),
-        average=WeightAverage(model, config.step.ema) if config.step.ema else None,
-        method_module=method_module,
-    )
 
 
 def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) -> ClipLoader:

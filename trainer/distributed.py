@@ -84,11 +84,17 @@ def process_group(device: str) -> Iterator[Ranks]:
             dist.destroy_process_group()
 
 
-def wrap(loss_module: nn.Module, ranks: Ranks) -> nn.Module:
+def wrap(loss_module: nn.Module, ranks: Ranks, *, all_in_last_pass: bool = True) -> nn.Module:
     """DistributedDataParallel around the loss module; the module itself when there is one process.
 
     The inner gradient is taken inside the wrapped forward, before any gradient hook, so only the final gradients are
     averaged: exact to rounding (tests/trainer/test_distributed.py).
+
+    Args:
+        loss_module: what is wrapped.
+        ranks: this process.
+        all_in_last_pass: whether a step's last backward reaches every parameter. Where it does not, the wrapper looks
+            for those that it misses in every step, and averages what earlier backwards left in them.
     """
     if not dist.is_initialized():
         return loss_module
@@ -100,6 +106,7 @@ def wrap(loss_module: nn.Module, ranks: Ranks) -> nn.Module:
             # every step would begin with a broadcast; `average_buffers` aligns the ranks at each save instead
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            find_unused_parameters=not all_in_last_pass,
         )
 
 

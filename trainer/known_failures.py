@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import SyncBatchNorm
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..pipeline.errors import InputError
@@ -44,6 +44,33 @@ def refuse_unsupported(model: nn.Module, method: Method, name: str) -> None:
                 f"{where}, which has no double backward; use BatchNorm (per-process statistics), or train without the "
                 "gradient penalty (--method.w-gp 0)"
             )
+
+
+def refuse_static_parts(model: nn.Module, method: Method, parts: int, name: str) -> None:
+    """Refuse to compute the static pass in parts where that would change the numbers.
+
+    Args:
+        model: the network.
+        method: what will be trained.
+        parts: number of parts.
+        name: the model's name, for the message.
+
+    Raises:
+        InputError: the network takes statistics of the batch, or the method has no static pass of its own.
+    """
+    if parts <= 1:
+        return
+    if not method.static_pass:
+        raise InputError(
+            f"step.static_parts {parts}: this method takes motion and static clips in one pass; use "
+            "--step.static-parts 1, or --step.accumulate"
+        )
+    path = next((path for path, module in model.named_modules() if isinstance(module, _BatchNorm)), None)
+    if path is not None:
+        raise InputError(
+            f"step.static_parts {parts}: model {name}: {path} is a batch norm, whose statistics are taken over all "
+            "static clips; use --step.static-parts 1"
+        )
 
 
 def refuse_custom_functions(graph: torch.fx.GraphModule) -> None:

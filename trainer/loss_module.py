@@ -1,10 +1,14 @@
-"""The loss of one batch as one module: the forwards, the inner gradient and the weighted sum.
+"""The loss of one pass as one module: the forward, the inner gradient and the weighted sum.
 
-    LossModule(model, method)(motion, static, target, penalise) -> loss, terms
+    LossModule(model, method)(motion, static, target, penalise, kind="motion") -> loss, terms
+    LossModule(model, method)(None, static, target, penalise, kind="static") -> loss, terms
 
-It is what gets compiled (one forward and one backward graph, no graph break) and what DistributedDataParallel wraps;
-the only ``backward`` is called outside. Eager and compiled are the same code; a float64 test compares them.
+It is what gets compiled (each kind one forward and one backward graph, no graph break) and what DistributedDataParallel
+wraps; ``passes`` says in which order a step calls it and its ``backward``. Eager and compiled are the same code; a
+float64 test compares them.
 """
+
+from typing import Any, Literal
 
 import torch
 import torch._dynamo
@@ -14,6 +18,7 @@ from torch._inductor.compile_fx import compile_fx
 from ..kernels import static_losses, weighted_loss
 from .known_failures import refuse_custom_functions
 from .methods import Method
+from .methods.terms import RowLosses
 from .models.observed_network import ObservedNetwork
 
 
@@ -45,28 +50,41 @@ class LossModule(nn.Module):
 
     def forward(
         self,
-        motion: Tensor,
+        motion: Tensor | None,
         static: Tensor | None,
         target: Tensor,
         penalise: bool,
         per_sample: dict[str, Tensor] | None = None,
+        kind: Literal["all", "motion", "static"] = "all",
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The method's loss and its detached terms.
 
         Args:
-            motion: (B,3,T,h,w), normalised.
+            motion: (B,3,T,h,w), normalised; None for the kind "static".
             static: the same shape, or None for a method without static clips. With ``penalise`` a contiguous leaf that
                 requires grad: dynamo takes no gradient by a tensor that has a history.
             target: int64 (B,) or soft (B,C).
             penalise: whether the method takes its gradient penalty; a Python bool, so each value compiles once.
             per_sample: more tensors with a row for each sample, by name; see ``batch.Batch``.
+            kind: "motion" and "static" are the two parts of the loss of a method with ``static_pass``; "all" is their
+                sum, and the only kind of any other method.
 
         Returns:
             ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name.
         """
-        return self.method.loss(
-            self.network, row_losses, motion, static, target, penalise=penalise, per_sample=per_sample
-        )
+        return self._losses(row_losses, motion, static, target, penalise, per_sample, kind)
+
+    def _losses(
+        self, row_losses: RowLosses, motion, static, target, penalise, per_sample, kind
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        common: dict[str, Any] = {"penalise": penalise, "per_sample": per_sample}
+        if kind == "static":
+            return self.method.static_loss(self.network, row_losses, static, target, **common)
+        loss, terms = self.method.loss(self.network, row_losses, motion, static, target, **common)
+        if kind == "all" and self.method.static_pass:
+            static_loss, static_terms = self.method.static_loss(self.network, row_losses, static, target, **common)
+            return loss + static_loss, terms | static_terms
+        return loss, terms
 
 
 def row_losses(
@@ -82,6 +100,15 @@ def row_losses(
     return weighted_loss(ce, negent, ce_weight, negent_weight), ce, negent
 
 
+def allow_inner_gradients() -> None:
+    """Set dynamo's options for graphs that contain ``torch.autograd.grad``; before the first compilation."""
+    torch._dynamo.config.trace_autograd_ops = True
+    # else dynamo splits the graph at DistributedDataParallel's buckets (25 MB), and the inner gradient lands in another
+    # part than what it differentiates: a crash in the first step. Without the overlap of its all-reduce and backward,
+    # 113 MB of gradients take about 1 ms over NVLink
+    torch._dynamo.config.optimize_ddp = False
+
+
 def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False) -> None:
     """Compile the module in place; a graph break is an error, for a step in pieces has no double backward.
 
@@ -92,8 +119,7 @@ def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False) ->
     """
     if mode == "off":
         return
-    # lets dynamo trace torch.autograd.grad into the graph; must be set before the first compilation
-    torch._dynamo.config.trace_autograd_ops = True
+    allow_inner_gradients()
     options = {} if mode == "default" else torch._inductor.list_mode_options(mode, dynamic=False)
     checks = loss_module.method.twice_differentiable
 
@@ -104,10 +130,3 @@ def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False) ->
             return compile_fx(graph, inputs, config_patches=options)
 
     loss_module.compile(fullgraph=True, dynamic=False, backend=backend)
-
-
-def static_leaf(static: Tensor | None, penalise: bool) -> Tensor | None:
-    """The static clip as the step wants it: a leaf, which requires grad only where a penalty will ask for it."""
-    if static is None:
-        return None
-    return static.detach().requires_grad_(penalise)

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -14,9 +13,9 @@ from .augmentations.base import Context
 from .batch import Batch
 from .config import TrainConfig
 from .inputs.prepare import Prepare
-from .loss_module import static_leaf
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
+from .passes import Pass, backward_in_passes, pass_inputs, step_passes
 from .state import TrainState
 from .step_config import GRAPH_MODES
 
@@ -32,6 +31,7 @@ class TrainStep:
         rank: of this process; each rank draws its own dropout.
         classes: number of classes.
         tables: what ``method.tables`` returned, on the device.
+        static_parts: parts that the static clips' pass is computed in.
     """
 
     def __init__(
@@ -43,9 +43,11 @@ class TrainStep:
         rank: int = 0,
         classes: int = 0,
         tables: dict[str, Tensor] | None = None,
+        static_parts: int = 1,
     ):
         self._config, self._state, self._loss_module = config, state, loss_module
         self._steps, self._rank, self.tables = steps, rank, tables or {}
+        self._static_parts = static_parts
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
         self._context = Context(classes, config.inputs.mean, config.inputs.std)
@@ -70,7 +72,7 @@ class TrainStep:
         for part in range(parts):
             rows = slice(part * len(clips) // parts, (part + 1) * len(clips) // parts)
             some = batch.select(rows) if parts > 1 else batch
-            total = total + self._forward_backward(some, penalise, parts, last=part + 1 == parts)
+            total = total + self._forward_backward(some, penalise, last=part + 1 == parts)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if config.step.clip_grad:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, config.step.clip_grad, norm)
@@ -97,20 +99,22 @@ class TrainStep:
         rng = np.random.default_rng(_fold(self._config.seed, self._state.step, self._rank))
         return self._config.augmentation(batch, rng, self._context)
 
-    def _forward_backward(self, batch: Batch, penalise: bool, parts: int, last: bool) -> Tensor:
+    def _forward_backward(self, batch: Batch, penalise: bool, last: bool) -> Tensor:
         if self._replays_graphs:
             torch.compiler.cudagraph_mark_step_begin()
-        # under DDP gradients travel once a step
-        with nullcontext() if last else getattr(self._loss_module, "no_sync", nullcontext)():
-            loss, terms = self._loss(batch, static_leaf(batch.static, penalise), penalise, last)
-            (loss / parts if parts > 1 else loss).backward()
+        config = self._config
+        passes = step_passes(config.method, len(batch), penalise, static_parts=self._static_parts, last=last)
+        loss, terms = backward_in_passes(
+            *(self._loss_module, batch, passes),
+            scale=1 / config.step.accumulate,
+            forward=self._forward,
+            parameters=self._parameters,
+        )
         self._state.meter.add({"loss": loss, **terms})
-        return loss.detach() / parts
+        return loss / config.step.accumulate
 
-    def _loss(
-        self, batch: Batch, static: Tensor | None, penalise: bool, last: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self._loss_module(batch.motion, static, batch.target, penalise, batch.per_sample)
+    def _forward(self, batch: Batch, step_pass: Pass) -> tuple[Tensor, dict[str, Tensor]]:
+        return self._loss_module(*pass_inputs(batch, step_pass))
 
 
 def _fold(*numbers: int) -> int:

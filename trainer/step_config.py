@@ -25,6 +25,9 @@ class StepConfig:
     """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
+    static_parts: int = 0
+    """Parts that the static clips' pass is computed in, one after another, to save memory at no cost in operations; for
+    networks without batch norm. 0: chosen automatically."""
     clip_grad: float = 0.0
     """Largest norm of the gradient over all parameters; a longer one is scaled down to it. 0: no clipping."""
     fused_boundary: bool = False
@@ -36,9 +39,20 @@ class StepConfig:
     """Only deterministic kernels, so that a resumed run on CUDA repeats bit by bit; slower."""
 
     def __post_init__(self):
-        check_options(self, "step.", accumulate=at_least(1), ema=between(0, 1, "a decay", without_high=True))
+        check_options(
+            self,
+            "step.",
+            accumulate=at_least(1),
+            static_parts=at_least(0),
+            ema=between(0, 1, "a decay", without_high=True),
+        )
         if self.accumulate > 1 and self.compile in GRAPH_MODES:
             raise InputError(
                 f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that step.accumulate "
                 f"{self.accumulate} adds up; use --step.compile default"
+            )
+        if self.static_parts > 1 and self.compile in GRAPH_MODES:
+            raise InputError(
+                f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that "
+                f"step.static_parts {self.static_parts} adds up; use --step.compile default"
             )

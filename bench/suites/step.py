@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
-from ...trainer.loss_module import LossModule, compile_loss, static_leaf
+from ...trainer.batch import Batch
+from ...trainer.loss_module import LossModule, compile_loss
 from ...trainer.methods import Albar, Baseline
 from ...trainer.models.closed_conv import close_convolutions
 from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.monitoring.flops import peak_flops, step_flops
+from ...trainer.passes import backward_in_passes, step_passes
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Role, Row, finite
 from ..harness.section import Chart, Section
@@ -352,8 +354,8 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], None], nn.Mod
     adversarial = variant.kind == "albar"
 
     def step():
-        still = static_leaf(static, True) if adversarial else None
-        loss_module(motion, still, target, adversarial)[0].backward()
+        batch = Batch(motion, static if adversarial else None, target)
+        backward_in_passes(loss_module, batch, step_passes(method, len(batch), adversarial))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
@@ -436,8 +438,8 @@ def gradient_difference() -> Row:
         loss_module = LossModule(model, Albar())
         compile_loss(loss_module, "off" if backend is None else "default")
         motion = torch.randn(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        static = static_leaf(motion[:, :, 2:3].expand_as(motion).contiguous(), True)
-        loss_module(motion, static, torch.zeros(1, dtype=torch.int64), True)[0].backward()
+        batch = Batch(motion, motion[:, :, 2:3].expand_as(motion).contiguous(), torch.zeros(1, dtype=torch.int64))
+        backward_in_passes(loss_module, batch, step_passes(loss_module.method, 1, True))
         found.append([p.grad for p in model.parameters()])
     scale = max(float(g.abs().max()) for g in found[0])
     return gradient_row(max(float((a - b).abs().max()) for a, b in zip(*found, strict=True)) / scale)

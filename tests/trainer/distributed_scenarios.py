@@ -2,71 +2,114 @@
 
 torchrun --nproc-per-node 2 distributed_scenarios.py exact FOLDER      gradients against one process, in float64
 torchrun --nproc-per-node 2 distributed_scenarios.py train FOLDER RUN [die | nan]
+torchrun --nproc-per-node 2 distributed_scenarios.py compiled FOLDER RUN
 """
 
+import contextlib
 import copy
-import itertools
 import json
 import os
 import signal
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import synthetic_run
 import torch
 import torch.distributed as dist
+from torch._dynamo.backends.debugging import aot_eager
 
-from unstill.trainer.distributed import process_group, wrap
-from unstill.trainer.loss_module import LossModule, static_leaf
-from unstill.trainer.methods import Albar
+from unstill.trainer import loss_module
+from unstill.trainer.batch import Batch
+from unstill.trainer.checkpoints.preemption import Preempted
+from unstill.trainer.config import TrainConfig
+from unstill.trainer.distributed import Ranks, process_group, wrap
+from unstill.trainer.loss_module import LossModule, allow_inner_gradients
+from unstill.trainer.methods import Albar, Sdn
 from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.passes import backward_in_passes, static_leaf, step_passes
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
+ALBAR = Albar(gp_norm="per_sample", w_gp=0.5)
+BATCH_NORM, LAYER_NORM = "batch_norm_net", "layer_norm_net"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way to compute the averaged gradient."""
+
+    mode: str
+    net: str
+    method: Albar = ALBAR
+    accumulate: int = 1
+    static_parts: int = 1
+
+
+CASES = {
+    **{f"{mode} {net} two": Case(mode, net) for mode in ("eager", "compiled") for net in (BATCH_NORM, LAYER_NORM)},
+    **{
+        f"{mode} {net} joint": Case(mode, net, replace(ALBAR, forward="joint"))
+        for mode in ("eager", "compiled")
+        for net in (BATCH_NORM, LAYER_NORM)
+    },
+    **{f"accumulated {net}": Case("eager", net, accumulate=2) for net in (BATCH_NORM, LAYER_NORM)},
+    "static parts": Case("eager", LAYER_NORM, static_parts=2),
+    "compiled static parts": Case("compiled", LAYER_NORM, static_parts=2),
+    "accumulated static parts": Case("eager", LAYER_NORM, accumulate=2, static_parts=2),
+    # its scene classifier has no part in the last backward
+    "on another method": Case("eager", LAYER_NORM, replace(ALBAR, base=Sdn(hidden=8, layers=0)), static_parts=2),
+    "compiled on another method": Case("compiled", LAYER_NORM, replace(ALBAR, base=Sdn(hidden=8, layers=0))),
+    # four gradient buckets, where dynamo would split the graph
+    "compiled buckets": Case("compiled", "many_buckets_net"),
+    "compiled buckets accumulated": Case("compiled", "many_buckets_net", accumulate=2, static_parts=2),
+}
+
 
 def exact(folder: Path) -> None:
-    """Averaged gradients of every combination against the mean of the ranks' own, computed in one process."""
+    """Averaged gradients of every case against the mean of the ranks' own, computed in one process."""
     report = {}
     with process_group("cpu") as ranks:
-        nets = ("batch_norm_net", "layer_norm_net")
-        cases = list(itertools.product(("eager", "compiled"), nets, ("two", "joint"), (1,)))
-        cases += [("eager", net, "two", 2) for net in nets]  # two accumulated parts a rank
-        for mode, net, forward, parts in cases:
-            torch.manual_seed(0)
-            model = getattr(synthetic_run, net)(4).double()
-            method = Albar(gp_norm="per_sample", w_gp=0.5, forward=forward)
-            g = torch.Generator().manual_seed(1)
-            motion = torch.randn(8, 3, 4, 8, 8, generator=g, dtype=torch.float64)
-            target = torch.arange(8) % 4
-
-            def backward(loss_module, rows, scale, motion=motion, target=target):
-                still = motion[rows, :, 2:3].expand_as(motion[rows]).contiguous()
-                (loss_module(motion[rows], static_leaf(still, True), target[rows], True)[0] * scale).backward()
-
-            expected = copy.deepcopy(model)
-            chunks = [range(first, first + 4 // parts) for first in range(0, 8, 4 // parts)]
-            for rows in chunks:
-                backward(LossModule(expected, method), list(rows), 1 / len(chunks))
-            loss = LossModule(model, method)
-            if mode == "compiled":
-                torch._dynamo.reset()
-                torch._dynamo.config.trace_autograd_ops = True
-                loss.compile(fullgraph=True, dynamic=False, backend="aot_eager")
-            wrapped = wrap(loss, ranks)
-            mine = chunks[ranks.rank * parts : (ranks.rank + 1) * parts]
-            for rows in mine[:-1]:
-                with wrapped.no_sync():
-                    backward(wrapped, list(rows), 1 / parts)
-            backward(wrapped, list(mine[-1]), 1 / parts)
-            scale = max(p.grad.abs().max() for p in expected.parameters())
-            worst = max(
-                (p.grad - q.grad).abs().max() / scale
-                for p, q in zip(model.parameters(), expected.parameters(), strict=True)
-            )
+        for name, case in CASES.items():
+            worst = difference(case, ranks)
             dist.all_reduce(worst, dist.ReduceOp.MAX)
-            report[f"{mode} {net} {forward} {parts}"] = float(worst)
+            report[name] = float(worst)
         if ranks.first:
             (folder / "exact.json").write_text(json.dumps(report))
+
+
+def difference(case: Case, ranks: Ranks) -> torch.Tensor:
+    """Largest difference of a case's gradients on this rank, relative to the largest gradient."""
+    torch.manual_seed(0)
+    model, method = getattr(synthetic_run, case.net)(4).double(), case.method
+    scenes = torch.eye(3, dtype=torch.float64)[torch.arange(8) % 3]
+    own = method.module(model, "head", {"scene": scenes})
+    loss = LossModule(model, method, head="head", method_module=None if own is None else own.double())
+    expected = copy.deepcopy(loss)
+    g = torch.Generator().manual_seed(1)
+    motion = torch.randn(8, 3, 4, 8, 8, generator=g, dtype=torch.float64)
+    static, target = motion[:, :, 2:3].expand_as(motion).contiguous(), torch.arange(8) % 4
+    clips = Batch(motion, static, target, None, {"scene": scenes})
+    size = 4 // case.accumulate
+    parts = [clips.select(slice(first, first + size)) for first in range(0, 8, size)]
+    for part in parts:  # one process, one backward a part
+        value, _ = expected(part.motion, static_leaf(part.static, True), part.target, True, part.per_sample)
+        (value / len(parts)).backward()
+    if case.mode == "compiled":
+        torch._dynamo.reset()
+        allow_inner_gradients()
+        loss.compile(fullgraph=True, dynamic=False, backend="aot_eager")
+    wrapped = wrap(loss, ranks, all_in_last_pass=own is None)
+    mine = parts[ranks.rank * case.accumulate : (ranks.rank + 1) * case.accumulate]
+    for _ in range(2):  # a second step finds the wrapper as the first has left it
+        loss.zero_grad()
+        for part in mine:
+            passes = step_passes(method, size, True, static_parts=case.static_parts, last=part is mine[-1])
+            parameters = list(loss.parameters())
+            backward_in_passes(wrapped, part, passes, scale=1 / case.accumulate, parameters=parameters)
+    scale = max(p.grad.abs().max() for p in expected.parameters())
+    pairs = zip(loss.parameters(), expected.parameters(), strict=True)
+    return torch.stack([(p.grad - q.grad).abs().max() / scale for p, q in pairs]).max()
 
 
 def run(folder: Path, name: str, fault: str | None) -> None:
@@ -92,11 +135,34 @@ def run(folder: Path, name: str, fault: str | None) -> None:
         (folder / f"{name}.{rank}.json").write_text(json.dumps(seen))
 
 
+def compiled_config(folder: Path, name: str, **changes) -> TrainConfig:
+    """5 steps in which everything is summed up in parts."""
+    step = {"precision": "fp64", "ema": 0.9, "accumulate": 2, "static_parts": 2}
+    return synthetic_run.run_config(
+        folder,
+        out=folder / name,
+        model=ModelConfig(name="synthetic_run:layer_norm_net"),
+        step=StepConfig(**step | changes.pop("step", {})),
+        batch_size=8,
+        **changes,
+    )
+
+
+def compiled(folder: Path, name: str) -> None:
+    """Train compiled, stopped and resumed after step 2. In place of inductor, whose C++ takes minutes, its front."""
+    loss_module.compile_fx = lambda graph, inputs, config_patches: aot_eager(graph, inputs)
+    for stop_after in (2, None):
+        with contextlib.suppress(Preempted):
+            train(compiled_config(folder, name, stop_after=stop_after), make_loader=synthetic_run.loader_of())
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     scenario, folder, *rest = sys.argv[1:]
     if scenario == "exact":
         run(Path(folder), "nan", "nan")
         exact(Path(folder))
+    elif scenario == "compiled":
+        compiled(Path(folder), rest[0])
     else:
         run(Path(folder), rest[0], rest[1] if len(rest) > 1 else None)

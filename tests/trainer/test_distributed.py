@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from distributed_scenarios import compiled_config
 from safetensors.torch import load_file
 from synthetic_run import loader_of, make_dataset, run_config
 
@@ -57,11 +58,25 @@ def test_averaged_gradients_and_skipped_steps_are_those_of_one_process(tmp_path)
     done = torchrun("exact", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((tmp_path / "exact.json").read_text())
-    assert len(report) == 10
-    assert {case: error for case, error in report.items() if error > 1e-8} == {}
+    assert len(report) == 17
+    assert {case: error for case, error in report.items() if error > 1e-10} == {}
     records = [json.loads(line) for line in (tmp_path / "nan" / "metrics.jsonl").read_text().splitlines()]
     assert [record["skipped"] for record in records] == [0, 0, 1, 1, 1]  # rank 0 skips what only rank 1 found bad
     assert all(value.isfinite().all() for value in weights(tmp_path / "nan").values())
+
+
+@pytest.mark.slow
+def test_two_compiled_processes_that_resume_are_one_eager_process(tmp_path):
+    make_dataset(tmp_path / "data")
+    eager = {"compile": "off", "accumulate": 1, "static_parts": 1}
+    train(compiled_config(tmp_path, "eager", step=eager), make_loader=loader_of())
+    done = torchrun("compiled", tmp_path, "compiled")
+    assert done.returncode == 0, done.stderr[-3000:]
+    final = [pointed(tmp_path / run / "checkpoints") for run in ("eager", "compiled")]
+    for file in ("model.safetensors", "ema.safetensors"):
+        expected, found = (load_file(path / file) for path in final)
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.slow

@@ -9,8 +9,9 @@ from torch import nn
 
 from unstill.pipeline.errors import InputError
 from unstill.trainer.known_failures import translate
-from unstill.trainer.loss_module import LossModule, compile_loss, static_leaf
+from unstill.trainer.loss_module import LossModule, compile_loss
 from unstill.trainer.methods import Albar
+from unstill.trainer.passes import static_leaf
 from unstill.trainer.step_config import StepConfig
 
 

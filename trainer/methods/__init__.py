@@ -3,10 +3,11 @@
 A method is a frozen dataclass of its weights, derived from ``terms.MethodDefaults``, with
 
     loss(network, row_losses, motion, static, target, *, penalise, per_sample) -> (loss, terms)
+    static_loss(network, row_losses, static, target, *, penalise, per_sample) -> (loss, terms)
 
-and whatever else of ``MethodDefaults`` differs: static clips, a penalty, data or parameters of its own, what a run
-shows and warns of. ``loss`` runs inside the compiled step: plain tensor code, no host synchronisation, the same in
-eager.
+(the second only with ``static_pass``) and whatever else of ``MethodDefaults`` differs: static clips, a penalty, data or
+parameters of its own, what a run shows and warns of. Losses run inside the compiled step: plain tensor code, no host
+synchronisation, the same in eager.
 
 A batch augmentation (``augmentations``) changes clips and labels before the loss, so any of them goes with any method:
 ALBAR + StillMix is ``method=Albar(...), augmentation=StillMix(...)``. A loss on motion clips can be the one that ALBAR

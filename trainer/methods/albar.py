@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...pipeline.errors import InputError
 from ...pipeline.options import at_least, check_options
-from ..batch import row_targets
+from ..batch import STATIC_TARGET, row_targets
 from .base_methods import BaseMethod
+from .baseline import Baseline
 from .collapse import collapse_symptoms
 from .consistency import with_consistency
 from .terms import MethodDefaults, Network, RowLosses, agreement, confidently_wrong
@@ -78,6 +79,11 @@ class Albar(MethodDefaults):
         return self.w_gp != 0 and step % self.gp_every == 0
 
     @property
+    def static_pass(self) -> bool:
+        """Whether motion and static clips have a forward and backward each."""
+        return self.forward == "two"
+
+    @property
     def period(self) -> int:
         """Every how many steps the penalty is taken."""
         return self.gp_every
@@ -121,8 +127,8 @@ class Albar(MethodDefaults):
         return self._base.module(model, head, tables)
 
     @property
-    def _base(self) -> BaseMethod | MethodDefaults:
-        return self.base or MethodDefaults()
+    def _base(self) -> BaseMethod | Baseline:
+        return self.base or Baseline(label_smoothing=self.label_smoothing)
 
     def loss(
         self,
@@ -135,58 +141,77 @@ class Albar(MethodDefaults):
         penalise: bool,
         per_sample: dict[str, Tensor] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The ALBAR objective of one batch.
+        """The loss of the motion clips; with ``forward`` joint all of the objective.
 
         Args:
             network: clips to logits.
             row_losses: cross entropy and negative entropy of rows of logits.
             motion: (B,3,T,h,w), normalised.
+            static, penalise: see ``static_loss``; only read with ``forward`` joint, or by ``base``.
+            target: int64 (B,), or soft labels (B,C).
+            per_sample: what the base method needs; see ``static_loss``, too.
+
+        Returns:
+            ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name: ``ce``, a cross entropy
+            in nats, ``top1``, a share of the batch; or those of ``base``.
+        """
+        if self.forward == "two":
+            return self._base.loss(
+                *(network, row_losses, motion, static.detach(), target), penalise=False, per_sample=per_sample or {}
+            )
+        import torch
+
+        n = len(motion)
+        joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
+        ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
+        negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
+        labels, n_motion, static_target = row_targets(target, per_sample, n, joint.shape[1])
+        loss, ce, negent = row_losses(joint, labels, n_motion, ce_weight, negent_weight, self.label_smoothing)
+        terms = {"ce": ce[:n].detach().mean(), "top1": agreement(joint[:n], target)}
+        loss, terms = with_consistency(loss, terms, network, joint[:n], per_sample)
+        still = (joint[n:], ce[n:], negent[n:], static, static_target)
+        loss, static_terms = self._penalised(loss, *still, penalise)
+        return loss, terms | static_terms
+
+    def static_loss(
+        self,
+        network: Network,
+        row_losses: RowLosses,
+        static: Tensor,
+        target: Tensor,
+        *,
+        penalise: bool,
+        per_sample: dict[str, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The adversary, the entropy and the penalty: means over the static clips.
+
+        Args:
+            network, row_losses, target: as for ``loss``.
             static: (B,3,T,h,w), one frame of each motion clip repeated T times. With ``penalise`` a contiguous leaf
                 that requires grad: all T repeats count as independent variables.
-            target: int64 (B,), or soft labels (B,C).
             penalise: take the gradient penalty, ``gp_every`` times as strong.
             per_sample: ``static_target``, the static clips' labels, where an augmentation changed the motion clips'.
 
         Returns:
-            ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name. ``ce`` and
-            ``static_ce`` are cross entropies in nats, ``static_entropy`` the entropy in nats, ``gp`` the unweighted
-            penalty, ``top1``, ``static_top1`` and ``static_flip`` shares of the batch; and those of ``base``.
+            ``(loss, terms)``: ``static_ce`` and ``static_entropy`` in nats, ``gp`` the unweighted penalty,
+            ``static_top1`` and ``static_flip`` shares of the batch.
         """
-        import torch
+        n = len(static)
+        zs = network(static, twice_differentiable=penalise)
+        static_target = (per_sample or {}).get(STATIC_TARGET, target)
+        weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
+        loss, ce, negent = row_losses(zs, static_target, n, *weights, self.label_smoothing)
+        return self._penalised(loss, zs, ce, negent, static, static_target, penalise)
 
-        n = len(motion)
-        if self.base is not None:
-            loss, terms = self.base.loss(
-                *(network, row_losses, motion, static.detach(), target), penalise=False, per_sample=per_sample or {}
-            )
-            zs = network(static, twice_differentiable=penalise)
-            still_target = row_targets(target, per_sample, n, zs.shape[1])[2]
-            weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
-            static_loss, ce, negent = row_losses(zs, still_target, n, *weights, self.label_smoothing)
-            return self._with_static_terms(loss + static_loss, terms, zs, ce, negent, static, still_target, penalise)
-        if self.forward == "joint":
-            joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
-            z, zs = joint[:n], joint[n:]
-        else:
-            z, zs = network(motion), network(static, twice_differentiable=penalise)
-            joint = torch.cat([z, zs])
-        ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])
-        negent_weight = torch.cat([joint.new_zeros(n), joint.new_full((n,), self.w_ent / n)])
-        labels, n_motion, still_target = row_targets(target, per_sample, n, joint.shape[1])
-        loss, ce, negent = row_losses(joint, labels, n_motion, ce_weight, negent_weight, self.label_smoothing)
-        terms = {"ce": ce[:n].detach().mean(), "top1": agreement(z, target)}
-        loss, terms = with_consistency(loss, terms, network, z, per_sample)
-        return self._with_static_terms(loss, terms, zs, ce[n:], negent[n:], static, still_target, penalise)
-
-    def _with_static_terms(self, loss, terms, zs, ce, negent, static, still_target, penalise):
-        terms = terms | {
+    def _penalised(self, loss, zs, ce, negent, static, static_target, penalise):
+        terms = {
             "static_ce": ce.detach().mean(),
             "static_entropy": -negent.detach().mean(),
-            "static_top1": agreement(zs, still_target),
-            "static_flip": confidently_wrong(zs, still_target),
+            "static_top1": agreement(zs, static_target),
+            "static_flip": confidently_wrong(zs, static_target),
         }
         if penalise:
-            penalty = self.penalty(zs, static, still_target)
+            penalty = self.penalty(zs, static, static_target)
             loss = loss + (self.w_gp * self.gp_every) * penalty
             terms["gp"] = penalty.detach()
         return loss, terms

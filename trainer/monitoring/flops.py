@@ -8,8 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from ..batch import PEOPLE, Batch
-from ..loss_module import LossModule, static_leaf
+from ..loss_module import LossModule
 from ..methods import Method
+from ..passes import backward_in_passes, step_passes
 
 # dense bf16 FLOP/s of a device, by a part of its name; vendors' data sheets, without sparsity
 PEAK_BF16 = {
@@ -90,9 +91,7 @@ def _meta_clips(method: Method, frames: int, size: int, dtype: torch.dtype, tabl
 
 
 def _count(loss_module: LossModule, clips: Batch, penalise: bool) -> float:
+    passes = step_passes(loss_module.method, len(clips), penalise)
     with _Counter() as counter:
-        loss, *_ = loss_module(
-            clips.motion, static_leaf(clips.static, penalise), clips.target, penalise, clips.per_sample
-        )
-        loss.backward()
+        backward_in_passes(loss_module, clips, passes)
     return counter.total / len(clips)
