@@ -381,7 +381,7 @@ def check_strided_attention(forms: tuple[Callable, Callable, Callable], device: 
     )
     packed = torch.stack((q, k, v)).permute(1, 3, 0, 2, 4).contiguous()  # (B, N, 3, H, d), as a linear layer makes it
     q, k, v = (part.transpose(1, 2) for part in packed.unbind(2))
-    b = b[:1].expand_as(b)
+    v, b = v[:1].expand_as(v), b[:1].expand_as(b)
     c = torch.stack((c, c), -1)[..., 0]
     do, a = do[:, :, :1].expand_as(do), a[..., :1].expand_as(a)
     bias = bias.transpose(1, 2).contiguous().transpose(1, 2)
