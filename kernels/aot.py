@@ -214,6 +214,7 @@ def report() -> list[dict]:
         used = assembled(ptx, tile.pop("enable_fp_fusion")) | dict(
             shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx)
         )
+        used["wgmma"] = ptx.count("wgmma.mma_async")  # 0: products, if any, fall back to the older mma.sync
         used["sum_layouts"] = sum_layouts(compiled.asm["ttgir"])
         rows.append(dict(kernel=name, **described, **tile, **used))
         print(f"{len(rows)}: {name} {described} {used}", file=sys.stderr)
