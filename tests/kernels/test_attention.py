@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import swin_transformer
 
 from unstill.kernels import attention
+from unstill.kernels.attention.costs import PASSES, launch_costs
 
 OPS = [
     getattr(torch.ops.unstill, name).default
@@ -199,6 +200,29 @@ def test_operations_are_counted():
         assert counter.get_total_flops() == 7 * product
         torch.autograd.grad(first, (q, k, v, do), (q, k, v))
         assert counter.get_total_flops() == 19 * product
+
+
+@pytest.mark.parametrize("size", [16, 72])
+def test_costs_count_the_products_that_the_kernels_make(monkeypatch, device, size):
+    if device != "cpu":
+        pytest.skip("counted in the interpreter")
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    module, made = importlib.import_module("unstill.kernels.attention.triton_form"), []
+    monkeypatch.setattr(module, "run", lambda launches, tensor: made.extend(launches))
+    real, calls = InterpreterBuilder.create_dot, []
+    monkeypatch.setattr(InterpreterBuilder, "create_dot", lambda *args: calls.append(1) or real(*args))
+    q, k, v, do, a, b, c, e, bias, _ = attention_inputs(1, 1, 3, 3, size, torch.float64, "cpu", bias=True)
+    out, lse = module.attention_triton(q, k, v, bias, None, 1.0)
+    delta = module.attention_backward_triton(do, q, k, v, bias, None, out, lse, 1.0, True)[4]
+    module.attention_double_backward_triton(a, b, c, e, do, q, k, v, bias, None, out, lse, delta, 1.0, True)
+    shape = (1, 1, 3, 3, size)
+    expected = [cost for kind in PASSES for cost in launch_costs(kind, shape, biased=True)]
+    assert [launch.name for launch in made] == [cost.name for cost in expected]
+    for launch, cost in zip(made, expected, strict=True):
+        calls.clear()
+        launch.kernel[launch.grid](*launch.arguments, **launch.constants)
+        assert cost.flop == len(calls) * 2 * 3 * 3 * size, launch.name
 
 
 def test_mask_is_that_of_torchvisions_shifted_windows():
