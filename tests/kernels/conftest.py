@@ -15,6 +15,9 @@ def form(request, device) -> SimpleNamespace:
     }
     kinds = ("clip_prep", "static_losses", "static_losses_backward", "step_boundary")
     found = {n: getattr(modules[n.removesuffix("_backward")], f"{n}_{request.param}", None) for n in kinds}
+    modules["attention"] = importlib.import_module(f"unstill.kernels.attention.{request.param}_form")
+    passes = ("attention", "attention_backward", "attention_double_backward")
+    found["attention"] = tuple(getattr(modules["attention"], f"{n}_{request.param}") for n in passes)
     return SimpleNamespace(
         name=request.param, device="cpu" if request.param == "torch" else device, modules=modules, **found
     )

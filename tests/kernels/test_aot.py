@@ -8,12 +8,23 @@ from pathlib import Path
 
 import pytest
 
-from unstill.kernels.launch_configs import CLIP_TILES, MAX_BLOCK_C, clip_tile_for, row_block_for
+from unstill.kernels.launch_configs import (
+    ATTENTION_TILES,
+    BIASED_TILES,
+    CLIP_TILES,
+    MAX_BLOCK_C,
+    clip_tile_for,
+    row_block_for,
+)
 
 pytestmark = pytest.mark.slow  # every configuration is compiled, once
 
 COMMITTED = Path(__file__).parents[2] / "bench" / "results" / "kernels_sm90.json"
-MEASURED = {"registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes", "widest_store_bytes", "sum_layouts"}
+MEASURED = {
+    *("registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes"),
+    *("widest_store_bytes", "wgmma", "sum_layouts"),
+}
+STEP_KERNELS = {"clip_prep", "static_losses", "static_losses_backward", "step_boundary"}
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +41,19 @@ def rows() -> list[dict]:
 def test_nothing_spills_and_occupancy_is_kept(rows):
     for row in rows:
         assert row["spill_store_bytes"] == row["spill_load_bytes"] == 0, row
-        assert row["registers"] <= 64, row  # four programs of 256 threads per multiprocessor, half of its threads
-    assert {row["kernel"] for row in rows} == {
-        "clip_prep", "static_losses", "static_losses_backward", "step_boundary"
-    }  # fmt: skip
+        if row["kernel"] in STEP_KERNELS:
+            assert row["registers"] <= 64, row  # four programs of 256 threads per multiprocessor, half of its threads
+    assert {row["kernel"] for row in rows} == STEP_KERNELS | {f"attention_{name}" for name in ATTENTION_TILES}
+
+
+def test_attention_multiplies_in_tensor_cores_and_shares_its_multiprocessor(rows):
+    for row in rows:
+        if row["kernel"].startswith("attention_"):
+            assert row["wgmma"] > 0, row
+            programs = min(
+                65536 // (row["registers"] * 32 * row["num_warps"]), 227 * 1024 // (row["shared_bytes"] + 1024)
+            )
+            assert programs >= 2, row  # one computes while the other waits for its loads
 
 
 def test_clip_prep_stores_what_its_table_says_and_converts_no_layout(rows):
@@ -73,6 +93,14 @@ def test_every_tile_of_the_table_is_compiled(rows):
     compiled = {(row["block"], row["block_t"], row["vec"]) for row in rows if row["kernel"] == "clip_prep"}
     assert {tuple(tile) for table in CLIP_TILES.values() for _, tile in table} <= compiled
     assert {row["block_c"] for row in rows if "block_c" in row} >= {512, MAX_BLOCK_C}
+    attention = {
+        (row["kernel"], row["block_m"], row["block_n"], row["num_warps"], row["num_stages"])
+        for row in rows
+        if row["kernel"].startswith("attention_")
+    }
+    tiles = [(name, tile) for name, table in ATTENTION_TILES.items() for tile in table.values()]
+    tiles += [(name, tile) for (name, _), tile in BIASED_TILES.items()]
+    assert {(f"attention_{name}", *tile) for name, tile in tiles} == attention
 
 
 def test_committed_report_is_of_the_current_table(rows):

@@ -13,15 +13,18 @@ from types import ModuleType
 import pytest
 import torch
 from kernel_checks import (
+    check_attention,
     check_boundary,
     check_clamping,
     check_clips,
     check_loss_policy,
     check_losses,
+    check_strided_attention,
     check_strided_losses,
 )
 
 import unstill.kernels.launch_configs
+from unstill.kernels.launch_configs import AttentionTile
 from unstill.kernels.static_losses import row_loss
 
 FOLDER = Path(unstill.kernels.launch_configs.__file__).parent
@@ -92,6 +95,60 @@ STEP_BOUNDARY = {
     ),
     "not mirrored": ("clip_launch(frames, top, left, flip,", "clip_launch(frames, top, left, None,"),
 }
+ATTENTION_TRITON = {
+    "mask forgotten": ("tl.where(of_row != of_column, MASK * LOG2E, 0.0)", "tl.where(of_row != of_column, 0.0, 0.0)"),
+    "mask on equal regions": ("of_row != of_column", "of_row == of_column"),
+    "regions of the first window": ("(window % n_regions)", "(window * 0)"),
+    "bias of the first head": ("head.to(tl.int64) * (M * N) + row * N", "row * N"),
+    "scores unscaled": ("raw * (scale * LOG2E)", "raw * LOG2E"),
+    "keys that do not exist": ('tl.where(column < N, score, float("-inf"))', "score"),
+    "sum of values not rescaled": ("total * shrink[:, None]", "total"),
+    "sum of exponentials not rescaled": ("mass * shrink + ", "mass + "),
+    "lse without its maximum": ("top + tl.log2(mass)", "tl.log2(mass)"),
+    "later blocks lost": ("% blocks * BLOCK + ", "% blocks * 0 + "),
+    "t without its centre": ("sum_t + centre_t", "sum_t"),
+    "x without its centre": ("sum_y + centre_g", "sum_y"),
+    "cotangent of dB lost for queries": (
+        "+= load_pairs(e, head, rows[:, None]",
+        "+= 0 * load_pairs(e, head, rows[:, None]",
+    ),
+    "cotangent of dB lost for keys": (
+        "+= load_pairs(e, head, rows[None, :]",
+        "+= 0 * load_pairs(e, head, rows[None, :]",
+    ),
+    "cotangent of dB lost for the bias": ("tangent += added", "tangent += 0 * added"),
+    "P c lost": ("total_do = product(p, key_c, ", "total_do = product(0 * p, key_c, "),
+    "dS b lost": ("total_q = product(ds, key_b, ", "total_q = product(0 * ds, key_b, "),
+    "dS b lost, large heads": ("total = product(ds, key_b, ", "total = product(0 * ds, key_b, "),
+    "dS^T a lost": ("total_k = product(ds, query_a, ", "total_k = product(0 * ds, query_a, "),
+    "sign of t O": ("total_do -= sum_t", "total_do += sum_t"),
+    "x P K lost": ("sum_y[:, None] * from_p + ", ""),
+    "W for U": ("p *= tangent  # U", "p = ds  # U"),
+    "dQ unscaled": ("total_q * scale", "total_q"),
+    "dK unscaled": ("total_k * scale", "total_k"),
+    "g_Q unscaled, large heads": ("total * scale", "total"),
+    "windows of a split after the first": ("windows, tl.num_programs(2))", "tl.num_programs(2), tl.num_programs(2))"),
+    "splits not added": ("g_bias.sum(0)", "g_bias[0]"),
+}
+ATTENTION_INPUTS = {
+    "delta of a rounded O": ("of_row + excess", "of_row"),
+    "dQ of a rounded O": ("from_ds - excess[:, None] * mean_k[None, :]", "from_ds"),
+    "T not centred": ("dot_rows(own, mean_b, ACC)) * scale", "dot_rows(own, mean_b, ACC)) * 0"),
+    "strides of K for V": ("v = of_head(v, window, head, v_b, v_h)", "v = of_head(v, window, head, k_b, k_h)"),
+    "last stride taken for one": ("tensor.stride(3) == 1 and near", "near"),
+}
+ATTENTION_TORCH = {
+    "regions of the first windows": ("% len(regions)", "% 1"),
+    "mask after the first block of queries": ("own[:, rows, None]", "own[:, : rows.stop - rows.start, None]"),
+    "bias of the first block of queries": ("bias[h, r].to(acc)", "bias[h, : r.stop - r.start].to(acc)"),
+    "dK of the last block": ("total_k += ds.transpose(-1, -2) @ query\n", "total_k = ds.transpose(-1, -2) @ query\n"),
+    "dV of the last block": ("total_v += p.transpose", "total_v = p.transpose"),
+    "dB of the last window": ("g_bias[h, r] += ds", "g_bias[h, r] = ds"),
+    "g_B of the last window": ("g_bias[h, r] += cotangent", "g_bias[h, r] = cotangent"),
+    "cotangent of dB lost": ("tangent += e[h, r]", "tangent += 0 * e[h, r]"),
+    "t not subtracted": ("tangent -= (p * tangent)", "tangent -= 0 * (p * tangent)"),
+    "dQ unscaled": ("(ds @ key).mul_(scale)", "(ds @ key)"),
+}
 
 
 def run_clip_checks(module: ModuleType) -> None:
@@ -117,10 +174,36 @@ def run_boundary_checks(module: ModuleType) -> None:
     check_boundary(module.step_boundary_triton, *apart, "cpu", classes=1500)
 
 
+def attention_forms(module: ModuleType) -> list:
+    form = "triton" if hasattr(module, "attention_triton") else "torch"
+    return [getattr(module, f"attention{name}_{form}") for name in ("", "_backward", "_double_backward")]
+
+
+def run_attention_checks(module: ModuleType) -> None:
+    forms = attention_forms(module)
+    # small tiles, so that few tokens are several
+    module.attention_tile_for = lambda kernel, block_d, biased: AttentionTile(16, 16, 4, 1)
+    module.ATTENTION_PROGRAMS = 4  # two splits for three windows of two tiles
+    module.CHUNK_BYTES = {"cpu": 3 * 5 * 8}  # three rows of the second case
+    check_attention(forms, "cpu", 3, 1, 4, 20, 5, bias=True)
+    check_attention(forms, "cpu", 2, 2, 5, 5, 16, bias=True, windows=2, cotangent=False)
+    check_attention(forms, "cpu", 1, 1, 3, 5, 72)
+    check_attention(forms, "cpu", 1, 1, 20, 3, 16)
+
+
+def run_attention_input_checks(module: ModuleType) -> None:
+    forms = attention_forms(module)
+    check_attention(forms, "cpu", 1, 1, 33, 70, 16, dtype=torch.bfloat16, bias=True, mean=6.0, allowed=0.036)
+    check_strided_attention(forms, "cpu")
+
+
 KERNELS = {
     "clip_prep": (CLIP_PREP, run_clip_checks),
     "static_losses": (STATIC_LOSSES, run_loss_checks),
     "step_boundary": (STEP_BOUNDARY, run_boundary_checks),
+    "attention.triton_form": (ATTENTION_TRITON, run_attention_checks),
+    "attention.triton_form, strides and precision": (ATTENTION_INPUTS, run_attention_input_checks),
+    "attention.torch_form": (ATTENTION_TORCH, run_attention_checks),
 }
 
 
@@ -134,12 +217,13 @@ def nan_in_new_memory():
 
 def load(kernel: str, folder: Path, old: str = "", new: str = "") -> ModuleType:
     """The kernel's module, with ``old`` replaced by ``new``, and with operators of its own."""
-    source = (FOLDER / f"{kernel}.py").read_text()
+    *package, file = kernel.split(",")[0].split(".")
+    source = FOLDER.joinpath(*package, f"{file}.py").read_text()
     assert old in source, f"{kernel} no longer holds {old!r}"
     name = f"mutant_{next(NUMBER)}"
     path = folder / f"{name}.py"
     path.write_text(source.replace(old, new).replace('"unstill::', f'"{name}::'))
-    spec = importlib.util.spec_from_file_location(f"unstill.kernels.{name}", path)
+    spec = importlib.util.spec_from_file_location(".".join(("unstill.kernels", *package, name)), path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
