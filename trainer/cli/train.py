@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
         args=rest,
     )
     # after the options: `unstill train RECIPE --help` need not wait for torch
-    from ..checkpoints.preemption import Preempted
+    from ..checkpoints.preemption import EXIT_CODE, Preempted
     from ..train import train
 
     terminal = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         result = train(config)
     except Preempted as stop:
         terminal.print(f"unstill train: stopped and saved at step {stop.step}; the same command continues")
-        return int(stop.code)
+        return EXIT_CODE
     print(f"{result.checkpoint}: {result.steps} steps in all, {result.seconds:.0f} s now; metrics: {result.metrics}")
     return 0
 
