@@ -1,6 +1,7 @@
 """``unstill train``: a recipe, changed by options, trained."""
 
 import inspect
+from collections.abc import Callable
 
 import tyro
 from rich.console import Console
@@ -25,7 +26,7 @@ def run(arguments: list[str]) -> int:
         tyro.conf.AvoidSubcommands[TrainConfig],  # the recipe chooses the method; its options are flags like the rest
         default=RECIPES[name](),
         prog=f"unstill train {name}",
-        description=inspect.getdoc(RECIPES[name]),
+        description=_text(RECIPES[name]),
         args=rest,
     )
     # after the options: `unstill train RECIPE --help` need not wait for torch
@@ -48,6 +49,11 @@ def _print_recipes() -> None:
     console.print("usage: unstill train RECIPE [--option value ...]\n", markup=False)
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, recipe in RECIPES.items():
-        table.add_row(name, (recipe.__doc__ or "").split("\n")[0])
+        table.add_row(name, _text(recipe).split("\n")[0])
     console.print(table)
     console.print("\nunstill train RECIPE --help shows every option with the recipe's value.")
+
+
+def _text(recipe: Callable[[], TrainConfig]) -> str:
+    """What the recipe says of itself, for a terminal."""
+    return (inspect.getdoc(recipe) or "").replace("``", "`")
