@@ -1,22 +1,28 @@
-# make demo   sets everything up, then: videos -> shards -> two trainings -> table and report in runs/demo
-# make test   sets everything up, then runs the tests
-# make lint   ruff
+# make demo       sets everything up, then: videos -> shards -> two trainings -> table and report in runs/demo
+# make test       all tests, about five minutes on two cores
+# make test-fast  without the tests marked slow, about a minute and a half: before each commit
+# make cover      all tests; coverage of lines and branches on the screen and in build/coverage/index.html
+# make lint       ruff and pyright
+# make hooks      lets git run the linters before each commit
+# make pins       writes requirements/ci.txt, the versions that CI installs, from what is installed
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-fast cover lint hooks pins clean
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# a file of exact versions to install: make test PINS=requirements/ci.txt; without it, the newest that fit
+PINS ?=
 
 help:
 	@sed -n 's/^# //p' Makefile
 
 # the virtual environment is rebuilt when the dependencies change
-$(VENV)/.installed: pyproject.toml
+$(VENV)/.installed: pyproject.toml $(PINS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "unstill needs Python >= 3.11, found " + sys.version.split()[0] + ": run make PYTHON=/path/to/newer/python3")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(PINS),--constraint $(PINS)) --editable '.[dev]'
 	@touch $@
 
 setup: $(VENV)/.installed
@@ -27,9 +33,26 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest -q --durations=15
 
+test-fast: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+cover: setup
+	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+hooks: setup
+	$(BIN)/pre-commit install
+
+# names and versions only: `pip freeze` would write addresses and paths of this machine, too; sed drops local versions
+pins: setup
+	@mkdir -p requirements
+	{ echo '# What CI installs (pip --constraint), for Python 3.11 on Linux. Written by `make pins`, not by hand.'; \
+	  $(BIN)/python -m pip list --format=freeze --exclude-editable --exclude pip --exclude setuptools --exclude unstill \
+	  | sed 's/+.*//'; } > requirements/ci.txt
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info src/*.egg-info

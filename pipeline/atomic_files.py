@@ -1,4 +1,9 @@
-"""Files that appear whole or not at all: written beside their final name, fsynced, renamed, the folder fsynced."""
+"""Files that appear complete or not at all: written under a temporary name, fsynced, renamed, the folder fsynced.
+
+write_atomic(path, data)                  bytes that are at hand
+with atomic_path(path) as partial: ...    a library writes the file and wants a path
+AtomicFile(path)                          bytes that come piece by piece
+"""
 
 import errno
 import fcntl
@@ -17,6 +22,11 @@ _PARTIAL = re.compile(r"^\..*\.(?P<host>[^.]*)\.(?P<pid>\d+)\.partial$")
 class AtomicFile:
     """A file that gets its name ``path`` on ``commit``, and vanishes on ``discard``.
 
+    Args:
+        path: the final name.
+        durable: bring it to the disk before the rename, so that it survives a power cut. False is faster, for many
+            files that can be made again.
+
     Attributes:
         path: the final name.
         partial: the name it has until then.
@@ -25,31 +35,34 @@ class AtomicFile:
         InputError: no space, no permission, or another failure of the file system; the message says what to do.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, durable: bool = True):
         self.path = path
-        self.partial = path.parent / f".{path.name}.{_host()}.{os.getpid()}.partial"
-        with guard(path):
+        self.partial = _partial_name(path)
+        self._durable = durable
+        with explain_os_errors(path):
             self._file = open(self.partial, "wb", buffering=1 << 20)
 
     def write(self, data: bytes) -> None:
         """Append ``data``."""
-        with guard(self.path):
+        with explain_os_errors(self.path):
             self._file.write(data)
 
     def close(self) -> None:
         """Bring everything to the disk; the file still has no name."""
-        with guard(self.path):
+        with explain_os_errors(self.path):
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if self._durable:
+                os.fsync(self._file.fileno())
             self._file.close()
 
     def commit(self) -> None:
         """Give the file its name, over an older one."""
         if not self._file.closed:
             self.close()
-        with guard(self.path):
+        with explain_os_errors(self.path):
             os.replace(self.partial, self.path)
-            fsync_folder(self.path.parent)
+            if self._durable:
+                fsync_folder(self.path.parent)
 
     def discard(self) -> None:
         """Remove the file; harmless after ``commit``."""
@@ -71,7 +84,32 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def guard(path: Path) -> Iterator[None]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """A temporary name, for a library that writes files by path; the file there gets the name ``path`` at the end.
+
+    Args:
+        path, durable: see ``AtomicFile``.
+
+    Raises:
+        InputError: the file system refused something in the block or the rename. After any error nothing is left of
+            the temporary file, and an older ``path`` is as it was.
+    """
+    partial = _partial_name(path)
+    try:
+        with explain_os_errors(path):
+            yield partial
+            if durable:
+                with open(partial, "rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(partial, path)
+            if durable:
+                fsync_folder(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def explain_os_errors(path: Path) -> Iterator[None]:
     """Turn a failure of the file system below ``path`` into one line that says what to do."""
     try:
         yield
@@ -91,7 +129,7 @@ def make_folder(path: Path) -> None:
     """
     if path.exists() and not path.is_dir():
         raise InputError(f"{path}: is a file, expected a folder or a new name")
-    with guard(path):
+    with explain_os_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
@@ -128,6 +166,10 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _partial_name(path: Path) -> Path:
+    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.partial"
 
 
 def _host() -> str:

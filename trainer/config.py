@@ -20,6 +20,7 @@ import tyro
 from ..pipeline.errors import InputError
 from ..pipeline.loading.loader_config import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
+from ..pipeline.options import at_least, check_options, more_than
 from .augmentations import Augmentation
 from .checkpoints.config import CheckpointConfig
 from .config_migration import migrate
@@ -86,14 +87,13 @@ class TrainConfig:
     over. Its clips/s is what the step could take from an ideal loader; every record of such a run says so. 0: train."""
 
     def __post_init__(self):
-        if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}; expected a whole number of at least 1")
-        if self.epochs <= 0:
-            raise InputError(f"epochs is {self.epochs}; expected more than 0")
-        if self.max_skipped < 1:
-            raise InputError(f"max_skipped is {self.max_skipped}; expected a whole number of at least 1")
-        if self.replay < 0:
-            raise InputError(f"replay is {self.replay}; expected a number of batches to measure with, or 0 to train")
+        check_options(
+            self,
+            batch_size=at_least(1),
+            epochs=more_than(0),
+            max_skipped=at_least(1),
+            replay=at_least(0, "batches to measure with, or 0 to train"),
+        )
 
 
 def to_dict(config: Any) -> Any:

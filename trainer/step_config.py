@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..pipeline.errors import InputError
+from ..pipeline.options import at_least, between, check_options
 
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
 
@@ -35,18 +36,9 @@ class StepConfig:
     """Only deterministic kernels, so that a resumed run on CUDA repeats bit by bit; slower."""
 
     def __post_init__(self):
-        if self.precision not in ("bf16", "fp32", "fp64"):
-            raise InputError(f"step.precision is {self.precision!r}; expected bf16, fp32 or fp64")
-        if self.compile not in ("off", "default", "reduce-overhead", "max-autotune"):
-            raise InputError(
-                f"step.compile is {self.compile!r}; expected off, default, reduce-overhead or max-autotune"
-            )
-        if self.accumulate < 1:
-            raise InputError(f"step.accumulate is {self.accumulate}; expected a whole number of at least 1")
+        check_options(self, "step.", accumulate=at_least(1), ema=between(0, 1, "a decay", without_high=True))
         if self.accumulate > 1 and self.compile in GRAPH_MODES:
             raise InputError(
                 f"step.compile {self.compile} replays CUDA graphs, which overwrite the gradients that step.accumulate "
                 f"{self.accumulate} adds up; use --step.compile default"
             )
-        if not 0 <= self.ema < 1:
-            raise InputError(f"step.ema is {self.ema}; expected a decay in [0, 1)")

@@ -18,8 +18,8 @@ from typing import Annotated
 import torch
 from tyro.conf import arg
 
-from ...pipeline.errors import InputError
 from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
+from ...pipeline.options import check_options, more_than
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import process_group
 from ..harness import ceilings
@@ -70,8 +70,7 @@ class RooflineBench:
     """Duration of each measurement; the step is measured for at least three of its periods."""
 
     def __post_init__(self):
-        if self.seconds <= 0 or (self.needed is not None and self.needed <= 0):
-            raise InputError(f"seconds {self.seconds}, needed {self.needed}: expected more than 0")
+        check_options(self, seconds=more_than(0), needed=more_than(0))
 
 
 def run(config: RooflineBench) -> Path:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from tyro.conf import arg
 
-from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips, LoaderStats
 from ...pipeline.loading.loader import ClipLoader
+from ...pipeline.options import at_least, check_options
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ...trainer.build import open_loader
 from ...trainer.config import TrainConfig
@@ -80,9 +80,8 @@ class TrainBench:
     """Batches of the ideal loader."""
 
     def __post_init__(self):
-        for name in ("rounds", "windows", "steps", "replay"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} is {getattr(self, name)}; expected a whole number of at least 1")
+        least = at_least(1)
+        check_options(self, rounds=least, windows=least, steps=least, replay=least)
 
 
 def run(config: TrainBench) -> Path:

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import InputError
+from ..options import at_least, between, check_options, more_than
 from ..progress import Progress
 from ..shards.cache import remote_address
 from ..shards.video_format import MAX_RATE, Codec, VideoFormat
@@ -67,22 +68,20 @@ class ConvertConfig(SourceConfig):
     """Larger source files are quarantined."""
 
     def __post_init__(self):
-        checks = [
-            (16 <= self.short_side <= 4096, f"short_side is {self.short_side}, expected 16 to 4096 pixels"),
-            (self.fps is None or 1 <= self.fps <= MAX_RATE, f"fps is {self.fps}, expected 1 to {MAX_RATE}"),
-            (1 <= self.gop <= 600, f"gop is {self.gop}, expected 1 to 600 frames"),
-            (self.quality is None or 0 <= self.quality <= 63, f"quality is {self.quality}, expected 0 (best) to 63"),
-            (self.max_seconds is None or self.max_seconds > 0, f"max_seconds is {self.max_seconds}, expected above 0"),
-            (self.samples_per_shard >= 1, f"samples_per_shard is {self.samples_per_shard}, expected at least 1"),
-            (self.workers >= 0, f"workers is {self.workers}, expected 0 (one a core) or more"),
-            (self.timeout > 0, f"timeout is {self.timeout}, expected above 0 seconds"),
-            (self.max_megapixels > 0, f"max_megapixels is {self.max_megapixels}, expected above 0"),
-            (self.max_file_mb > 0, f"max_file_mb is {self.max_file_mb}, expected above 0"),
-            (self.memory_mb >= 16, f"memory_mb is {self.memory_mb}, expected at least 16"),
-        ]
-        for good, problem in checks:
-            if not good:
-                raise InputError(problem)
+        check_options(
+            self,
+            short_side=between(16, 4096, "pixels"),
+            fps=between(1, MAX_RATE),
+            gop=between(1, 600, "frames"),
+            quality=between(0, 63, "a constant rate factor (0 is best)"),
+            max_seconds=more_than(0),
+            samples_per_shard=at_least(1),
+            workers=at_least(0),
+            timeout=more_than(0, "seconds"),
+            max_megapixels=more_than(0),
+            max_file_mb=more_than(0),
+            memory_mb=at_least(16),
+        )
 
     def recipe(self) -> VideoFormat:
         """What decides the bytes of each video."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic_files import AtomicFile, guard, write_atomic
+from ..atomic_files import atomic_path, write_atomic
 from ..errors import InputError
 from ..shards.index import CODECS, INDEX_NAME, SampleIndex
 from ..shards.quarantine import Failure, quarantine_csv
@@ -118,13 +118,8 @@ def build_index(manifests: list[dict], classes: tuple[str, ...]) -> SampleIndex:
 
 
 def _write_index(index: SampleIndex, path: Path) -> None:
-    file = AtomicFile(path)
-    try:
-        with guard(path):
-            index.save(file.partial)
-        file.commit()
-    finally:
-        file.discard()
+    with atomic_path(path) as partial:
+        index.save(partial)
 
 
 def read_dataset(path: Path) -> dict | None:

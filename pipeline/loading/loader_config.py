@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
+from ..options import at_least, between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +31,14 @@ class LoaderConfig:
     sample) and 0 in an evaluation, which must not shrink silently."""
 
     def __post_init__(self):
-        least = {"decode_threads": 0, "pipelines": 1, "depth": 1, "read_threads": 0, "read_ahead": 1, "ready": 1}
-        for name, minimum in least.items():
-            if getattr(self, name) < minimum:
-                raise InputError(f"loader.{name} = {getattr(self, name)}: expected at least {minimum}")
-        if self.max_bad_fraction is not None and not 0 <= self.max_bad_fraction <= 1:
-            raise InputError(f"loader.max_bad_fraction = {self.max_bad_fraction}: expected a share from 0 to 1")
+        check_options(
+            self,
+            "loader.",
+            decode_threads=at_least(0),
+            pipelines=at_least(1),
+            depth=at_least(1),
+            read_threads=at_least(0),
+            read_ahead=at_least(1),
+            ready=at_least(1),
+            max_bad_fraction=between(0, 1, "a share of the samples"),
+        )

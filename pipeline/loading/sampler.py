@@ -8,11 +8,11 @@ w equal parts. Resuming is "continue at step s".
 """
 
 from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
-from ..errors import InputError
+from ..options import at_least, between, check_options
 from ..shards.index import SampleIndex
 from .counter_random import fold, permute, uniform_columns
 
@@ -21,11 +21,6 @@ ShortVideo = Literal["repeat_last", "loop", "halve_stride"]
 DRAWS = 8  # uniform numbers handed to the methods with every clip
 _CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 _PERMUTE, _DRAW = 1, 2  # what a hash is for, so that two uses never share bits
-
-
-def _require(ok: bool, message: str) -> None:
-    if not ok:
-        raise InputError(message)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +38,7 @@ class ClipConfig:
     until it fits (then repeat the last frame)."""
 
     def __post_init__(self):
-        for name in ("frames", "stride", "size"):
-            _require(
-                getattr(self, name) >= 1, f"clip.{name} = {getattr(self, name)}: expected a whole number, at least 1"
-            )
-        known = get_args(ShortVideo)
-        _require(
-            self.short_video in known, f"clip.short_video = {self.short_video!r}: expected one of {', '.join(known)}"
-        )
+        check_options(self, "clip.", frames=at_least(1), stride=at_least(1), size=at_least(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +55,8 @@ class AugmentConfig:
     """Which frame of the clip the static clip repeats."""
 
     def __post_init__(self):
-        _require(
-            self.crop in ("random_resized", "none"), f"augment.crop = {self.crop!r}: expected random_resized or none"
-        )
-        _require(0 < self.min_area <= 1, f"augment.min_area = {self.min_area}: expected a share in (0, 1]")
-        _require(0 <= self.flip <= 1, f"augment.flip = {self.flip}: expected a probability")
-        known = ("first", "middle", "last", "random")
-        _require(
-            self.static_frame in known,
-            f"augment.static_frame = {self.static_frame!r}: expected one of {', '.join(known)}",
-        )
+        area = between(0, 1, "a share of the picture", without_low=True)
+        check_options(self, "augment.", min_area=area, flip=between(0, 1, "a probability"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +73,8 @@ class ViewConfig:
     """Side of the crop as a share of the shorter side: 0.875 is "resize to 256, crop 224"."""
 
     def __post_init__(self):
-        _require(self.temporal >= 1, f"views.temporal = {self.temporal}: expected at least 1")
-        _require(self.spatial in (1, 3), f"views.spatial = {self.spatial}: expected 1 or 3")
-        _require(self.anchor in ("first", "centre"), f"views.anchor = {self.anchor!r}: expected first or centre")
-        _require(0 < self.crop_share <= 1, f"views.crop_share = {self.crop_share}: expected a share in (0, 1]")
+        share = between(0, 1, "a share of the picture's side", without_low=True)
+        check_options(self, "views.", temporal=at_least(1), crop_share=share)
 
 
 @dataclass

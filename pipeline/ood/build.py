@@ -26,6 +26,7 @@ from tyro.conf import Positional, arg
 from ..atomic_files import make_folder, write_atomic
 from ..conversion.plan import assign_keys
 from ..errors import InputError
+from ..options import at_least, check_options
 from ..progress import Progress
 from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import SourceVideo
@@ -87,10 +88,7 @@ class OodConfig(SourceConfig):
     """Threads; 0 is one for every core."""
 
     def __post_init__(self):
-        if self.kind not in ("scuba", "conflfg"):
-            raise InputError(f"kind is {self.kind!r}; expected scuba or conflfg")
-        if self.per_video < 1:
-            raise InputError(f"per_video is {self.per_video}; expected a whole number of at least 1")
+        check_options(self, per_video=at_least(1))
 
 
 @dataclass(frozen=True)

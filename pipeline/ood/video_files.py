@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from ..atomic_files import atomic_path
 from ..errors import InputError
 from ..pyav import LENIENT
 
@@ -43,9 +44,11 @@ def write_frames(path: Path, frames: np.ndarray, rate: Fraction, quality: int) -
         rate: frames per second.
         quality: constant rate factor; 0 is lossless but for the rounding of colours.
     """
-    partial = path.with_suffix(".partial")
     options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
-    with av.open(str(partial), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
+    with (
+        atomic_path(path) as partial,
+        av.open(str(partial), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+    ):
         stream = container.add_stream("libx264", rate=rate, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv444p"  # odd sides and sharp edges of masks survive
@@ -53,4 +56,3 @@ def write_frames(path: Path, frames: np.ndarray, rate: Fraction, quality: int) -
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
         container.mux(stream.encode(None))
-    partial.replace(path)

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from ..atomic_files import AtomicFile
 from ..errors import InputError
 from .index import INDEX_NAME
 
@@ -116,12 +117,12 @@ class ShardCache:
     def _download(self, name: str, size: int | None, sha256: str) -> int:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         problem: object = None
         for attempt in range(_TRIES):
             digest, got = hashlib.sha256(), 0
+            target = AtomicFile(path, durable=False)
             try:
-                with self._files.open(f"{self._path}/{name}", "rb") as source, open(partial, "wb") as target:
+                with self._files.open(f"{self._path}/{name}", "rb") as source:
                     while data := source.read(_CHUNK):
                         got += len(data)
                         if size is not None and got > size:
@@ -129,15 +130,15 @@ class ShardCache:
                         digest.update(data)
                         target.write(data)
                 if digest.hexdigest() == sha256 and size in (None, got):
-                    descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
-                    os.replace(partial, path)
+                    descriptor = os.open(target.partial, os.O_RDONLY | os.O_CLOEXEC)
+                    target.commit()
                     return descriptor
                 problem = f"{got} bytes whose SHA-256 is not that of the manifest"
             except OSError as error:
                 problem = error
                 time.sleep(2**attempt)  # a busy server, a broken line
             finally:
-                partial.unlink(missing_ok=True)
+                target.discard()
         raise InputError(f"{self.address}/{name}: {_TRIES} tries to fetch it failed, the last one with: {problem}")
 
     def _fetch_small(self, name: str) -> bytes:

@@ -1,13 +1,9 @@
-"""Makes kernel_checks importable, and names the two forms of every kernel."""
+"""The two forms of every kernel."""
 
 import importlib
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session", params=["torch", "triton"])

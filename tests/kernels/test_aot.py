@@ -10,6 +10,8 @@ import pytest
 
 from unstill.kernels.launch_configs import CLIP_TILES, MAX_BLOCK_C, clip_tile_for, row_block_for
 
+pytestmark = pytest.mark.slow  # every configuration is compiled, once
+
 COMMITTED = Path(__file__).parents[2] / "bench" / "results" / "kernels_sm90.json"
 MEASURED = {"registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes", "widest_store_bytes", "sum_layouts"}
 

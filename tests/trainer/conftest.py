@@ -1,12 +1,7 @@
-"""Makes ``synthetic_run`` importable for the tests of this folder, and keeps their threads few."""
-
-import sys
-from pathlib import Path
+"""Keeps the threads of the tests of this folder few."""
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture

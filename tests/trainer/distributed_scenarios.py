@@ -12,11 +12,9 @@ import signal
 import sys
 from pathlib import Path
 
+import synthetic_run
 import torch
 import torch.distributed as dist
-
-sys.path.insert(0, str(Path(__file__).parent))
-import synthetic_run
 
 from unstill.trainer.distributed import process_group, wrap
 from unstill.trainer.loss_module import LossModule, static_leaf

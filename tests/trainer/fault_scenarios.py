@@ -14,10 +14,8 @@ import signal
 import sys
 from pathlib import Path
 
-import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 import synthetic_run
+import torch
 
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.train import train

@@ -51,6 +51,7 @@ def one_process(folder: Path, name: str, **changes):
     return train(config, make_loader=loader_of())
 
 
+@pytest.mark.slow
 def test_averaged_gradients_and_skipped_steps_are_those_of_one_process(tmp_path):
     make_dataset(tmp_path / "data")
     done = torchrun("exact", tmp_path)
@@ -63,6 +64,7 @@ def test_averaged_gradients_and_skipped_steps_are_those_of_one_process(tmp_path)
     assert all(value.isfinite().all() for value in weights(tmp_path / "nan").values())
 
 
+@pytest.mark.slow
 def test_one_then_two_then_one_process_is_the_same_run_though_one_dies(tmp_path):
     make_dataset(tmp_path / "data")
     one_process(tmp_path, "whole")

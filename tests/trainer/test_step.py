@@ -40,6 +40,7 @@ class SmallNet(nn.Module):
         return self.head(nn.functional.gelu(self.norm(self.conv(x))).mean((2, 3, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "penalise", "forward"),
     [

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, between, check_options
 from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
 from ..methods.consistency import CLEAN, CLEAN_WEIGHT
 from .base import BatchAugmentation, Context
@@ -33,10 +33,7 @@ class BackgroundErasing(BatchAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.most <= 1:
-            raise InputError(f"augmentation.most is {self.most}; expected a share from 0 to 1")
-        if self.consistency_weight < 0:
-            raise InputError(f"augmentation.consistency_weight is {self.consistency_weight}; expected at least 0")
+        check_options(self, "augmentation.", most=between(0, 1, "a share"), consistency_weight=at_least(0))
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay."""

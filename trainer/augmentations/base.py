@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import between, check_options
 from ..batch import Batch
 
 if TYPE_CHECKING:
@@ -58,10 +58,7 @@ class BatchAugmentation(ABC):
     needs_people: ClassVar[bool] = False
 
     def __post_init__(self):
-        if not 0 <= self.prob <= 1:
-            raise InputError(f"augmentation.prob is {self.prob}; expected a probability from 0 to 1")
-        if self.static_from not in ("original", "augmented"):
-            raise InputError(f"augmentation.static_from is {self.static_from!r}; expected one of original, augmented")
+        check_options(self, "augmentation.", prob=between(0, 1, "a probability"))
 
     @abstractmethod
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import between, check_options
 from ..batch import PEOPLE, Batch, broadcast_over, chosen_rows, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
 
@@ -23,8 +23,8 @@ class Fame(BatchAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 < self.beta < 1:
-            raise InputError(f"augmentation.beta is {self.beta}; expected a share between 0 and 1")
+        share = between(0, 1, "a share of the picture", without_low=True, without_high=True)
+        check_options(self, "augmentation.", beta=share)
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay, scenes are the background's."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import check_options, more_than
 from ..batch import PEOPLE, Batch, chosen_rows, mix, share_where, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
 
@@ -26,8 +26,7 @@ class Mixup(BatchAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.alpha <= 0:
-            raise InputError(f"augmentation.alpha is {self.alpha}; expected more than 0")
+        check_options(self, "augmentation.", alpha=more_than(0))
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels and scenes are mixed like the pixels."""

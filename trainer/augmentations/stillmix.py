@@ -15,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import check_options, more_than
 from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
 from .base import BatchAugmentation, Context
 
@@ -35,9 +36,7 @@ class StillMix(BatchAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("a", "b"):
-            if getattr(self, name) <= 0:
-                raise InputError(f"augmentation.{name} is {getattr(self, name)}; expected more than 0")
+        check_options(self, "augmentation.", a=more_than(0), b=more_than(0))
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import check_options, more_than
 from ..batch import PEOPLE, Batch, chosen_rows, share_where, shuffled_partners, to_device
 from .base import BatchAugmentation, Context
 
@@ -31,12 +31,7 @@ class VideoMix(BatchAugmentation):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.alpha <= 0:
-            raise InputError(f"augmentation.alpha is {self.alpha}; expected more than 0")
-        if self.cuboid not in ("spatial", "temporal", "spatio_temporal"):
-            raise InputError(
-                f"augmentation.cuboid is {self.cuboid!r}; expected one of spatial, temporal, spatio_temporal"
-            )
+        check_options(self, "augmentation.", alpha=more_than(0))
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; one cuboid a batch, labels and scenes by its voxels."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +23,4 @@ class CheckpointConfig:
     """Saves in a row that may fail (a full disk, say) before the run stops."""
 
     def __post_init__(self):
-        if self.resume not in ("latest", "auto", "never"):
-            raise InputError(f"checkpoint.resume is {self.resume!r}; expected latest, auto or never")
-        if self.every < 0 or self.keep < 1 or self.max_failed < 1:
-            raise InputError(
-                "checkpoint.every must be at least 0, checkpoint.keep and checkpoint.max_failed at least 1"
-            )
+        check_options(self, "checkpoint.", every=at_least(0), keep=at_least(1), max_failed=at_least(1))

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from ...pipeline.atomic_files import write_atomic
 from ...pipeline.errors import InputError
 
 SCHEMA = 1
@@ -40,7 +41,7 @@ def write_checkpoint(folder: Path, step: int, files: dict[str, Callable[[Path], 
         The checkpoint's folder.
 
     Raises:
-        OSError: the disk is full or not writable; earlier checkpoints and ``latest`` are as they were.
+        OSError, InputError: the disk is full or not writable; earlier checkpoints and ``latest`` are as they were.
     """
     final = step_folder(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,11 +70,7 @@ def write_checkpoint(folder: Path, step: int, files: dict[str, Callable[[Path], 
 
 def point(folder: Path, pointer: str, name: str) -> None:
     """Make the file ``pointer`` ("latest" or "best") name a checkpoint, atomically."""
-    temporary = folder / f".{pointer}.{os.getpid()}"
-    temporary.write_text(name + "\n")
-    _fsync(temporary)
-    os.replace(temporary, folder / pointer)
-    _fsync(folder)
+    write_atomic(folder / pointer, f"{name}\n".encode())
 
 
 def pointed(folder: Path, pointer: str = "latest") -> Path | None:

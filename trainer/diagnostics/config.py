@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, between, check_options
 from ..evaluation.config import EvaluateOptions
 
 
@@ -76,10 +77,8 @@ class StillBankConfig:
     """Where to decode and score."""
 
     def __post_init__(self):
-        if not 0 <= self.tau < 1:
-            raise InputError(f"tau is {self.tau}; expected a quantile from 0 to below 1")
-        if self.stills < 1 or self.frames < 1:
-            raise InputError("stills and frames: expected whole numbers of at least 1")
+        quantile = between(0, 1, "a quantile", without_high=True)
+        check_options(self, tau=quantile, stills=at_least(1), frames=at_least(1))
 
 
 @dataclass(frozen=True, kw_only=True)

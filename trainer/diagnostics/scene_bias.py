@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ...pipeline.atomic_files import atomic_path
 from ...pipeline.errors import InputError
 from .config import SceneBiasConfig, SceneLabelConfig
 from .frame_features import FrameFeatures, FrameModel, frame_features, places365, still_clips_of
@@ -97,7 +98,6 @@ def write_scene_labels(config: SceneLabelConfig, model: FrameModel | None = None
         device=config.device,
     )
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    partial = config.out.with_suffix(".partial.npz")
-    np.savez_compressed(partial, keys=np.array(found.keys), probabilities=found.probabilities)
-    partial.replace(config.out)
+    with atomic_path(config.out) as partial, open(partial, "wb") as file:
+        np.savez_compressed(file, keys=np.array(found.keys), probabilities=found.probabilities)
     return config.out

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from ...kernels import clip_prep
+from ...pipeline.atomic_files import atomic_path
 from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips
 from ...pipeline.loading.loader import ClipLoader
@@ -46,9 +47,8 @@ def build_still_bank(config: StillBankConfig) -> Path:
             writer.writerow(("key", "view", "p_class", "p_max"))
             for row, (p_class, p_max) in enumerate(scores.tolist()):
                 writer.writerow((keys[row // config.frames], row % config.frames, f"{p_class:.6f}", f"{p_max:.6f}"))
-    partial = config.out.with_name(config.out.name + ".partial")
-    save_file({"stills": torch.cat(stills).permute(0, 3, 1, 2).contiguous()}, partial)
-    partial.replace(config.out)
+    with atomic_path(config.out) as partial:
+        save_file({"stills": torch.cat(stills).permute(0, 3, 1, 2).contiguous()}, partial)
     return config.out
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, check_options
 from ..batch import row_targets
 from .base_methods import BaseMethod
 from .collapse import collapse_symptoms
@@ -63,15 +64,7 @@ class Albar(MethodDefaults):
     lower_if_not_finite: ClassVar[tuple[str, ...]] = ("--method.w-adv",)
 
     def __post_init__(self):
-        for field, allowed in (
-            ("gp_norm", ("per_column", "per_sample")),
-            ("gp_scalar", ("logits_sum", "true_logit", "log_prob")),
-            ("forward", ("two", "joint")),
-        ):
-            if getattr(self, field) not in allowed:
-                raise InputError(f"method.{field} is {getattr(self, field)!r}; expected one of {', '.join(allowed)}")
-        if self.gp_every < 1:
-            raise InputError(f"method.gp_every is {self.gp_every}; expected a whole number of at least 1")
+        check_options(self, "method.", gp_every=at_least(1))
         if self.base is not None and self.forward == "joint":
             raise InputError("method.forward joint: the method in method.base makes its own pass; use two")
 

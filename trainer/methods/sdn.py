@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, check_options
 from ..batch import SCENE
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
@@ -52,9 +53,7 @@ class Sdn(MethodDefaults):
     }
 
     def __post_init__(self):
-        for field in ("alpha", "w_mask", "layers"):
-            if getattr(self, field) < 0:
-                raise InputError(f"method.{field} is {getattr(self, field)}; expected at least 0")
+        check_options(self, "method.", alpha=at_least(0), w_mask=at_least(0), layers=at_least(0))
 
     @property
     def needs_people(self) -> bool:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import check_options
 from ..batch import SCENE, row_targets
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
@@ -54,8 +55,7 @@ class TwoStreams(MethodDefaults):
     }
 
     def __post_init__(self):
-        if self.hsic_into not in ("unbiased", "both"):
-            raise InputError(f"method.hsic_into is {self.hsic_into!r}; expected one of unbiased, both")
+        check_options(self, "method.")
         if self.alpha and self.scenes is None:
             raise InputError("method.alpha needs the scene of each video; give a file: --method.scenes")
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,5 +17,4 @@ class LogConfig:
     """Also send metrics to Weights & Biases; needs `pip install wandb`."""
 
     def __post_init__(self):
-        if self.every < 1:
-            raise InputError(f"log.every is {self.every}; expected a whole number of at least 1")
+        check_options(self, "log.", every=at_least(1))

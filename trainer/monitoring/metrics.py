@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...pipeline.atomic_files import write_atomic
 from ...pipeline.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -77,9 +78,7 @@ class MetricsFile:
                 if entry.get("step", 0) <= step:
                     kept.append(line + "\n")
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(kept))
-        os.replace(temporary, path)
+        write_atomic(path, "".join(kept).encode())
         self._file = open(path, "a", buffering=1)
 
     def write(self, record: dict) -> None:

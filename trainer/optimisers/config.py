@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,6 @@ class OptimiserConfig:
     """adam, adamw, lamb: added to the root of the second moment."""
 
     def __post_init__(self):
-        if self.name not in ("sgd", "adam", "adamw", "lamb"):
-            raise InputError(f"optimiser.name is {self.name!r}; expected sgd, adam, adamw or lamb")
-        if self.backend not in ("torch", "apex"):
-            raise InputError(f"optimiser.backend is {self.backend!r}; expected torch or apex")
+        check_options(self, "optimiser.", head_first=between(0, 1, "a share of the run", without_high=True))
         if self.name == "lamb" and self.backend != "apex":
             raise InputError("optimiser.name lamb: torch has none; use --optimiser.backend apex, or adamw")
-        if not 0 <= self.head_first < 1:
-            raise InputError(f"optimiser.head_first is {self.head_first}; expected a share of the run, 0 to below 1")

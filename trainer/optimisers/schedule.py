@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from ...pipeline.errors import InputError
+from ...pipeline.options import between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +25,7 @@ class ScheduleConfig:
     """kind "step": the factor of one drop."""
 
     def __post_init__(self):
-        if self.kind not in ("cosine", "step", "constant"):
-            raise InputError(f"schedule.kind is {self.kind!r}; expected cosine, step or constant")
-        if not 0 <= self.warmup < 1:
-            raise InputError(f"schedule.warmup is {self.warmup}; expected a share of the run in [0, 1)")
+        check_options(self, "schedule.", warmup=between(0, 1, "a share of the run", without_high=True))
 
 
 def multiplier(config: ScheduleConfig, step: int, steps: int) -> float:

@@ -83,6 +83,7 @@ def test_each_value_of_each_methods_constant():
     assert bias.best_values(rows) == {"a": 1.0}
 
 
+@pytest.mark.slow
 def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
     config = BiasBench(
         methods=("sdn", "actor_cutmix", "albar_stillmix"),

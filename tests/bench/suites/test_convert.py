@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from unstill.bench.suites.convert import ConvertBench, run
 
 
+@pytest.mark.slow
 def test_bench_convert_writes_its_rows(tmp_path, monkeypatch):
     import unstill.bench.suites.convert as bench
 

@@ -38,6 +38,7 @@ def test_peers_deliver_the_clips_that_the_loader_delivers(root, name):
         assert (distance.argmin(2) == torch.arange(5)).all() and distance.diagonal(dim1=1, dim2=2).max() < 5
 
 
+@pytest.mark.slow
 def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     small = functools.partial(synthetic_dataset, frames=72, height=64, width=96)
     monkeypatch.setattr(bench, "synthetic_dataset", small)

@@ -11,6 +11,7 @@ from unstill.pipeline.errors import InputError
 ONE = dict.fromkeys(("p20", "p50", "p80"), 1.0)
 
 
+@pytest.mark.slow
 def test_each_recipe_is_measured_at_its_own_shape_and_method(tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(

@@ -106,6 +106,7 @@ def test_files_are_read_whole_and_a_missing_o_direct_is_a_reason(tmp_path, monke
     assert found.rate is None and "O_DIRECT" in found.how
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_every_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "MOTIONS", 16)
     small = workload.Workload(device="cpu", videos=tmp_path / "videos", batch_size=4, frames=4, size=16)

@@ -36,6 +36,7 @@ def test_the_reference_step_has_our_gradients():
         torch.testing.assert_close(a, b.grad, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_variants_step_in_processes_of_their_own_and_a_failure_is_a_row():
     chosen = [step.Variant("albar eager", "reduced_swin", 1), step.Variant("broken", "no such model", 1)]
     good, bad = step.measure(chosen, 2, "cpu")

@@ -40,6 +40,7 @@ def test_a_window_holds_all_kinds_of_steps_and_outlasts_what_was_prepared(tmp_pa
     assert run.method.gp_every == 4 and bench.Turns.of(config, run).steps == 8 > ahead
 
 
+@pytest.mark.slow
 def test_the_benchmark_trains_with_both_loaders(tmp_path, monkeypatch, one_thread):
     monkeypatch.setattr(workload, "MOTIONS", 16)
     small = workload.Workload(device="cpu", videos=tmp_path / "videos", batch_size=4, frames=4, size=16)

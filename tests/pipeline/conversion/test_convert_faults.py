@@ -56,6 +56,7 @@ def contents(out: Path) -> dict[str, str]:
     return {str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
 
 
+@pytest.mark.slow
 def test_killed_ten_times_at_random_moments(class_folders, converted, tmp_path):
     out = tmp_path / "out"
     pick = random.Random(3)
@@ -74,6 +75,7 @@ def test_killed_ten_times_at_random_moments(class_folders, converted, tmp_path):
     assert contents(out) == contents(converted)
 
 
+@pytest.mark.slow
 def test_killed_at_each_step_of_the_end(class_folders, converted, tmp_path):
     """The last writes are those of the merge; whatever stands then must be taken up correctly."""
     out = tmp_path / "out"
@@ -89,6 +91,7 @@ def test_killed_at_each_step_of_the_end(class_folders, converted, tmp_path):
         assert contents(out) == contents(converted)
 
 
+@pytest.mark.slow
 def test_two_runs_on_one_output(class_folders, converted, tmp_path):
     processes = [start(class_folders, tmp_path / "out") for _ in range(2)]
     for process in processes:
@@ -97,6 +100,7 @@ def test_two_runs_on_one_output(class_folders, converted, tmp_path):
     assert contents(tmp_path / "out") == contents(converted)
 
 
+@pytest.mark.slow
 def test_full_disk(class_folders, converted, tmp_path):
     out = tmp_path / "out"
     process = start(class_folders, out, largest_file=9000)

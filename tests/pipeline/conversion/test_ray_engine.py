@@ -24,6 +24,7 @@ def test_without_ray_the_error_says_what_to_install(class_folders, convert_confi
         convert(convert_config(class_folders, tmp_path / "out", engine="ray"))
 
 
+@pytest.mark.slow
 def test_two_nodes_one_of_which_dies(class_folders, convert_config, tmp_path):
     ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster

@@ -219,6 +219,7 @@ def test_gpu_batches_are_on_the_device_and_survive_a_busy_training_stream(tmp_pa
     assert torch.allclose(relaxed[:, 0], relaxed[:, 1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_leaving_without_closing_ends_the_process_cleanly(small_dataset):
     script = (
         "from unstill.pipeline.loading.loader import *\n"

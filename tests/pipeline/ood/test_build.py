@@ -83,6 +83,7 @@ def test_scuba_files_manifest_and_preview(source):
     assert Image.open(source / "out" / "preview.png").height == 8 * 96
 
 
+@pytest.mark.slow
 def test_the_same_bytes_again_and_after_a_stop(source):
     build(settings(source, "one"))
     build(settings(source, "two", workers=1))

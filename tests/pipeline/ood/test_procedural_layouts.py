@@ -45,6 +45,7 @@ def percent(folder):
         return {row["measure"]: float(row["percent"]) for row in csv.DictReader(file) if not row["class"]}
 
 
+@pytest.mark.slow
 def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
     hmdb, splits, puppets = tmp_path / "hmdb51_org", tmp_path / "splits", tmp_path / "puppet_mask"
     ucf, lists, png, boxes = (tmp_path / name for name in ("UCF-101", "ucfTrainTestlist", "png", "pyannot.pkl"))

@@ -47,6 +47,7 @@ def whole(tmp_path_factory):
     return digest(folder / "run"), result
 
 
+@pytest.mark.slow
 def test_twenty_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path):
     script = Path(__file__).parents[1] / "fault_scenarios.py"
     seeds = [str(seed) for seed in range(20)]

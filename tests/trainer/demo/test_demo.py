@@ -25,6 +25,7 @@ def single_thread():
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_whole_demonstration(tmp_path, capsys, single_thread):
     config = DemoConfig(out=tmp_path / "demo", train=32, test=16, epochs=2)
     results = demo(config)

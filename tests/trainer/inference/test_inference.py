@@ -64,6 +64,7 @@ def test_an_export_is_the_network_with_its_normalisation(run, exported):
     assert exported.difference["torch_export"] < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxscript", "onnxruntime")),
     reason="needs onnx, onnxscript and onnxruntime",

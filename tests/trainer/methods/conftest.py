@@ -1,22 +1,17 @@
-"""Makes ``synthetic_run`` importable for these tests, and gives them a dataset whose samples have names."""
+"""A dataset whose samples have names."""
 
 import dataclasses
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic_run import SAMPLES, make_dataset
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 
 
 @pytest.fixture
 def named_data(tmp_path):
     """Folder of an index of 24 samples, v00 to v23, without videos."""
-    from synthetic_run import SAMPLES, make_dataset
-
-    from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
-
     folder = make_dataset(tmp_path / "data")
     keys = "".join(f"v{n:02}" for n in range(SAMPLES)).encode()
     names = {"key_text": np.frombuffer(keys, "u1"), "key_end": 3 * np.arange(1, SAMPLES + 1)}

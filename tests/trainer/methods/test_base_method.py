@@ -59,6 +59,7 @@ def test_albar_on_a_base_method_is_the_sum_of_both(batch, other):
     assert set(terms) == set(albar[1]) | set(theirs[1])
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager(batch):
     method = Albar(**ALBAR, base=OTHERS["sdn"])  # its reversal stands in a graph that is differentiated twice
     torch.testing.assert_close(

@@ -102,6 +102,7 @@ def test_painting_over():
     assert out[0, 0].flatten().tolist() == [0, 1, 2, 3, 5.5, 5, 6, 7]
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager(parts):
     net, motion, per_sample, target = parts
     gradients = []

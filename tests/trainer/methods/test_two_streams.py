@@ -74,6 +74,7 @@ def test_scene_terms_and_static_labels(batch):
         TwoStreams(hsic_into="none")
 
 
+@pytest.mark.slow
 def test_compiled_equals_eager(batch):
     gradients = []
     for backend in (None, "aot_eager"):

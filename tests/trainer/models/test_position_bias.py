@@ -11,6 +11,7 @@ from unstill.trainer.models.position_bias import add_up, look_up, look_up_positi
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_logits_and_penalty_gradients_are_those_of_torchvision(compiled, penalty_gradients):
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from unstill.trainer.models.registry import MODELS, build_model, head_name
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_named_model_has_a_double_backward_that_reaches_all_weights(name):
     # on the meta device: the whole network at its real clip shape, in a second, for no arithmetic is done
@@ -65,6 +66,7 @@ def reduced(family: str) -> tuple[nn.Module, tuple[int, int]]:
     return nn.Sequential(model.stem, model.layer1, nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(64, 4)), (4, 16)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["swin3d", "mvit_v1", "mvit_v2", "r2plus1d", "s3d"])
 def test_every_family_compiles_into_one_graph_with_equal_gradients(family):
     torch.manual_seed(0)

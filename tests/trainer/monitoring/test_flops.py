@@ -26,6 +26,7 @@ def test_one_layer_by_hand():
     assert step_flops(OneLinear(), Albar(w_gp=0), 2, 4) == 4 * product  # the same for the static clip
 
 
+@pytest.mark.slow
 def test_a_lazy_penalty_costs_its_share_and_the_published_one_three_times_cross_entropy():
     with torch.device("meta"):
         net = build_model("r3d_18", 400)

@@ -59,6 +59,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["demo_albar", "hmdb51_albar", "kinetics400_baseline", "choi_r3d18"])
 def test_a_recipe_trains_from_shards(name, dataset, tmp_path):
     recipe = RECIPES[name]()

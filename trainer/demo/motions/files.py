@@ -21,7 +21,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from ....pipeline.atomic_files import write_atomic
+from ....pipeline.atomic_files import atomic_path, write_atomic
 from ....pipeline.errors import InputError
 from ....pipeline.progress import Progress
 from .world import CLASSES, SPLITS, Cast, MotionsConfig, cast, video
@@ -125,13 +125,11 @@ def _render_block(config: MotionsConfig, split: str, indices: range) -> int:
         if path.exists() and mask_path.exists():
             continue
         frames, mask, _ = video(config, split, index)
-        partial = mask_path.with_suffix(".partial")
         strip = np.ascontiguousarray(mask.transpose(1, 0, 2)).reshape(config.size, -1)
-        Image.fromarray(strip).save(partial, format="png", compress_level=1)
-        partial.replace(mask_path)
-        partial = path.with_suffix(".partial")
-        _encode(partial, frames, config)
-        partial.replace(path)
+        with atomic_path(mask_path, durable=False) as partial:
+            Image.fromarray(strip).save(partial, format="png", compress_level=1)
+        with atomic_path(path, durable=False) as partial:
+            _encode(partial, frames, config)
     return len(indices)
 
 
