@@ -1,11 +1,14 @@
-"""The plan of the house as rules: which way imports go, and what each part may not know."""
+"""The structure of the code as rules: which way imports go, and what each part may not know."""
 
 import ast
+import dataclasses
 import graphlib
 import re
 from pathlib import Path
 
 import pytest
+
+from unstill.trainer.methods import Albar, Baseline, Sdn, TwoStreams
 
 REPOSITORY = Path(__file__).parents[1]
 ROOTS = ("kernels", "pipeline", "trainer", "bench")  # each may import itself and those before it
@@ -86,3 +89,23 @@ def test_the_trainer_does_not_know_the_demonstration():
     ]
     said = lines_that_say(r"\bdemo|\bmotions\b|torus|circular", files)
     assert [line.split(":")[0] for line in said] == ["trainer/recipes/__init__.py"], said
+
+
+TRAINER = REPOSITORY / "trainer"
+GENERAL = [
+    *(TRAINER / f"{name}.py" for name in ("train", "build", "step", "loss_module", "boundary", "state", "validation")),
+    *(TRAINER / "monitoring").glob("*.py"),
+    *(TRAINER / "optimisers").glob("*.py"),
+]
+OF_ALL = {"first_stage", "base", "forward", "layers", "label_smoothing", "ce", "top1"}  # or words of other meanings
+OWN_NAMES = {
+    name
+    for method in (Albar, Baseline, Sdn, TwoStreams)
+    for name in (method.__name__, *(field.name for field in dataclasses.fields(method)), *method().shown_terms)
+} - OF_ALL
+
+
+@pytest.mark.parametrize("path", GENERAL, ids=lambda path: path.name)
+def test_method_blind_files_name_no_method(path):
+    text = path.read_text()
+    assert {name for name in OWN_NAMES if re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)} == set()

@@ -170,8 +170,8 @@ def _build(kind: Any, value: Any, where: str) -> Any:
 def _frame_transform(path: str) -> type[FrameTransform]:
     """The class that ``module:Class`` names.
 
-    Only modules of unstill, and those that the program has imported already: a ``config.json`` from a stranger must not
-    run code.
+    Only modules of unstill and those that the program has imported already, so that this field runs no code of whoever
+    wrote the file (``model.name`` can, see SECURITY.md).
     """
     module, _, name = path.partition(":")
     if module.startswith("unstill."):

@@ -1,6 +1,7 @@
 """``unstill train``: a recipe, changed by options, trained."""
 
 import inspect
+from collections.abc import Callable
 
 import tyro
 from rich.console import Console
@@ -25,11 +26,11 @@ def run(arguments: list[str]) -> int:
         tyro.conf.AvoidSubcommands[TrainConfig],  # the recipe chooses the method; its options are flags like the rest
         default=RECIPES[name](),
         prog=f"unstill train {name}",
-        description=inspect.getdoc(RECIPES[name]),
+        description=_text(RECIPES[name]),
         args=rest,
     )
     # after the options: `unstill train RECIPE --help` need not wait for torch
-    from ..checkpoints.preemption import Preempted
+    from ..checkpoints.preemption import EXIT_CODE, Preempted
     from ..train import train
 
     terminal = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
@@ -38,7 +39,7 @@ def run(arguments: list[str]) -> int:
         result = train(config)
     except Preempted as stop:
         terminal.print(f"unstill train: stopped and saved at step {stop.step}; the same command continues")
-        return int(stop.code)
+        return EXIT_CODE
     print(f"{result.checkpoint}: {result.steps} steps in all, {result.seconds:.0f} s now; metrics: {result.metrics}")
     return 0
 
@@ -48,6 +49,11 @@ def _print_recipes() -> None:
     console.print("usage: unstill train RECIPE [--option value ...]\n", markup=False)
     table = Table(box=None, show_header=False, padding=(0, 2))
     for name, recipe in RECIPES.items():
-        table.add_row(name, (recipe.__doc__ or "").split("\n")[0])
+        table.add_row(name, _text(recipe).split("\n")[0])
     console.print(table)
     console.print("\nunstill train RECIPE --help shows every option with the recipe's value.")
+
+
+def _text(recipe: Callable[[], TrainConfig]) -> str:
+    """What the recipe says of itself, for a terminal."""
+    return (inspect.getdoc(recipe) or "").replace("``", "`")

@@ -41,7 +41,7 @@ def overlay(frames: np.ndarray, heat: np.ndarray, size: int | None = None) -> np
     """
     import matplotlib
 
-    size = size or frames.shape[1]
+    size = size if size is not None else int(frames.shape[1])
     top = float(heat.max())
     level = (heat / top if top > 0 else np.zeros_like(heat)) ** GAMMA
     colours = matplotlib.colormaps["inferno"]

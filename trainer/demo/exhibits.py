@@ -122,7 +122,7 @@ def measure_heat(config: DemoConfig) -> Heat:
         for clips in loader:
             keys = [loader.index.key(row) for row in clips.sample.tolist()]
             masks = torch.from_numpy(np.stack([_mask(config, key) for key in keys])).to(device)
-            masks = F.adaptive_avg_pool2d(masks, clips.frames.shape[2:4])
+            masks = F.adaptive_avg_pool2d(masks, (clips.frames.shape[2], clips.frames.shape[3]))
             areas.append(masks.mean((1, 2, 3)))
             heats, predicted = {}, {}
             for subject in subjects:

@@ -32,8 +32,8 @@ def line_chart(lines: Sequence[Line], title: str, *, reference: float | None = N
         reference: a dashed horizontal line, such as chance.
         low: the y axis starts here, if the data do not lie below it.
     """
-    lines = [_finite(line) for line in lines]
-    xs, ys = [v for line in lines for v in line.x], [v for line in lines for v in line.y]
+    curves = [_finite_points(line) for line in lines]
+    xs, ys = [x for points in curves for x, _ in points], [y for points in curves for _, y in points]
     if not xs:
         return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img"><title>{escape(title)}: nothing logged</title></svg>'
     values = ys + ([reference] if reference is not None else []) + ([low] if low is not None else [])
@@ -54,8 +54,8 @@ def line_chart(lines: Sequence[Line], title: str, *, reference: float | None = N
             )
     if reference is not None:
         parts.append(f'<path class="reference" d="M{LEFT} {up(reference):.1f}H{WIDTH - RIGHT}"/>')
-    for line in lines:
-        points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in zip(line.x, line.y, strict=True))
+    for line, curve in zip(lines, curves, strict=True):
+        points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve)
         parts.append(f'<polyline class="line {escape(line.style)}" points="{points}"/>')
     return "".join([*parts, "</svg>"])
 
@@ -72,9 +72,8 @@ def smooth(values: Sequence[float | None], keep: float = 0.7) -> list[float | No
     return out
 
 
-def _finite(line: Line) -> Line:
-    points = [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and math.isfinite(y)]
-    return Line(line.style, [x for x, _ in points], [y for _, y in points])
+def _finite_points(line: Line) -> list[tuple[float, float]]:
+    return [(x, y) for x, y in zip(line.x, line.y, strict=True) if y is not None and math.isfinite(y)]
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:

@@ -18,6 +18,7 @@ from .circular_shift import CircularShift
 
 MOTIONS = DATA / "motions"
 SCENES, PEOPLE = MOTIONS / "truth" / "train.csv", MOTIONS / "people.csv"
+GREY, SPREAD = 110 / 255, 60 / 255  # of the videos' pixels, in units of the full range
 
 
 def demo_baseline() -> TrainConfig:
@@ -108,7 +109,7 @@ def _demo(name: str, method: Method, augmentation: Augmentation | None = None) -
         clip=ClipConfig(frames=8, stride=1, size=32),
         # no flips: they change the label
         augment=AugmentConfig(crop="none", flip=0.0, static_frame="random"),
-        inputs=InputConfig(mean=(110 / 255,) * 3, std=(60 / 255,) * 3, transform=CircularShift()),
+        inputs=InputConfig(mean=(GREY, GREY, GREY), std=(SPREAD, SPREAD, SPREAD), transform=CircularShift()),
         optimiser=OptimiserConfig(name="adamw", lr=4e-3, weight_decay=1e-2),
         schedule=ScheduleConfig(warmup=0.05),
         # eager: compiling takes longer than the training, and convolutions gain nothing from it on a CPU

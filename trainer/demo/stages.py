@@ -47,7 +47,12 @@ class Stages:
         self.seconds: dict[str, float] = {}
 
     def run(
-        self, name: str, settings: object, outputs: Sequence[Path], work: Callable[[], None], after: Sequence[str] = ()
+        self,
+        name: str,
+        settings: object,
+        outputs: Sequence[Path],
+        work: Callable[[], object],
+        after: Sequence[str] = (),
     ) -> bool:
         """Do a stage, or skip it.
 

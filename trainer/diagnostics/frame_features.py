@@ -80,7 +80,8 @@ def places365(weights: Path, device: str) -> FrameModel:
             "places2.csail.mit.edu"
         ) from None
     model = model.eval().to(device)
-    head, model.fc = model.fc, nn.Identity()
+    head = model.fc
+    model.register_module("fc", nn.Identity())
 
     def network(frames: Tensor) -> tuple[Tensor, Tensor]:
         features = model(frames[:, :, 0])

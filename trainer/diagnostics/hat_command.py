@@ -33,7 +33,7 @@ def measure_hat(config: HatConfig) -> dict[str, dict[str, float]]:
         values = {}
         if "original" in sets_of:
             values |= hat_ratios(sets_of["original"], sets_of.get("background_only"), sets_of.get("human_only"))
-        if "swap" in sets_of:
+        if "swap" in sets_of and config.swap_backgrounds is not None:
             behind = labels_from_csv(config.swap_backgrounds, "background", subject.classes)
             values |= {name: share.value for name, share in swap_scores(sets_of["swap"], behind).items()}
         measures[subject.name] = values

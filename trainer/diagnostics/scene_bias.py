@@ -34,7 +34,12 @@ def measure_scene_bias(config: SceneBiasConfig) -> SceneBias:
     Raises:
         InputError: the two datasets have different classes, or something cannot be read.
     """
-    model = still_clips_of(config.run, config.device) if config.run else places365(config.places, config.device)
+    if config.run is not None:
+        model = still_clips_of(config.run, config.device)
+    elif config.places is not None:
+        model = places365(config.places, config.device)
+    else:
+        raise InputError("give either --places or --run, whose features are to be used")
     train, test = (
         frame_features(path, model, frames=config.frames, device=config.device) for path in (config.train, config.test)
     )
@@ -67,7 +72,7 @@ def linear_classifier(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: i
     """
     mean, spread = x.mean(0), x.std(0)
     spread = np.where(spread > 1e-6, spread, 1)
-    features, test = (torch.from_numpy(((v - mean) / spread).astype(np.float64)) for v in (x, test))
+    features, shown = (torch.from_numpy(((v - mean) / spread).astype(np.float64)) for v in (x, test))
     target = torch.from_numpy(y)
     weight = torch.zeros(features.shape[1], classes, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(classes, dtype=torch.float64, requires_grad=True)
@@ -81,7 +86,7 @@ def linear_classifier(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: i
 
     optimiser.step(closure)
     with torch.no_grad():
-        return (test @ weight + bias).numpy()
+        return (shown @ weight + bias).numpy()
 
 
 def write_scene_labels(config: SceneLabelConfig, model: FrameModel | None = None) -> Path:

@@ -32,7 +32,7 @@ def build_still_bank(config: StillBankConfig) -> Path:
     Raises:
         InputError: the dataset or the reference cannot be used, or they have different classes.
     """
-    scores = _scores(config) if config.reference else None
+    scores = None if config.reference is None else _scores(config, config.reference)
     with _frames(config, config.size) as loader:
         rows = np.arange(len(loader.index) * config.frames)
         kept = rows if scores is None else most_certain(scores[:, 1], config.tau)
@@ -77,17 +77,17 @@ def _picked(loader: ClipLoader, chosen: np.ndarray) -> Iterator[tuple[Clips, np.
                 progress.advance(int(mask.sum()))
 
 
-def _scores(config: StillBankConfig) -> np.ndarray:
+def _scores(config: StillBankConfig, reference: Path) -> np.ndarray:
     """float32 (frames, 2): probability of the video's class, and the largest one."""
-    subject = load_subject(config.reference)
+    subject = load_subject(reference)
     if subject.clip.frames != 1:
         raise InputError(
-            f"{config.reference}: sees clips of {subject.clip.frames} frames; train the reference with --clip.frames 1"
+            f"{reference}: sees clips of {subject.clip.frames} frames; train the reference with --clip.frames 1"
         )
     model = subject.model.to(config.device)
     with _frames(config, subject.clip.size) as loader, torch.inference_mode():
         if tuple(loader.index.classes) != subject.classes:
-            raise InputError(f"{config.reference}: was trained on other classes than {config.data} has")
+            raise InputError(f"{reference}: was trained on other classes than {config.data} has")
         scores = np.zeros((len(loader.index) * config.frames, 2), np.float32)
         with Progress("scoring", len(scores), "frames") as progress:
             for clips in loader:

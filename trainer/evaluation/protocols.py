@@ -179,13 +179,13 @@ def share(
     scores = np.asarray(scores, np.float64)
     if len(scores) != len(keys) or not len(scores):
         raise ValueError(f"{len(scores)} scores for {len(keys)} keys: need one each, and at least one")
-    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
-    weights = weights / weights.sum()
+    shares = np.ones(len(scores)) if weights is None else np.asarray(weights, np.float64)
+    shares = shares / shares.sum()
     _, group = np.unique([cluster(key) for key in keys], return_inverse=True)
-    p, clusters = min(float((weights * scores).sum()), 1.0), int(group.max()) + 1
+    p, clusters = min(float((shares * scores).sum()), 1.0), int(group.max()) + 1
     effective = float(clusters)
     if clusters > 1:
-        deviations = np.bincount(group, weights * (scores - p))
+        deviations = np.bincount(group, shares * (scores - p))
         variance = clusters / (clusters - 1) * (deviations**2).sum()
         if variance > 1e-15 and 0 < p < 1:
             effective = min(p * (1 - p) / variance, float(len(scores)))

@@ -52,6 +52,8 @@ class PeopleMasks:
         """uint8 (B,1,T,h,w) on the clips' device: 1 where a box is, cut, transformed and flipped like the clips."""
         batch, time, height, width = clips.frames.shape[:4]
         masks = np.zeros((batch, time, height, width, 1), np.uint8)
+        if clips.region is None:
+            raise ValueError("these clips do not say which part of the picture they show")
         samples, start, regions = (v.cpu().numpy() for v in (clips.sample, clips.start_frame, clips.region))
         lengths = self._frames[samples]
         numbers = frame_numbers(self._clip, start, clip_strides(self._clip, lengths), lengths)

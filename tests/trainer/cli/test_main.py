@@ -3,10 +3,13 @@
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from unstill.trainer.cli import main as cli
+from unstill.trainer.demo.circular_shift import CircularShift
+from unstill.trainer.inputs.config import InputConfig
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -67,6 +70,18 @@ def test_a_typo_is_answered_with_what_was_probably_meant(arguments, meant, capsy
     except SystemExit as stop:  # how the option parser ends
         code = stop.code
     assert code == 2 and meant in capsys.readouterr().err
+
+
+def test_inputs_have_flags_without_a_prefix(monkeypatch):
+    """As in version 0.1.0; what a recipe chooses besides stays."""
+    seen = []
+    monkeypatch.setattr("unstill.trainer.train.train", lambda config: seen.append(config) or sys.exit(0))
+    with pytest.raises(SystemExit):
+        cli.run(["train", "demo_albar", "--mean", "0", "0.5", "1", "--people", "boxes.csv"])
+    (config,) = seen
+    assert config.inputs == InputConfig(
+        mean=(0.0, 0.5, 1.0), std=(60 / 255,) * 3, people=Path("boxes.csv"), transform=CircularShift()
+    )
 
 
 def test_only_unstill_logs_what_is_going_on(monkeypatch):

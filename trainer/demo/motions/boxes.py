@@ -40,8 +40,8 @@ def boxes_on_torus(mask: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
     Yields:
         left, top, right, bottom in pixels, the last two exclusive; nothing for an empty mask.
     """
-    for top, bottom in spans_on_circle(mask.any(1)):
-        for left, right in spans_on_circle(mask.any(0)):
+    for top, bottom in spans_on_circle(np.any(mask, axis=1)):
+        for left, right in spans_on_circle(np.any(mask, axis=0)):
             yield left, top, right, bottom
 
 

@@ -13,6 +13,7 @@ The canvas is a torus (everything wraps around) with sides of length 1 and y poi
 at a uniformly random frame are distributed alike in all classes: one frame alone says nothing about the motion.
 """
 
+from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 from functools import cache
@@ -217,12 +218,16 @@ def _draw_actor(canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float) -> 
         down = (offset * radius)[:, None] * size - (nx * sin + ny * cos)[:, None] * dy * size
         return down[:, :, None] - across[:, None, :]
 
-    inside = None
-    for edges in _EDGES[actor]:
+    def inside_all(edges: Sequence[tuple[float, float, float]]) -> np.ndarray:
         part = inside_edge(*edges[0])
         for edge in edges[1:]:
             np.minimum(part, inside_edge(*edge), out=part)
-        inside = part if inside is None else np.maximum(inside, part, out=inside)
+        return part
+
+    first, *others = _EDGES[actor]
+    inside = inside_all(first)
+    for edges in others:
+        np.maximum(inside, inside_all(edges), out=inside)
     inside += np.float32(0.5)
     mask = (np.clip(inside, 0, 1, out=inside) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     weight = mask * np.float32(1 / 255)
