@@ -5,7 +5,9 @@ if __name__ == "kernels":
     raise ImportError("this checkout hides the installed package `kernels`; start through `unstill`, or use python -P")
 
 from .clip_prep import clip_prep
+from .gelu_linear import gelu_linear
+from .mlp import mlp
 from .static_losses import static_losses, weighted_loss
 from .step_boundary import StepBoundary, step_boundary
 
-__all__ = ["StepBoundary", "clip_prep", "static_losses", "step_boundary", "weighted_loss"]
+__all__ = ["StepBoundary", "clip_prep", "gelu_linear", "mlp", "static_losses", "step_boundary", "weighted_loss"]
