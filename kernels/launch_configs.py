@@ -13,6 +13,9 @@ registers of each, ``unstill bench kernels`` measures them:
   (``FP_FUSION``); the kernels are bound by memory, not by arithmetic.
 * Rows are processed in tiles of at most 1024 columns (4 per thread), so that they cost the clip tiles that share a
   launch with them no occupancy.
+* Attention has tiles, warps and stages of its own, and multiply-add fusion: nothing must equal it to the bit. A tile
+  with fewer than 64 rows on the left of a product would fall back from wgmma to the slower mma.sync, so tiles are
+  64 x 32 where queries are on the left and 32 x 64 (transposed) where keys are. Larger tiles spill.
 """
 
 import contextlib
@@ -66,6 +69,35 @@ def row_block_for(classes: int) -> int:
     while block < min(classes, MAX_BLOCK_C):
         block *= 2
     return block
+
+
+class AttentionTile(NamedTuple):
+    """What one program of an attention kernel multiplies at a time. All are powers of two."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# kernel ("2": of the double backward) -> {head dimension, rounded up to a power of two: tile}
+ATTENTION_TILES: dict[str, dict[int, AttentionTile]] = {
+    "forward": {32: AttentionTile(64, 64, 4, 2), 64: AttentionTile(64, 64, 4, 2), 128: AttentionTile(64, 64, 4, 2)},
+    "rows": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 64, 4, 2), 128: AttentionTile(64, 32, 4, 2)},
+    "columns": {32: AttentionTile(32, 64, 4, 2), 64: AttentionTile(32, 64, 4, 2), 128: AttentionTile(32, 64, 4, 2)},
+    "bias": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 4, 2)},
+    "rows2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 8, 2)},
+    "columns2": {32: AttentionTile(32, 64, 4, 2), 64: AttentionTile(32, 64, 4, 2), 128: AttentionTile(32, 64, 8, 2)},
+    "bias2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 8, 2)},
+}
+
+ATTENTION_PROGRAMS = 4 * 132
+"""The bias kernel splits the windows until it has about this many programs: four on each multiprocessor of an H100."""
+
+
+def attention_tile_for(kernel: str, block_d: int) -> AttentionTile:
+    """The tile of a kernel for heads of ``block_d`` dimensions, a power of two."""
+    return ATTENTION_TILES[kernel][max(32, block_d)]
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:
