@@ -18,7 +18,7 @@ from .distributed import Ranks, wrap
 from .inputs.prepare import Prepare, clip_options
 from .known_failures import refuse_unsupported
 from .loss_module import LossModule, compile_loss
-from .models.closed_conv import close_convolutions
+from .models.closed_network import close_network
 from .models.position_bias import look_up_position_biases
 from .models.registry import build_model, head_name
 from .monitoring.metrics import Meter
@@ -54,7 +54,8 @@ def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> t
     autocast = torch.bfloat16 if config.step.precision == "bf16" else None
     fused = config.step.fused_boundary
     module = partial(BoundaryLossModule, clip_options=clip_options(config)) if fused else LossModule
-    loss = module(model, config.method, autocast, head=head, method_module=method_module)
+    closed_calls = config.step.closed_layers != "off"
+    loss = module(model, config.method, autocast, head=head, method_module=method_module, closed_calls=closed_calls)
     # before wrapping: the gradient hooks stay outside of the graphs
     compile_loss(loss, config.step.compile, config.step.recompute)
     tables = {name: table.to(ranks.device) for name, table in tables.items()}
@@ -78,8 +79,8 @@ def build_networks(
     )
     refuse_unsupported(model, config.method, config.model.name)
     look_up_position_biases(model)
-    if config.step.closed_conv:
-        close_convolutions(model)
+    step, penalty = config.step, config.method.twice_differentiable
+    close_network(model, step.closed_conv, step.closed_layers, penalty=penalty)
     method_module = config.method.module(model, head, tables)
     if config.method.first_stage is not None:
         start_from(config.method.first_stage, model, method_module)
