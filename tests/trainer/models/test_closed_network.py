@@ -45,8 +45,8 @@ class Vit(nn.Module):
 def network(family: str) -> tuple[nn.Module, tuple[int, int]]:
     """A small network in float64, and the (T, side) of its clips."""
     torch.manual_seed(0)
-    if family == "swin":  # both blocks of a stage, padded windows of fewer frames than configured, two stages
-        model = SwinTransformer3d([2, 4, 4], 12, [2, 1], [2, 2], [8, 3, 3], stochastic_depth_prob=0.0, num_classes=4)
+    if family == "swin":  # both kinds of block, padded windows of fewer frames than configured
+        model = SwinTransformer3d([2, 4, 4], 12, [2], [2], [8, 3, 3], stochastic_depth_prob=0.0, num_classes=4)
         return model.double(), (4, 28)
     if family == "vit":
         return Vit().double(), (4, 16)
@@ -95,9 +95,8 @@ def test_a_steps_gradients_are_those_of_the_plain_network(family):
 @pytest.mark.parametrize(
     "family, layers, backend",
     [
-        ("swin", "attention", "aot_eager_decomp_partition"),
-        ("swin", "gelu", "aot_eager_decomp_partition"),
-        ("swin", "mlp", "inductor"),
+        ("swin", "mlp", "aot_eager_decomp_partition"),
+        ("swin", "gelu", "inductor"),
         ("mvit_v2", "mlp", "aot_eager_decomp_partition"),
         ("vit", "mlp", "inductor"),
     ],
