@@ -23,21 +23,26 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 
+from .attention.layout import empty_like_tokens
+from .attention.triton_form import Launch, derivative_launches, empty_statistic, forward_launches, partial_bias
 from .clip_prep import allocate_clips, clip_launch, clip_prep_kernel, split_clips
 from .gelu_derivatives import gelu_second_order_kernel, second_order_launch
-from .launch_configs import CLIP_TILES, FP_FUSION, LAUNCH, NUM_WARPS
+from .launch_configs import CLIP_TILES, LAUNCH
 from .static_losses import allocate_losses, row_launch, static_losses_backward_kernel, static_losses_kernel
 from .step_boundary import step_boundary_kernel
 
 CAPABILITY = 90
 POINTERS = {
     torch.uint8: "*u8",
+    torch.int8: "*i8",
     torch.int32: "*i32",
     torch.int64: "*i64",
     torch.float32: "*fp32",
     torch.bfloat16: "*bf16",
     torch.float16: "*fp16",
 }
+
+TILE = ("BLOCK", "BLOCK_T", "VEC", "BLOCK_C", "BLOCK_M", "BLOCK_N")
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -65,8 +70,50 @@ def loss_arguments(classes: int, dtype: torch.dtype, soft: bool, smoothing: floa
     return logits, arguments, constants, allocate_losses(logits)
 
 
-def configurations() -> Iterator[tuple[str, dict, object, tuple, dict]]:
-    """(kernel, description, jitted function, arguments, constants): every row of the launch tables in every mode."""
+def attention_launches(
+    tokens: int, size: int, heads: int, dtype: torch.dtype, biased: bool, e: bool = False
+) -> Iterator[Launch]:
+    """All launches of the three passes for 8 windows whose q, k, v and cotangents are packed (B, N, 3, H, d).
+
+    ``biased``: with a float32 bias and shifted windows. ``e``: with a cotangent of the bias's gradient."""
+    q, k, v = (part.transpose(1, 2) for part in meta(8, tokens, 3, heads, size, dtype=dtype).unbind(2))
+    bias = meta(heads, tokens, tokens) if biased else None
+    regions = meta(4, tokens, dtype=torch.int8) if biased else None
+    out, statistic = empty_like_tokens(q), empty_statistic(q)
+    score, kept = (bias, regions, 0.125), (out, statistic, statistic)
+    yield from forward_launches(q, k, v, *score, out, statistic)
+    for second in (False, True):
+        cotangents = (q, k, v, bias if e else None) if second else (None,) * 4
+        own = (out, statistic, statistic) if second else (None,) * 3  # g_dO, t, x
+        g_bias = partial_bias(q, bias, "bias2" if second else "bias") if biased else None
+        gradients = (own[0], out, out, out, g_bias, *own[1:])
+        yield from derivative_launches(out, q, k, v, *cotangents, *score, *kept, *gradients)
+
+
+def attention_configurations() -> Iterator[tuple[str, dict, object, tuple, dict, dict]]:
+    """Swin's windows, vision transformers, and a head of every size with everything at once."""
+    half = torch.bfloat16
+    modes = [(392, 32, 3, half, True, False), (1568, 64, 12, half, False, False), (2048, 128, 8, half, False, False)]
+    modes += [(392, size, 4, half, True, True) for size in (16, 32, 64, 128)]
+    modes += [(197, 80, 16, torch.float16, False, False)]
+    for tokens, size, heads, dtype, biased, e in modes:
+        for one in attention_launches(tokens, size, heads, dtype, biased, e):
+            if e and size == 32 and not one.name.endswith("2"):
+                continue  # only the double backward has a cotangent of the bias's gradient
+            described = dict(tokens=tokens, head_dim=size, dtype=str(dtype)[6:], bias=biased, bias_cotangent=e)
+            options = one.options | dict(enable_fp_fusion=True)
+            yield f"attention_{one.name}", described, one.kernel, one.arguments, one.constants, options
+
+
+def configurations() -> Iterator[tuple[str, dict, object, tuple, dict, dict]]:
+    """(kernel, description, jitted function, arguments, constants, options): the launch tables in every mode."""
+    for configuration in step_configurations():
+        yield *configuration, LAUNCH
+    yield from attention_configurations()
+
+
+def step_configurations() -> Iterator[tuple[str, dict, object, tuple, dict]]:
+    """The kernels before and after the network, without their options."""
     clips = []
     for (channels_last, itemsize), table in CLIP_TILES.items():
         for least, _ in table:
@@ -132,14 +179,14 @@ def source_of(kernel, arguments: tuple, constants: dict) -> ASTSource:
     return ASTSource(fn=kernel, signature=signature, constexprs=values, attrs=hints)
 
 
-def assembled(ptx: str) -> dict[str, int]:
+def assembled(ptx: str, fusion: bool) -> dict[str, int]:
     """Registers per thread and spilled bytes, as NVIDIA's assembler reports them."""
     architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
         command = [get_ptxas(CAPABILITY).path, "-v", f"-arch={architecture}", str(path), "-o", os.devnull]
-        if not FP_FUSION:
+        if not fusion:
             command.insert(1, "--fmad=false")
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
     registers = int(re.search(r"Used (\d+) registers", log)[1])
@@ -167,14 +214,16 @@ def report() -> list[dict]:
     if knobs.runtime.interpret:
         raise RuntimeError("ahead-of-time compilation needs Triton's compiler: unset TRITON_INTERPRET")
     rows = []
-    for name, described, kernel, arguments, constants in configurations():
+    for name, described, kernel, arguments, constants, options in configurations():
         source = source_of(kernel, arguments, constants)
-        compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=LAUNCH)
-        tile = {key.lower(): constants[key] for key in ("BLOCK", "BLOCK_T", "VEC", "BLOCK_C") if key in constants}
+        compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
+        tile = {key.lower(): constants[key] for key in TILE if key in constants} | options
         ptx = compiled.asm["ptx"]
-        used = assembled(ptx) | dict(shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx))
+        used = assembled(ptx, tile.pop("enable_fp_fusion")) | dict(
+            shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx)
+        )
         used["sum_layouts"] = sum_layouts(compiled.asm["ttgir"])
-        rows.append(dict(kernel=name, **described, **tile, num_warps=NUM_WARPS, **used))
+        rows.append(dict(kernel=name, **described, **tile, **used))
         print(f"{len(rows)}: {name} {described} {used}", file=sys.stderr)
     return rows
 

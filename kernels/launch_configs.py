@@ -86,9 +86,11 @@ ATTENTION_TILES: dict[str, dict[int, AttentionTile]] = {
     "rows": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 64, 4, 2), 128: AttentionTile(64, 32, 4, 2)},
     "columns": {32: AttentionTile(32, 64, 4, 2), 64: AttentionTile(32, 64, 4, 2), 128: AttentionTile(32, 64, 4, 2)},
     "bias": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 4, 2)},
-    "rows2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 8, 2)},
-    "columns2": {32: AttentionTile(32, 64, 4, 2), 64: AttentionTile(32, 64, 4, 2), 128: AttentionTile(32, 64, 8, 2)},
-    "bias2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 8, 2)},
+    "rows2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 16, 4, 2)},
+    # one sweep has no registers for four accumulators of 128 dimensions: g_Q takes a sweep of its own
+    "queries2": {128: AttentionTile(64, 16, 4, 2)},
+    "columns2": {32: AttentionTile(32, 64, 4, 2), 64: AttentionTile(32, 64, 4, 2), 128: AttentionTile(16, 64, 4, 1)},
+    "bias2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 4, 2)},
 }
 
 ATTENTION_PROGRAMS = 4 * 132

@@ -15,7 +15,8 @@ Each is a custom op of its own that recomputes P, so a gradient of a gradient (r
 penalty takes it) keeps Q, K, V, B and dO and no M x N matrix. On a GPU O is kept as well, which the projection after
 the attention keeps in the same memory, and at most two numbers per query. A third derivative raises.
 
-The ops compute in float32 (float64 for float64) between rounded inputs and rounded results.
+Scores, softmax and sums are float32 (float64 for float64). Triton computes bfloat16 and float16 on a GPU, with 16-bit
+factors in its products; everything else is plain torch in chunks.
 """
 
 import torch

@@ -1,12 +1,13 @@
 """Attention and its derivatives in Triton: tiles of queries and keys, nothing of size M x N in global memory.
 
 The formulas are in ``attention``'s package docstring. Four kernels, three of them with a first-order and a second-order
-mode (the second when there are cotangents a, b, c):
+mode (the second when there are cotangents a, b, c), and a fifth for large heads:
 
     forward_kernel   a block of queries of one window and head    O, lse (log2 of the softmax's denominators)
     rows_kernel      a block of queries of one window and head    dQ, delta     or   g_dO, g_Q, t, x
     columns_kernel   a block of keys of one window and head       dK, dV        or   g_K, g_V
     bias_kernel      a tile of one head's bias, over windows      dB            or   g_B
+    queries_kernel   a block of queries of one window and head                       g_Q, if d > 64
 
 Every result has one writer and a fixed order of summation; there are no atomics. ``bias_kernel`` splits the windows
 when the tiles of the bias are too few for a GPU; its partial sums are added afterwards.
@@ -25,6 +26,10 @@ Three things that float64 does not show and bfloat16 does:
   multiplies the error. The first-order sweep adds that sum to delta and corrects dQ with the mean key.
 * Triton's interpreter truncates to bfloat16 and multiplies bfloat16 as bit patterns: ``WIDEN`` replaces both.
 
+The kernels are written for any floating point dtype, and the interpreter runs them in float32 and float64; on a GPU
+they serve the 16-bit ones only (``operators.is_fused``). In float32 the second order needs more registers than there
+are from d = 64 on, whatever the tile (sm_90: 64 to 3,120 bytes spilled in TF32x3).
+
 Queries that do not exist get lse = inf, so P = 0; keys that do not exist get a score of -inf. No other mask is needed.
 """
 
@@ -37,7 +42,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from ..launch_configs import ATTENTION_PROGRAMS, AttentionTile, attention_tile_for, on_device_of
+from ..launch_configs import ATTENTION_PROGRAMS, ATTENTION_TILES, AttentionTile, attention_tile_for, on_device_of
 from .layout import MASKED, accumulator, empty_like_tokens
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -59,12 +64,12 @@ def rounded(value, dtype: tl.constexpr, WIDEN: tl.constexpr):
 
 
 @triton.jit
-def product(left, right, total, ACC: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
+def product(left, right, total, ACC: tl.constexpr, WIDEN: tl.constexpr):
     """left @ right, added to ``total`` unless that is None; ``left`` is rounded to the dtype of ``right``."""
     left = rounded(left, right.dtype, WIDEN)
     if WIDEN:  # the interpreter cannot multiply bfloat16
         left, right = left.to(ACC), right.to(ACC)
-    return tl.dot(left, right, total, input_precision=PRECISION, out_dtype=ACC)
+    return tl.dot(left, right, total, out_dtype=ACC)
 
 
 @triton.jit
@@ -154,7 +159,7 @@ def forward_kernel(
     q, q_b, q_h, q_n, k, k_b, k_h, k_n, v, v_b, v_h, v_n, bias, regions, n_regions, scale, out, lse,
     M: tl.constexpr, N: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    ACC: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     number, window, head, rows = window_head_and_block(M, BLOCK_M, H)
     k = of_head(k, window, head, k_b, k_h)
@@ -167,13 +172,13 @@ def forward_kernel(
         columns = start + tl.arange(0, BLOCK_N)
         key = load_block(k, columns, k_n, N, D, BLOCK_D)
         value = load_block(v, columns, v_n, N, D, BLOCK_D)
-        raw = product(own, tl.trans(key), None, ACC, PRECISION, WIDEN)
+        raw = product(own, tl.trans(key), None, ACC, WIDEN)
         score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
         higher = tl.maximum(top, tl.max(score, 1))
         p = tl.exp2(score - higher[:, None])
         shrink = tl.exp2(top - higher)
         mass = mass * shrink + tl.sum(p, 1)
-        total = product(p, value, total * shrink[:, None], ACC, PRECISION, WIDEN)
+        total = product(p, value, total * shrink[:, None], ACC, WIDEN)
         top = higher
     store_block(out, total / mass[:, None], window, head, rows, M, H, D, BLOCK_D, WIDEN)
     tl.store(lse + number.to(tl.int64) * M + rows, top + tl.log2(mass), mask=rows < M)
@@ -185,10 +190,12 @@ def rows_kernel(
     a, a_b, a_h, a_n, b, b_b, b_h, b_n, c, c_b, c_h, c_n, e,
     bias, regions, n_regions, scale, out, lse, delta, g_q, g_do, t, x,
     M: tl.constexpr, N: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    SPLIT: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    ACC: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """First order: writes delta and dQ (into ``g_q``). Second: reads delta, writes g_dO, t, x and g_Q."""
+    """First order: writes delta and dQ (into ``g_q``). Second: reads delta, writes g_dO, t, x and (not ``SPLIT``) g_Q.
+
+    ``SPLIT`` leaves g_Q to ``queries_kernel``: 14 products instead of 11, but one accumulator instead of four."""
     number, window, head, rows = window_head_and_block(M, BLOCK_M, H)
     statistic = number.to(tl.int64) * M + rows
     exists = rows < M
@@ -222,41 +229,91 @@ def rows_kernel(
         columns = start + tl.arange(0, BLOCK_N)
         key = load_block(k, columns, k_n, N, D, BLOCK_D)
         value = load_block(v, columns, v_n, N, D, BLOCK_D)
-        raw = product(own, tl.trans(key), None, ACC, PRECISION, WIDEN)
+        raw = product(own, tl.trans(key), None, ACC, WIDEN)
         score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
         p = tl.exp2(score - base[:, None])
-        ds = p * (product(slope, tl.trans(value), None, ACC, PRECISION, WIDEN) - of_row[:, None])
-        from_ds = product(ds, key, from_ds, ACC, PRECISION, WIDEN)
+        ds = p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
+        if not SPLIT:
+            from_ds = product(ds, key, from_ds, ACC, WIDEN)
         if a is not None:
             key_b = load_block(b, columns, b_n, N, D, BLOCK_D)
             key_c = load_block(c, columns, c_n, N, D, BLOCK_D)
-            total_q = product(ds, key_b, total_q, ACC, PRECISION, WIDEN)
-            from_p = product(p, key, from_p, ACC, PRECISION, WIDEN)
-            total_do = product(p, key_c, total_do, ACC, PRECISION, WIDEN)
-            raw = product(own_a, tl.trans(key), None, ACC, PRECISION, WIDEN)
-            tangent = product(own, tl.trans(key_b), raw, ACC, PRECISION, WIDEN) * scale - centre_t[:, None]
+            if not SPLIT:
+                total_q = product(ds, key_b, total_q, ACC, WIDEN)
+                from_p = product(p, key, from_p, ACC, WIDEN)
+            total_do = product(p, key_c, total_do, ACC, WIDEN)
+            raw = product(own_a, tl.trans(key), None, ACC, WIDEN)
+            tangent = product(own, tl.trans(key_b), raw, ACC, WIDEN) * scale - centre_t[:, None]
             if e is not None:
                 tangent += load_pairs(e, head, rows[:, None], columns[None, :], M, N, ACC)
-            y = p * (product(slope, tl.trans(key_c), None, ACC, PRECISION, WIDEN) - centre_g[:, None]) + tangent * ds
+            y = p * (product(slope, tl.trans(key_c), None, ACC, WIDEN) - centre_g[:, None]) + tangent * ds
             p *= tangent
             sum_t += tl.sum(p, 1)
             sum_y += tl.sum(y, 1)
-            total_do = product(p, value, total_do, ACC, PRECISION, WIDEN)
-            total_q = product(y, key, total_q, ACC, PRECISION, WIDEN)
+            total_do = product(p, value, total_do, ACC, WIDEN)
+            if not SPLIT:
+                total_q = product(y, key, total_q, ACC, WIDEN)
         else:
             excess += tl.sum(ds, 1)
     if a is not None:
         # loaded here and not above: in the loop it would cost 16 registers, and the kernel would spill
         kept = load_block(of_head(out, window, head, M * H * D, D), rows, H * D, M, D, BLOCK_D)
         total_do -= sum_t[:, None] * kept.to(ACC)
-        total_q -= sum_y[:, None] * from_p + sum_t[:, None] * from_ds
+        if not SPLIT:
+            total_q -= sum_y[:, None] * from_p + sum_t[:, None] * from_ds
         store_block(g_do, total_do, window, head, rows, M, H, D, BLOCK_D, WIDEN)
         tl.store(t + statistic, sum_t + centre_t, mask=exists)
         tl.store(x + statistic, sum_y + centre_g, mask=exists)
     else:
         total_q = from_ds - excess[:, None] * mean_k[None, :]
         tl.store(delta + statistic, of_row + excess, mask=exists)
-    store_block(g_q, total_q * scale, window, head, rows, M, H, D, BLOCK_D, WIDEN)
+    if not SPLIT:
+        store_block(g_q, total_q * scale, window, head, rows, M, H, D, BLOCK_D, WIDEN)
+
+
+@triton.jit(do_not_specialize=UNSPECIALISED)
+def queries_kernel(
+    q, q_b, q_h, q_n, k, k_b, k_h, k_n, v, v_b, v_h, v_n, do, do_b, do_h, do_n,
+    a, a_b, a_h, a_n, b, b_b, b_h, b_n, c, c_b, c_h, c_n, e,
+    bias, regions, n_regions, scale, lse, delta, g_q, t, x,
+    M: tl.constexpr, N: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
+    ACC: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """g_Q of the second order, from the t and x that ``rows_kernel`` left with ``SPLIT``."""
+    number, window, head, rows = window_head_and_block(M, BLOCK_M, H)
+    statistic = number.to(tl.int64) * M + rows
+    exists = rows < M
+    k = of_head(k, window, head, k_b, k_h)
+    v = of_head(v, window, head, v_b, v_h)
+    b = of_head(b, window, head, b_b, b_h)
+    c = of_head(c, window, head, c_b, c_h)
+    own = load_block(of_head(q, window, head, q_b, q_h), rows, q_n, M, D, BLOCK_D)
+    slope = load_block(of_head(do, window, head, do_b, do_h), rows, do_n, M, D, BLOCK_D)
+    own_a = load_block(of_head(a, window, head, a_b, a_h), rows, a_n, M, D, BLOCK_D)
+    base = tl.load(lse + statistic, mask=exists, other=float("inf"))
+    of_row = tl.load(delta + statistic, mask=exists, other=0.0)
+    sum_t = tl.load(t + statistic, mask=exists, other=0.0)
+    sum_y = tl.load(x + statistic, mask=exists, other=0.0)
+    total = tl.zeros((BLOCK_M, BLOCK_D), ACC)
+    for start in range(0, N, BLOCK_N):
+        columns = start + tl.arange(0, BLOCK_N)
+        key = load_block(k, columns, k_n, N, D, BLOCK_D)
+        value = load_block(v, columns, v_n, N, D, BLOCK_D)
+        key_b = load_block(b, columns, b_n, N, D, BLOCK_D)
+        key_c = load_block(c, columns, c_n, N, D, BLOCK_D)
+        raw = product(own, tl.trans(key), None, ACC, WIDEN)
+        score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
+        p = tl.exp2(score - base[:, None])
+        ds = p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
+        total = product(ds, key_b, total, ACC, WIDEN)
+        raw = product(own_a, tl.trans(key), None, ACC, WIDEN)
+        tangent = product(own, tl.trans(key_b), raw, ACC, WIDEN) * scale - sum_t[:, None]
+        if e is not None:
+            tangent += load_pairs(e, head, rows[:, None], columns[None, :], M, N, ACC)
+        of_c = product(slope, tl.trans(key_c), None, ACC, WIDEN) - sum_y[:, None]
+        total = product(p * of_c + tangent * ds, key, total, ACC, WIDEN)
+    store_block(g_q, total * scale, window, head, rows, M, H, D, BLOCK_D, WIDEN)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
@@ -266,7 +323,7 @@ def columns_kernel(
     bias, regions, n_regions, scale, lse, delta, g_k, g_v, t, x,
     M: tl.constexpr, N: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    ACC: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """dK and dV, or g_K and g_V. Its tiles are transposed, (BLOCK_N keys, BLOCK_M queries)."""
     number, window, head, columns = window_head_and_block(N, BLOCK_N, H)
@@ -288,24 +345,24 @@ def columns_kernel(
         slope = load_block(do, rows, do_n, M, D, BLOCK_D)
         base = tl.load(lse + statistics + rows, mask=exists, other=float("inf"))
         of_row = tl.load(delta + statistics + rows, mask=exists, other=0.0)
-        raw = product(key, tl.trans(query), None, ACC, PRECISION, WIDEN)
+        raw = product(key, tl.trans(query), None, ACC, WIDEN)
         score = scores(raw, rows[None, :], columns[:, None], scale, bias, regions, n_regions, window, head, M, N, ACC)
         p = tl.exp2(score - base[None, :])
-        ds = p * (product(value, tl.trans(slope), None, ACC, PRECISION, WIDEN) - of_row[None, :])
+        ds = p * (product(value, tl.trans(slope), None, ACC, WIDEN) - of_row[None, :])
         if a is not None:
             query_a = load_block(a, rows, a_n, M, D, BLOCK_D)
-            total_k = product(ds, query_a, total_k, ACC, PRECISION, WIDEN)
+            total_k = product(ds, query_a, total_k, ACC, WIDEN)
             sum_t = tl.load(t + statistics + rows, mask=exists, other=0.0)
             sum_y = tl.load(x + statistics + rows, mask=exists, other=0.0)
-            raw = product(key, tl.trans(query_a), None, ACC, PRECISION, WIDEN)
-            tangent = product(key_b, tl.trans(query), raw, ACC, PRECISION, WIDEN) * scale - sum_t[None, :]
+            raw = product(key, tl.trans(query_a), None, ACC, WIDEN)
+            tangent = product(key_b, tl.trans(query), raw, ACC, WIDEN) * scale - sum_t[None, :]
             if e is not None:
                 tangent += load_pairs(e, head, rows[None, :], columns[:, None], M, N, ACC)
-            of_c = product(key_c, tl.trans(slope), None, ACC, PRECISION, WIDEN) - sum_y[None, :]
+            of_c = product(key_c, tl.trans(slope), None, ACC, WIDEN) - sum_y[None, :]
             ds = p * of_c + tangent * ds  # W
             p *= tangent  # U
-        total_v = product(p, slope, total_v, ACC, PRECISION, WIDEN)
-        total_k = product(ds, query, total_k, ACC, PRECISION, WIDEN)
+        total_v = product(p, slope, total_v, ACC, WIDEN)
+        total_k = product(ds, query, total_k, ACC, WIDEN)
     store_block(g_k, total_k * scale, window, head, columns, N, H, D, BLOCK_D, WIDEN)
     store_block(g_v, total_v, window, head, columns, N, H, D, BLOCK_D, WIDEN)
 
@@ -317,7 +374,7 @@ def bias_kernel(
     bias, regions, n_regions, scale, lse, delta, g_bias, t, x, windows,
     M: tl.constexpr, N: tl.constexpr, H: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr,
-    ACC: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    ACC: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
     """One tile of one head's dB or g_B, summed over the windows ``program_id(2)``, + number of splits, ..."""
     head = tl.program_id(1)
@@ -338,21 +395,21 @@ def bias_kernel(
         value = load_block(of_head(v, window, head, v_b, v_h), columns, v_n, N, D, BLOCK_D)
         base = tl.load(lse + statistic, mask=exists, other=float("inf"))
         of_row = tl.load(delta + statistic, mask=exists, other=0.0)
-        raw = product(query, tl.trans(key), None, ACC, PRECISION, WIDEN)
+        raw = product(query, tl.trans(key), None, ACC, WIDEN)
         score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
         p = tl.exp2(score - base[:, None])
-        ds = p * (product(slope, tl.trans(value), None, ACC, PRECISION, WIDEN) - of_row[:, None])
+        ds = p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
         if a is not None:
             query_a = load_block(of_head(a, window, head, a_b, a_h), rows, a_n, M, D, BLOCK_D)
             key_b = load_block(of_head(b, window, head, b_b, b_h), columns, b_n, N, D, BLOCK_D)
             key_c = load_block(of_head(c, window, head, c_b, c_h), columns, c_n, N, D, BLOCK_D)
             sum_t = tl.load(t + statistic, mask=exists, other=0.0)
             sum_y = tl.load(x + statistic, mask=exists, other=0.0)
-            raw = product(query_a, tl.trans(key), None, ACC, PRECISION, WIDEN)
-            tangent = product(query, tl.trans(key_b), raw, ACC, PRECISION, WIDEN) * scale - sum_t[:, None]
+            raw = product(query_a, tl.trans(key), None, ACC, WIDEN)
+            tangent = product(query, tl.trans(key_b), raw, ACC, WIDEN) * scale - sum_t[:, None]
             if e is not None:
                 tangent += added
-            of_c = product(slope, tl.trans(key_c), None, ACC, PRECISION, WIDEN) - sum_y[:, None]
+            of_c = product(slope, tl.trans(key_c), None, ACC, WIDEN) - sum_y[:, None]
             ds = p * of_c + tangent * ds
         total += ds
     split = tl.program_id(2).to(tl.int64) * H + head
@@ -367,7 +424,7 @@ class Launch(NamedTuple):
     """One kernel of one pass, as it is launched and as ``kernels/aot.py`` compiles it."""
 
     name: str
-    """forward, rows, columns or bias; the last three with "2" in the double backward."""
+    """forward, rows, columns or bias; the last three with "2" in the double backward, which may have queries2 too."""
     kernel: triton.JITFunction
     grid: tuple[int, ...]
     arguments: tuple
@@ -392,10 +449,9 @@ def common(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, regions: Tensor
     bias = None if bias is None else bias.contiguous()
     score = (bias, None if regions is None else regions.contiguous(), 1 if regions is None else len(regions), scale)
     (_, heads, queries, size), keys = q.shape, k.shape[2]
-    precise = torch.get_float32_matmul_precision() == "highest"
     constants = dict(
         M=queries, N=keys, H=heads, D=size, BLOCK_D=max(16, triton.next_power_of_2(size)),
-        ACC=tl.float64 if q.dtype == torch.float64 else tl.float32, PRECISION="tf32x3" if precise else "tf32",
+        ACC=tl.float64 if q.dtype == torch.float64 else tl.float32,
         WIDEN=knobs.runtime.interpret and q.dtype == torch.bfloat16,
     )  # fmt: skip
     return tokens, score, constants
@@ -430,7 +486,10 @@ def derivative_launches(
         inputs += with_strides(None if cotangent is None else addressable(cotangent))
     inputs += (None if e is None else e.contiguous(), *score)
     rows = (*inputs, out, lse, delta, g_q, g_do, t, x)
-    yield launch(f"rows{second}", rows_kernel, rows, constants, len(q))
+    split = a is not None and constants["BLOCK_D"] in ATTENTION_TILES["queries2"]
+    yield launch(f"rows{second}", rows_kernel, rows, constants | dict(SPLIT=split), len(q))
+    if split:
+        yield launch("queries2", queries_kernel, (*inputs, lse, delta, g_q, t, x), constants, len(q))
     columns = (*inputs, lse, delta, g_k, g_v, t, x)
     yield launch(f"columns{second}", columns_kernel, columns, constants, len(q))
     if g_bias is not None:
