@@ -90,16 +90,19 @@ ATTENTION_TILES: dict[str, dict[int, AttentionTile]] = {
     # one sweep has no registers for four accumulators of 128 dimensions: g_Q takes a sweep of its own
     "queries2": {128: AttentionTile(64, 16, 4, 2)},
     "columns2": {32: AttentionTile(32, 64, 4, 2), 64: AttentionTile(32, 64, 4, 2), 128: AttentionTile(16, 64, 4, 1)},
-    "bias2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 32, 4, 2)},
+    "bias2": {32: AttentionTile(64, 32, 4, 2), 64: AttentionTile(64, 32, 4, 2), 128: AttentionTile(64, 16, 4, 1)},
 }
+# where a bias needs registers that the tile above does not leave
+BIASED_TILES: dict[tuple[str, int], AttentionTile] = {("rows2", 64): AttentionTile(64, 16, 4, 2)}
 
 ATTENTION_PROGRAMS = 4 * 132
 """The bias kernel splits the windows until it has about this many programs: four on each multiprocessor of an H100."""
 
 
-def attention_tile_for(kernel: str, block_d: int) -> AttentionTile:
+def attention_tile_for(kernel: str, block_d: int, biased: bool) -> AttentionTile:
     """The tile of a kernel for heads of ``block_d`` dimensions, a power of two."""
-    return ATTENTION_TILES[kernel][max(32, block_d)]
+    tile = ATTENTION_TILES[kernel][max(32, block_d)]
+    return BIASED_TILES.get((kernel, block_d), tile) if biased else tile
 
 
 def on_device_of(tensor: Tensor) -> contextlib.AbstractContextManager:

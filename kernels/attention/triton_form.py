@@ -42,7 +42,7 @@ import triton.language as tl
 from torch import Tensor
 from triton import knobs
 
-from ..launch_configs import ATTENTION_PROGRAMS, ATTENTION_TILES, AttentionTile, attention_tile_for, on_device_of
+from ..launch_configs import ATTENTION_PROGRAMS, ATTENTION_TILES, attention_tile_for, on_device_of
 from .layout import MASKED, accumulator, empty_like_tokens
 
 LOG2E = tl.constexpr(1.4426950408889634)
@@ -457,8 +457,10 @@ def common(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, regions: Tensor
     return tokens, score, constants
 
 
-def launch(name: str, kernel, arguments: tuple, constants: dict, batch: int, splits: int = 0, tile=None) -> Launch:
-    tile: AttentionTile = tile or attention_tile_for(name, constants["BLOCK_D"])
+def launch(
+    name: str, kernel, arguments: tuple, constants: dict, batch: int, bias: Tensor | None, splits: int = 0
+) -> Launch:
+    tile = attention_tile_for(name, constants["BLOCK_D"], bias is not None)
     constants = constants | dict(BLOCK_M=tile.queries, BLOCK_N=tile.keys)
     down, across = triton.cdiv(constants["M"], tile.queries), triton.cdiv(constants["N"], tile.keys)
     if kernel is bias_kernel:
@@ -470,7 +472,7 @@ def launch(name: str, kernel, arguments: tuple, constants: dict, batch: int, spl
 
 def forward_launches(q, k, v, bias, regions, scale, out, lse) -> Iterator[Launch]:
     tokens, score, constants = common(q, k, v, bias, regions, scale)
-    yield launch("forward", forward_kernel, (*tokens, *score, out, lse), constants, len(q))
+    yield launch("forward", forward_kernel, (*tokens, *score, out, lse), constants, len(q), bias)
 
 
 def derivative_launches(
@@ -487,14 +489,14 @@ def derivative_launches(
     inputs += (None if e is None else e.contiguous(), *score)
     rows = (*inputs, out, lse, delta, g_q, g_do, t, x)
     split = a is not None and constants["BLOCK_D"] in ATTENTION_TILES["queries2"]
-    yield launch(f"rows{second}", rows_kernel, rows, constants | dict(SPLIT=split), len(q))
+    yield launch(f"rows{second}", rows_kernel, rows, constants | dict(SPLIT=split), len(q), bias)
     if split:
-        yield launch("queries2", queries_kernel, (*inputs, lse, delta, g_q, t, x), constants, len(q))
+        yield launch("queries2", queries_kernel, (*inputs, lse, delta, g_q, t, x), constants, len(q), bias)
     columns = (*inputs, lse, delta, g_k, g_v, t, x)
-    yield launch(f"columns{second}", columns_kernel, columns, constants, len(q))
+    yield launch(f"columns{second}", columns_kernel, columns, constants, len(q), bias)
     if g_bias is not None:
         arguments = (*inputs, lse, delta, g_bias, t, x, len(q))
-        yield launch(f"bias{second}", bias_kernel, arguments, constants, len(q), splits=len(g_bias))
+        yield launch(f"bias{second}", bias_kernel, arguments, constants, len(q), bias, splits=len(g_bias))
 
 
 def run(launches: Iterator[Launch], tensor: Tensor) -> None:
@@ -511,7 +513,7 @@ def empty_statistic(q: Tensor) -> Tensor:
 def partial_bias(q: Tensor, bias: Tensor, name: str) -> Tensor:
     """Uninitialised (splits, H, M, N) for ``bias_kernel``: as many splits of the windows as fill a GPU."""
     heads, queries, keys = bias.shape
-    tile = attention_tile_for(name, max(16, triton.next_power_of_2(q.shape[3])))
+    tile = attention_tile_for(name, max(16, triton.next_power_of_2(q.shape[3])), True)
     tiles = heads * triton.cdiv(queries, tile.queries) * triton.cdiv(keys, tile.keys)
     splits = min(len(q), triton.cdiv(ATTENTION_PROGRAMS, tiles))
     return q.new_empty((splits, *bias.shape), dtype=accumulator(q))

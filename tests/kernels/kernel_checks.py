@@ -316,3 +316,110 @@ def check_gelu_products(form: Callable, device: str, dtype: torch.dtype = torch.
         assert torch.equal(beyond, h)
         for found, value in zip((first, second, by_p)[: 2 + third], expected, strict=False):
             torch.testing.assert_close(found.double(), value, rtol=tolerance, atol=tolerance / 10)
+
+
+# ------------------------------------------------------------------------------------------------- attention
+
+
+def attention_reference(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, regions: Tensor | None) -> Tensor:
+    """Attention with whole matrices, in the precision of its inputs; the mask as torchvision's Swin adds it."""
+    score = q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)
+    if bias is not None:
+        score = score + bias
+    if regions is not None:
+        own = regions.repeat(len(q) // len(regions), 1)
+        score = score + ((own[:, :, None] != own[:, None, :]) * -100.0)[:, None].to(score.dtype)
+    return score.softmax(-1) @ v
+
+
+def attention_inputs(batch, heads, queries, keys, size, dtype, device, bias=False, windows=0, mean=0.0, seed=0):
+    """q, k, v, dO, the cotangents a, b, c of dQ, dK, dV, the cotangent e of dB, bias, regions.
+
+    ``mean``: size of what all tokens have in common, as in every trained network."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape):
+        return torch.randn(*shape, dtype=torch.float64, generator=draw)
+
+    def tokens(count):
+        return (normal(batch, count, heads, size) + mean * normal(heads, size)).transpose(1, 2).to(device, dtype)
+
+    q, a, do = (tokens(queries) for _ in range(3))
+    k, v, b, c = (tokens(keys) for _ in range(4))
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    bias, e = (normal(heads, queries, keys).to(device, wide) if bias else None for _ in range(2))
+    regions = torch.randint(0, 3, (windows, keys), generator=draw, dtype=torch.int8) if windows else None
+    return q, k, v, do, a, b, c, e, bias, None if regions is None else regions.to(device)
+
+
+ATTENTION_RESULTS = ("O", "dQ", "dK", "dV", "dB", "g_dO", "g_Q", "g_K", "g_V", "g_B")
+
+
+def attention_derivatives(function: Callable, q, k, v, do, a, b, c, e, bias, regions) -> dict[str, Tensor]:
+    """What autograd makes of ``function(q, k, v, bias, regions)``; without a bias, without dB and g_B."""
+    leaves = [x.detach().clone().requires_grad_() for x in (q, k, v, do, *(() if bias is None else (bias,)))]
+    with_bias = leaves[4:]
+    out = function(*leaves[:3], *(with_bias or [None]), regions)
+    first = torch.autograd.grad(out, [*leaves[:3], *with_bias], leaves[3], create_graph=True)
+    cotangents = [x for x in (a, b, c, e) if x is not None]
+    *second, of_do = torch.autograd.grad(
+        first[: len(cotangents)], [*leaves[:3], *with_bias, leaves[3]], cotangents, allow_unused=True
+    )
+    first, second = list(first), list(second)
+    if bias is None:
+        first, second = [*first, None], [*second, None]
+    values = dict(zip(ATTENTION_RESULTS, (out, *first, of_do, *second), strict=True))
+    return {name: value.detach() for name, value in values.items() if value is not None}
+
+
+def called_attention(forward: Callable, backward: Callable, double_backward: Callable, *inputs) -> dict[str, Tensor]:
+    """The same from the three functions, which have the signatures of the operators."""
+    q, k, v, do, a, b, c, e, bias, regions = inputs
+    scale, need_bias = q.shape[-1] ** -0.5, bias is not None
+    out, lse = forward(q, k, v, bias, regions, scale)
+    *first, delta = backward(do, q, k, v, bias, regions, out, lse, scale, need_bias)
+    second = double_backward(a, b, c, e, do, q, k, v, bias, regions, out, lse, delta, scale, need_bias)
+    values = dict(zip(ATTENTION_RESULTS, (out, *first, *second), strict=True))
+    return values if need_bias else {name: x for name, x in values.items() if name not in ("dB", "g_B")}
+
+
+# largest relative error (Frobenius norms), 1.5 to 8 times the measured one
+ATTENTION_ERROR = {torch.float64: 5e-15, torch.float32: 1e-6, torch.float16: 6e-4, torch.bfloat16: 5e-3}
+
+
+def check_attention(forms: tuple[Callable, Callable, Callable], device: str, *shape, dtype=torch.float64, **options):
+    """Each result against float64 math attention. ``shape``: B, H, M, N, d; ``cotangent=False``: e is None."""
+    cotangent, allowed = options.pop("cotangent", True), options.pop("allowed", ATTENTION_ERROR[dtype])
+    q, k, v, do, a, b, c, e, bias, regions = attention_inputs(*shape, dtype, device, **options)
+    inputs = (q, k, v, do, a, b, c, e if cotangent else None, bias, regions)
+    found = called_attention(*forms, *inputs)
+    exact = [x.double() if x is not None and x.is_floating_point() else x for x in inputs]
+    expected = attention_derivatives(attention_reference, *exact)
+    assert found.keys() == expected.keys()
+    for name, want in expected.items():
+        got = found[name]
+        assert got.dtype == (bias.dtype if name in ("dB", "g_B") else dtype) and got.shape == want.shape
+        if want.dim() == 4:
+            assert got.transpose(1, 2).is_contiguous(), name
+        error = ((got.double() - want).norm() / want.norm()).item()
+        assert error <= allowed, (name, error)
+
+
+def check_strided_attention(forms: tuple[Callable, Callable, Callable], device: str):
+    """Packed, expanded and reversed arguments give what their copies give."""
+    batch, heads, tokens, size = 2, 2, 5, 4
+    q, k, v, do, a, b, c, e, bias, regions = attention_inputs(
+        batch, heads, tokens, tokens, size, torch.float64, device, bias=True, windows=1
+    )
+    packed = torch.stack((q, k, v)).permute(1, 3, 0, 2, 4).contiguous()  # (B, N, 3, H, d), as a linear layer makes it
+    q, k, v = (part.transpose(1, 2) for part in packed.unbind(2))
+    b = b[:1].expand_as(b)
+    c = torch.stack((c, c), -1)[..., 0]
+    do, a = do[:, :, :1].expand_as(do), a[..., :1].expand_as(a)
+    bias = bias.transpose(1, 2).contiguous().transpose(1, 2)
+    e = e[:1].expand_as(e)
+    inputs = (q, k, v, do, a, b, c, e, bias, regions)
+    found = called_attention(*forms, *inputs)
+    expected = called_attention(*forms, *(x.contiguous() for x in inputs))
+    for name, want in expected.items():
+        torch.testing.assert_close(found[name], want, rtol=1e-13, atol=1e-14, msg=name)
