@@ -59,13 +59,20 @@ def network(family: str) -> tuple[nn.Module, tuple[int, int]]:
     return mvit.MViT((32, 32), 4, blocks, dropout=0.0, num_classes=4, **options).double(), (4, 32)
 
 
-def gradients(model: nn.Module, clip: tuple[int, int], closed: bool, backend: str | None = None) -> torch.Tensor:
+def gradients(
+    model: nn.Module,
+    clip: tuple[int, int],
+    closed: bool,
+    backend: str | None = None,
+    autocast: torch.dtype | None = None,
+) -> torch.Tensor:
     """All gradients of ALBAR's loss as one vector."""
     frames, side = clip
     generator = torch.Generator().manual_seed(1)
     motion = torch.randn(2, 3, frames, side, side, dtype=torch.float64, generator=generator)
+    motion = motion.to(next(model.parameters()).dtype)
     static = motion[:, :, 1:2].expand_as(motion).contiguous().requires_grad_(True)
-    loss = LossModule(model, Albar(gp_norm="per_sample"), closed_calls=closed)
+    loss = LossModule(model, Albar(gp_norm="per_sample"), autocast, closed_calls=closed)
     if backend:
         torch._dynamo.reset()
         loss.compile(fullgraph=True, dynamic=False, backend=backend)
@@ -95,14 +102,15 @@ def test_a_steps_gradients_are_those_of_the_plain_network(family):
 @pytest.mark.parametrize(
     "family, layers, backend",
     [
-        ("swin", "mlp", "aot_eager_decomp_partition"),
-        ("swin", "gelu", "inductor"),
-        ("mvit_v2", "mlp", "aot_eager_decomp_partition"),
-        ("vit", "mlp", "inductor"),
+        ("swin", "mlp", "inductor"),
+        ("mvit_v2", "attention", "aot_eager_decomp_partition"),
+        ("vit", "gelu", "aot_eager_decomp_partition"),
     ],
 )
 def test_a_compiled_steps_gradients_are_those_of_the_plain_network(family, layers, backend):
     plain, clip = network(family)
+    if family == "swin":
+        plain.features[0] = plain.features[0][1:]  # the shifted block has all that the other has
     closed = copy.deepcopy(plain.train())
     close_network(closed, "auto", layers, penalty=True)
     expected = gradients(plain, clip, False)
@@ -179,7 +187,8 @@ def test_closed_convolutions_are_counted_and_cost_no_more(name, frames, side):
         model = build_model(name, 5)
     plain = step_flops(model, Albar(), frames, side)
     close_network(model, "auto", "auto", penalty=True)
-    assert step_flops(model, Albar(), frames, side) == pytest.approx(plain, rel=1e-3)
+    # ATen's form of a weight gradient computes more than is needed, and cuts it off
+    assert 0.98 * plain < step_flops(model, Albar(), frames, side) <= plain
 
 
 def test_layers_are_closed_where_the_penalty_is_and_dropout_inside_them_is_refused():
@@ -207,3 +216,16 @@ def test_calls_that_have_no_closed_form_are_pytorchs():
         with ClosedCalls():
             found = F.scaled_dot_product_attention(q, k, k, **options)
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("family", ["swin", "mvit_v2", "vit"])
+def test_in_bf16_closed_layers_are_as_exact_as_plain_ones(family):
+    plain, clip = network(family)
+    exact = gradients(copy.deepcopy(plain), clip, False)
+    errors = []
+    for layers in ("off", *LAYERS):
+        closed = copy.deepcopy(plain).float()
+        close_network(closed, "auto", layers, penalty=True)
+        found = gradients(closed, clip, layers != "off", autocast=torch.bfloat16)
+        errors.append(relative(found.double(), exact))
+    assert max(errors) < 1.2 * errors[0] < 0.1
