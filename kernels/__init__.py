@@ -6,7 +6,18 @@ if __name__ == "kernels":
 
 from .attention import attention
 from .clip_prep import clip_prep
+from .gelu_linear import gelu_linear
+from .mlp import mlp
 from .static_losses import static_losses, weighted_loss
 from .step_boundary import StepBoundary, step_boundary
 
-__all__ = ["StepBoundary", "attention", "clip_prep", "static_losses", "step_boundary", "weighted_loss"]
+__all__ = [
+    "StepBoundary",
+    "attention",
+    "clip_prep",
+    "gelu_linear",
+    "mlp",
+    "static_losses",
+    "step_boundary",
+    "weighted_loss",
+]

@@ -26,6 +26,7 @@ from triton.compiler import ASTSource
 from .attention.layout import empty_like_tokens
 from .attention.triton_form import Launch, derivative_launches, empty_statistic, forward_launches, partial_bias
 from .clip_prep import allocate_clips, clip_launch, clip_prep_kernel, split_clips
+from .gelu_derivatives import gelu_second_order_kernel, second_order_launch
 from .launch_configs import CLIP_TILES, LAUNCH
 from .static_losses import allocate_losses, row_launch, static_losses_backward_kernel, static_losses_kernel
 from .step_boundary import step_boundary_kernel
@@ -149,6 +150,13 @@ def step_configurations() -> Iterator[tuple[str, dict, object, tuple, dict]]:
             described |= dict(classes=classes, soft=soft, smoothing=smoothing)
             both = (*rows, *losses, *weights, *arguments)
             yield "step_boundary", described, step_boundary_kernel, both, row_constants | constants
+
+    for dtype in (half, torch.float16, single):
+        for by_p in (False, True):
+            h, p, z, first, second, third = (meta(50176, 384, dtype=dtype) for _ in range(6))
+            arguments, constants = second_order_launch(h, p, z, first, second, third if by_p else None)
+            described = dict(dtype=str(dtype)[6:], by_p=by_p)
+            yield "gelu_second_order", described, gelu_second_order_kernel, arguments, constants
 
 
 def source_of(kernel, arguments: tuple, constants: dict) -> ASTSource:

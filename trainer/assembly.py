@@ -57,7 +57,8 @@ def assemble(
     fused = config.step.fused_boundary
     module = partial(BoundaryLossModule, clip_options=clip_options(config)) if fused else LossModule
     autocast = torch.bfloat16 if config.step.precision == "bf16" else None
-    loss = module(model, method, autocast, head=head, method_module=method_module)
+    closed_calls = config.step.closed_layers != "off"
+    loss = module(model, method, autocast, head=head, method_module=method_module, closed_calls=closed_calls)
     # before wrapping: the gradient hooks stay outside of the graphs
     compile_loss(loss, config.step.compile, config.step.recompute)
     wrapped = wrap(loss, ranks, all_in_last_pass=not (method.static_pass and method_module is not None))

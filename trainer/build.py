@@ -17,7 +17,7 @@ from .config import TrainConfig
 from .distributed import Ranks
 from .inputs.prepare import Prepare
 from .known_failures import refuse_static_parts, refuse_unsupported
-from .models.closed_conv import close_convolutions
+from .models.closed_network import close_network
 from .models.position_bias import look_up_position_biases
 from .models.registry import build_model, head_name
 from .state import TrainState
@@ -67,8 +67,8 @@ def build_networks(
     )
     refuse_unsupported(model, config.method, config.model.name)
     look_up_position_biases(model)
-    if config.step.closed_conv:
-        close_convolutions(model)
+    step, penalty = config.step, config.method.twice_differentiable
+    close_network(model, step.closed_conv, step.closed_layers, penalty=penalty)
     method_module = config.method.module(model, head, tables)
     if config.method.first_stage is not None:
         start_from(config.method.first_stage, model, method_module)

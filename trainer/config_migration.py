@@ -20,4 +20,6 @@ def migrate(plain: dict[str, Any]) -> dict[str, Any]:
         plain["method"] = method | {"base": base}
     if plain["optimiser"]["name"] == "lamb":  # ours is gone: such a run can be evaluated, and continued with apex
         plain["optimiser"] = plain["optimiser"] | {"backend": "apex"}
+    # false was the default; what it is now differs by rounding
+    plain["step"] = plain["step"] | {"closed_conv": "on" if plain["step"]["closed_conv"] else "auto"}
     return plain

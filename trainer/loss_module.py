@@ -31,6 +31,7 @@ class LossModule(nn.Module):
         autocast: dtype that the forwards run in, or None for the weights' own.
         head: name of the model's last layer, for methods that want its input.
         method_module: what ``method.module`` made; trained together with the model.
+        closed_calls: see ``ObservedNetwork``.
     """
 
     def __init__(
@@ -41,12 +42,13 @@ class LossModule(nn.Module):
         *,
         head: str = "",
         method_module: nn.Module | None = None,
+        closed_calls: bool = True,
     ):
         super().__init__()
         self.model = model
         self.method = method
         self.method_module = method_module
-        self.network = ObservedNetwork(model, head, method_module, autocast)
+        self.network = ObservedNetwork(model, head, method_module, autocast, closed_calls)
 
     def forward(
         self,

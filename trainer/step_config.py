@@ -21,8 +21,13 @@ class StepConfig:
     """Compiled: keep less for the backward, and compute cheap operations again there. Saves memory, may cost time."""
     channels_last: bool = False
     """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
-    closed_conv: bool = False
-    """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding."""
+    closed_conv: Literal["auto", "on", "off"] = "auto"
+    """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding.
+    auto: where the method takes a gradient penalty."""
+    closed_layers: Literal["auto", "off", "attention", "gelu", "mlp"] = "auto"
+    """Layers that recompute instead of keeping tensors for a gradient of a gradient; exact. attention: no matrix of
+    tokens by tokens is kept. gelu: nor the result of gelu in an MLP. mlp: nor anything else of its hidden width, for
+    more time. auto: attention where the method takes a gradient penalty and no attention has dropout."""
     accumulate: int = 1
     """Parts that a batch is computed in, one after another, to save memory; gradients are averaged over them."""
     static_parts: int = 0

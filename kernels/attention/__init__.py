@@ -27,7 +27,7 @@ from . import flops  # noqa: F401  (registers the formulas)
 from .operators import attention_op
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
-LARGEST_HEAD = 128
+LARGEST_HEAD = 256
 
 
 def attention(
@@ -42,9 +42,9 @@ def attention(
     """softmax(scale q k^T + bias + mask) v, twice differentiable with respect to q, k, v and bias.
 
     Args:
-        q: (B, H, M, d) float32, bfloat16, float16 or float64, any strides, d <= 128. In windowed attention B counts
-            windows. Views of one packed (B, N, 3, H, d) tensor are taken as they are: ``packed.unbind(2)``, each
-            ``.transpose(1, 2)``.
+        q: (B, H, M, d) float32, bfloat16, float16 or float64, any strides, d <= 256 (above 128 without
+            Triton). In windowed attention B counts windows. Views of one packed (B, N, 3, H, d) tensor are taken as
+            they are: ``packed.unbind(2)``, each ``.transpose(1, 2)``.
         k, v: (B, H, N, d), of the dtype of q.
         scale: factor of the scores; d ** -0.5 by default.
         bias: (H, M, N) floating point, added to the scores of every window; its gradient is summed over the windows,

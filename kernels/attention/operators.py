@@ -12,10 +12,12 @@ from .triton_form import (
     empty_statistic,
 )
 
+LARGEST_FUSED_HEAD = 128
+
 
 def is_fused(q: torch.Tensor) -> bool:
-    """Whether Triton computes the op. The plain torch form serves CPUs, and float32 and float64 on GPUs."""
-    return q.is_cuda and q.dtype.itemsize == 2
+    """Whether Triton computes the op. The plain torch form serves CPUs, on GPUs float32, float64 and large heads."""
+    return q.is_cuda and q.dtype.itemsize == 2 and q.shape[-1] <= LARGEST_FUSED_HEAD
 
 
 def _empty_statistic(q):

@@ -286,6 +286,38 @@ def check_boundary(
     assert torch.equal(row_losses.isnan(), poisoned) and torch.equal(gradient.isnan().all(1), poisoned)
 
 
+# ------------------------------------------------------------------------------------------------- gelu
+
+
+def gelu_products_reference(h: Tensor, p: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z gelu'(h), z p gelu''(h) and p gelu'(h) in float64, from autograd's derivatives of gelu."""
+    h = h.double().clone().requires_grad_()
+    (slope,) = torch.autograd.grad(F.gelu(h).sum(), h, create_graph=True)
+    (bend,) = torch.autograd.grad(slope.sum(), h)
+    p, z, slope = p.double(), z.double(), slope.detach()
+    return z * slope, z * p * bend, p * slope
+
+
+def check_gelu_products(form: Callable, device: str, dtype: torch.dtype = torch.float32, elements: int = 4101) -> None:
+    """``second_order`` against autograd: several blocks and an odd rest, from where gelu is zero to where it is linear,
+    with results in place and apart, with and without the third.
+    """
+    tolerance = {torch.float64: 1e-14, torch.float32: 2e-6}.get(dtype) or 2 * torch.finfo(dtype).eps
+    generator = torch.Generator().manual_seed(0)
+    h = torch.linspace(-9, 9, elements, dtype=torch.float64).to(device, dtype)
+    p, z = torch.randn(2, elements, generator=generator, dtype=torch.float64).to(device, dtype)
+    expected = gelu_products_reference(h, p, z)
+    for in_place, third in ((False, True), (True, True), (False, False)):
+        ours, theirs = p.clone(), z.clone()
+        unwritten = lambda: torch.full_like(h, NAN)  # noqa: E731
+        first, by_p = (theirs, ours) if in_place else (unwritten(), unwritten())
+        second, beyond = unwritten(), h.clone()
+        form(beyond, ours, theirs, first=first, second=second, by_p=by_p if third else None, scratch=unwritten())
+        assert torch.equal(beyond, h)
+        for found, value in zip((first, second, by_p)[: 2 + third], expected, strict=False):
+            torch.testing.assert_close(found.double(), value, rtol=tolerance, atol=tolerance / 10)
+
+
 # ------------------------------------------------------------------------------------------------- attention
 
 

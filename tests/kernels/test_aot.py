@@ -24,7 +24,7 @@ MEASURED = {
     *("registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes"),
     *("widest_store_bytes", "wgmma", "sum_layouts"),
 }
-STEP_KERNELS = {"clip_prep", "static_losses", "static_losses_backward", "step_boundary"}
+STEP_KERNELS = {"clip_prep", "gelu_second_order", "static_losses", "static_losses_backward", "step_boundary"}
 
 
 @pytest.fixture(scope="module")

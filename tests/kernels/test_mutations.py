@@ -17,6 +17,7 @@ from kernel_checks import (
     check_boundary,
     check_clamping,
     check_clips,
+    check_gelu_products,
     check_loss_policy,
     check_losses,
     check_strided_attention,
@@ -150,6 +151,19 @@ ATTENTION_TORCH = {
     "dQ unscaled": ("(ds @ key).mul_(scale)", "(ds @ key)"),
 }
 
+GELU_DERIVATIVES = {
+    "the first block only": ("at = tl.program_id(0).to(tl.int64) * BLOCK + ", "at = "),
+    "density of another height": ("* 0.3989422804014327", "* 0.39894"),
+    "slope without its second term": ("+ x * density", "+ density"),
+    "sign of the error function": ("0.5 + 0.5 * tl.erf", "0.5 - 0.5 * tl.erf"),
+    "bend of the normal density": ("(2.0 - x * x)", "(1.0 - x * x)"),
+    "bend without p": ("(a * b * density", "(b * density"),
+    "p for z": ("(b * slope)", "(a * slope)"),
+    "z for p": ("tl.store(by_p + at, (a * slope)", "tl.store(by_p + at, (b * slope)"),
+    "third result forgotten": ("present = by_p is not None", "present = False"),
+    "rest left out": ("valid = at < elements", "valid = at < elements // BLOCK * BLOCK"),
+}
+
 
 def run_clip_checks(module: ModuleType) -> None:
     op = module.clip_prep_triton
@@ -197,8 +211,13 @@ def run_attention_input_checks(module: ModuleType) -> None:
     check_strided_attention(forms, "cpu")
 
 
+def run_gelu_checks(module: ModuleType) -> None:
+    check_gelu_products(module.second_order_triton, "cpu")
+
+
 KERNELS = {
     "clip_prep": (CLIP_PREP, run_clip_checks),
+    "gelu_derivatives": (GELU_DERIVATIVES, run_gelu_checks),
     "static_losses": (STATIC_LOSSES, run_loss_checks),
     "step_boundary": (STEP_BOUNDARY, run_boundary_checks),
     "attention.triton_form": (ATTENTION_TRITON, run_attention_checks),

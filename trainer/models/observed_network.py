@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...pipeline.errors import InputError
+from .closed_attention import ClosedCalls
 
 
 class ObservedNetwork:
@@ -18,11 +19,20 @@ class ObservedNetwork:
         method_module: the method's own module. Features can be had of those of its children, too, that are networks
             like the model.
         autocast: dtype that the forwards run in, or None for the weights' own.
+        closed_calls: where a forward must be twice differentiable, ``F.scaled_dot_product_attention`` is the closed
+            attention; else PyTorch's math kernel, which keeps matrices of tokens by tokens.
     """
 
-    def __init__(self, model: nn.Module, head: str, method_module: nn.Module | None, autocast: torch.dtype | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        head: str,
+        method_module: nn.Module | None,
+        autocast: torch.dtype | None,
+        closed_calls: bool = True,
+    ):
         self.method_module = method_module
-        self._model, self._head, self._autocast = model, head, autocast
+        self._model, self._head, self._autocast, self._closed_calls = model, head, autocast, closed_calls
         self._watching, self._seen = False, []
         if method_module is not None and head:  # now: torch.compile cannot trace the making of a hook
             for module in (model, *method_module.children()):
@@ -36,8 +46,9 @@ class ObservedNetwork:
             clips: (B,3,T,h,w).
             twice_differentiable: keep to operations that have a double backward, which fused attention has not.
         """
-        attention = sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext()
-        with attention, self._lower(clips):
+        math = sdpa_kernel(SDPBackend.MATH) if twice_differentiable else nullcontext()
+        closed = ClosedCalls() if twice_differentiable and self._closed_calls else nullcontext()
+        with math, closed, self._lower(clips):
             z = self._model(clips)
         return at_least_float32(z)
 
