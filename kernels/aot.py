@@ -58,7 +58,8 @@ def clip_arguments(side: int, dtype: torch.dtype, channels_last: bool, static: s
         frames, index = meta(32, 32, side, side, 3, dtype=torch.uint8), [None] * 4
     buffer, still = allocate_clips(frames, size, dtype, channels_last, static, False)
     motion, stills = split_clips(buffer, still, 32, static, False)
-    _, arguments, constants = clip_launch(frames, *index, size, [0.4] * 3, [0.2] * 3, motion, stills)
+    top, left, flip, t_idx = index
+    _, arguments, constants = clip_launch(frames, top, left, flip, t_idx, size, [0.4] * 3, [0.2] * 3, motion, stills)
     return arguments, constants
 
 
@@ -181,7 +182,7 @@ def source_of(kernel, arguments: tuple, constants: dict) -> ASTSource:
 
 def assembled(ptx: str, fusion: bool) -> dict[str, int]:
     """Registers per thread and spilled bytes, as NVIDIA's assembler reports them."""
-    architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+    (architecture,) = _found(r"^\.target (\w+)", ptx)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
@@ -189,9 +190,16 @@ def assembled(ptx: str, fusion: bool) -> dict[str, int]:
         if not fusion:
             command.insert(1, "--fmad=false")
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = int(re.search(r"Used (\d+) registers", log)[1])
-    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log).groups()
-    return dict(registers=registers, spill_store_bytes=int(stores), spill_load_bytes=int(loads))
+    (registers,) = _found(r"Used (\d+) registers", log)
+    stores, loads = _found(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    return dict(registers=int(registers), spill_store_bytes=int(stores), spill_load_bytes=int(loads))
+
+
+def _found(pattern: str, text: str) -> tuple[str, ...]:
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError(f"no {pattern!r} in what NVIDIA's assembler was given or said: has its form changed?")
+    return match.groups()
 
 
 def widest_store(ptx: str) -> int:

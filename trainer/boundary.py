@@ -74,7 +74,7 @@ class BoundaryLossModule(LossModule):
         super().__init__(*arguments, **options)
         self.clip_options = clip_options
 
-    def forward(
+    def forward(  # type: ignore[override]  (it also returns the next step's clips)
         self,
         motion: Tensor | None,
         static: Tensor | None,
@@ -109,7 +109,7 @@ class BoundaryStep(TrainStep):
             yield clips, following
             clips = following
 
-    def __call__(self, batch: tuple[Clips, Clips | None]) -> None:
+    def __call__(self, batch: tuple[Clips, Clips | None]) -> None:  # type: ignore[override]  (with the next step's)
         """One step, which also makes the clips of the next."""
         clips, following = batch
         # the last step makes clips that are not used: a step without would be another graph to compile

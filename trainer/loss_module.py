@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 import torch._dynamo
+import torch._functorch.config
 from torch import Tensor, nn
 from torch._inductor.compile_fx import compile_fx
 

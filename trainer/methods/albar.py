@@ -11,6 +11,9 @@ The same network sees both. The objective has no lower bound (-CE has none), so 
 With a base method, that method's loss takes the place of L_ce.
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# What the defaults have as class variables are properties or fields here; both are read the same way.
+
 from __future__ import annotations
 
 import math
