@@ -121,7 +121,7 @@ def step_boundary(
         check_clip_values(frames, clip_size, top, left, t_idx)
     rows, ce, negent, lse, _, motion, still = step_boundary_op(
         *(logits, target, n_motion, ce_weight, negent_weight, float(label_smoothing), ignore_index),
-        *(frames, top, left, flip, t_idx, size, list(mean), list(std)),
+        *(frames, top, left, flip, t_idx, clip_size, list(mean), list(std)),
         *(dtype, layout == "channels_last_3d", static, joint),
     )
     return StepBoundary(rows.sum(), ce, negent, lse, motion, still if static != "none" and not joint else None)
