@@ -122,9 +122,9 @@ def _product_flops(x, w, y) -> int:
 class _Closed:
     """Forward of a convolution with the double backward above; same parameters, same numbers up to rounding."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B,C,...) -> (B,D,...)."""
-        x, w, bias = as_autocast(x, self.weight, self.bias)  # autocast knows F.conv3d, not this
+        x, w, bias = as_autocast(input, self.weight, self.bias)  # autocast knows F.conv3d, not this
         y = conv(x, w, list(self.stride), list(self.padding), list(self.dilation), self.groups)
         return y if bias is None else y + bias.view(-1, *(1,) * len(self.stride))
 
