@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -82,13 +83,14 @@ def attention_launches(
     regions = meta(4, tokens, dtype=torch.int8) if biased else None
     out, statistic = empty_like_tokens(q), empty_statistic(q)
     score, kept = (bias, regions, 0.125), (out, statistic, statistic)
-    yield from forward_launches(q, k, v, *score, out, statistic)
+    yield from forward_launches(q, k, v, bias, regions, 0.125, out, statistic)
     for second in (False, True):
         cotangents = (q, k, v, bias if e else None) if second else (None,) * 4
         own = (out, statistic, statistic) if second else (None,) * 3  # g_dO, t, x
-        g_bias = partial_bias(q, bias, "bias2" if second else "bias") if biased else None
+        g_bias = None if bias is None else partial_bias(q, bias, "bias2" if second else "bias")
         gradients = (own[0], out, out, out, g_bias, *own[1:])
-        yield from derivative_launches(out, q, k, v, *cotangents, *score, *kept, *gradients)
+        arguments: tuple[Any, ...] = (out, q, k, v, *cotangents, *score, *kept, *gradients)
+        yield from derivative_launches(*arguments)
 
 
 def attention_configurations() -> Iterator[tuple[str, dict, object, tuple, dict, dict]]:
@@ -227,7 +229,7 @@ def report() -> list[dict]:
         compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
         tile = {key.lower(): constants[key] for key in TILE if key in constants} | options
         ptx = compiled.asm["ptx"]
-        used = assembled(ptx, tile.pop("enable_fp_fusion")) | dict(
+        used: dict[str, Any] = assembled(ptx, tile.pop("enable_fp_fusion")) | dict(
             shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx)
         )
         used["wgmma"] = ptx.count("wgmma.mma_async")  # 0: products, if any, fall back to the older mma.sync

@@ -128,6 +128,6 @@ class BoundaryStep(TrainStep):
         loss, terms, made = self._loss_module(*pass_inputs(batch, step_pass), next_frames)
         if made is not None:
             # the next replay of a CUDA graph overwrites its outputs
-            kept = made if not self._replays_graphs else (clip if clip is None else clip.clone() for clip in made)
-            self._ready = tuple(kept)
+            motion, still = made
+            self._ready = (motion.clone(), None if still is None else still.clone()) if self._replays_graphs else made
         return loss, terms

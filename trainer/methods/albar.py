@@ -202,8 +202,8 @@ class Albar(MethodDefaults):
         n = len(static)
         zs = network(static, twice_differentiable=penalise)
         static_target = (per_sample or {}).get(STATIC_TARGET, target)
-        weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
-        loss, ce, negent = row_losses(zs, static_target, n, *weights, self.label_smoothing)
+        ce_weight, negent_weight = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
+        loss, ce, negent = row_losses(zs, static_target, n, ce_weight, negent_weight, self.label_smoothing)
         return self._penalised(loss, zs, ce, negent, static, static_target, penalise)
 
     def _penalised(self, loss, zs, ce, negent, static, static_target, penalise):
