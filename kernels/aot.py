@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import triton
@@ -58,7 +59,8 @@ def clip_arguments(side: int, dtype: torch.dtype, channels_last: bool, static: s
         frames, index = meta(32, 32, side, side, 3, dtype=torch.uint8), [None] * 4
     buffer, still = allocate_clips(frames, size, dtype, channels_last, static, False)
     motion, stills = split_clips(buffer, still, 32, static, False)
-    _, arguments, constants = clip_launch(frames, *index, size, [0.4] * 3, [0.2] * 3, motion, stills)
+    top, left, flip, t_idx = index
+    _, arguments, constants = clip_launch(frames, top, left, flip, t_idx, size, [0.4] * 3, [0.2] * 3, motion, stills)
     return arguments, constants
 
 
@@ -81,13 +83,14 @@ def attention_launches(
     regions = meta(4, tokens, dtype=torch.int8) if biased else None
     out, statistic = empty_like_tokens(q), empty_statistic(q)
     score, kept = (bias, regions, 0.125), (out, statistic, statistic)
-    yield from forward_launches(q, k, v, *score, out, statistic)
+    yield from forward_launches(q, k, v, bias, regions, 0.125, out, statistic)
     for second in (False, True):
         cotangents = (q, k, v, bias if e else None) if second else (None,) * 4
         own = (out, statistic, statistic) if second else (None,) * 3  # g_dO, t, x
-        g_bias = partial_bias(q, bias, "bias2" if second else "bias") if biased else None
+        g_bias = None if bias is None else partial_bias(q, bias, "bias2" if second else "bias")
         gradients = (own[0], out, out, out, g_bias, *own[1:])
-        yield from derivative_launches(out, q, k, v, *cotangents, *score, *kept, *gradients)
+        arguments: tuple[Any, ...] = (out, q, k, v, *cotangents, *score, *kept, *gradients)
+        yield from derivative_launches(*arguments)
 
 
 def attention_configurations() -> Iterator[tuple[str, dict, object, tuple, dict, dict]]:
@@ -181,7 +184,7 @@ def source_of(kernel, arguments: tuple, constants: dict) -> ASTSource:
 
 def assembled(ptx: str, fusion: bool) -> dict[str, int]:
     """Registers per thread and spilled bytes, as NVIDIA's assembler reports them."""
-    architecture = re.search(r"^\.target (\w+)", ptx, re.MULTILINE)[1]
+    (architecture,) = _found(r"^\.target (\w+)", ptx)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.ptx"
         path.write_text(ptx)
@@ -189,9 +192,16 @@ def assembled(ptx: str, fusion: bool) -> dict[str, int]:
         if not fusion:
             command.insert(1, "--fmad=false")
         log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    registers = int(re.search(r"Used (\d+) registers", log)[1])
-    stores, loads = re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log).groups()
-    return dict(registers=registers, spill_store_bytes=int(stores), spill_load_bytes=int(loads))
+    (registers,) = _found(r"Used (\d+) registers", log)
+    stores, loads = _found(r"(\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    return dict(registers=int(registers), spill_store_bytes=int(stores), spill_load_bytes=int(loads))
+
+
+def _found(pattern: str, text: str) -> tuple[str, ...]:
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError(f"no {pattern!r} in what NVIDIA's assembler was given or said: has its form changed?")
+    return match.groups()
 
 
 def widest_store(ptx: str) -> int:
@@ -219,7 +229,7 @@ def report() -> list[dict]:
         compiled = triton.compile(source, target=GPUTarget("cuda", CAPABILITY, 32), options=options)
         tile = {key.lower(): constants[key] for key in TILE if key in constants} | options
         ptx = compiled.asm["ptx"]
-        used = assembled(ptx, tile.pop("enable_fp_fusion")) | dict(
+        used: dict[str, Any] = assembled(ptx, tile.pop("enable_fp_fusion")) | dict(
             shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx)
         )
         used["wgmma"] = ptx.count("wgmma.mma_async")  # 0: products, if any, fall back to the older mma.sync

@@ -1,10 +1,12 @@
 """What autocast would do to the arguments of an op that it does not know."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def as_autocast(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+def as_autocast(*tensors: Tensor | None) -> tuple[Any, ...]:
     """``tensors`` in autocast's dtype where autocast is on for their device, else unchanged.
 
     As for ``F.linear``, float64 stays; None stays None. The cast is differentiable as often as needed.

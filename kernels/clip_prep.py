@@ -4,6 +4,9 @@ Crop offset, horizontal flip, normalisation, cast and memory layout are fused; t
 motion clip, bit for bit. Eager torch needs eleven kernels and two float32 copies of the batch for the same result.
 """
 
+# pyright: reportArgumentType=false
+# Triton types a launch as a call of the kernel, whose compile-time arguments (tl.constexpr) are plain numbers there.
+
 from collections.abc import Sequence
 from typing import Literal
 
@@ -64,11 +67,22 @@ def clip_prep(
     Raises:
         TypeError: a wrong dtype. ValueError: a wrong shape, option or (with ``validate``) value.
     """
-    size = check_clip_arguments(frames, mean, std, size, top, left, flip, t_idx, dtype, layout, static, joint)
+    clip_size = check_clip_arguments(frames, mean, std, size, top, left, flip, t_idx, dtype, layout, static, joint)
     if validate:
-        check_clip_values(frames, size, top, left, t_idx)
+        check_clip_values(frames, clip_size, top, left, t_idx)
     motion, still = clip_prep_op(
-        frames, top, left, flip, t_idx, size, list(mean), list(std), dtype, layout == "channels_last_3d", static, joint
+        frames,
+        top,
+        left,
+        flip,
+        t_idx,
+        clip_size,
+        list(mean),
+        list(std),
+        dtype,
+        layout == "channels_last_3d",
+        static,
+        joint,
     )
     return motion, still if static != "none" and not joint else None
 
@@ -323,7 +337,7 @@ def clip_tile(
                 at = own + element
                 store_pixels(at, still_red, still_green, still_blue, mask, HEIGHT * WIDTH, CHANNELS_LAST)
             else:
-                for k in tl.static_range(BLOCK_T):
+                for k in tl.static_range(BLOCK_T):  # type: ignore[reportGeneralTypeIssues]  (Triton unrolls it)
                     if t0 + k < T:
                         target = own + (t0 + k).to(tl.int64) * ELEMENTS + element
                         store_pixels(target, still_red, still_green, still_blue, mask, PLANE, CHANNELS_LAST)

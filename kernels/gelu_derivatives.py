@@ -7,6 +7,9 @@ Products with gelu' alone are one pass already, ``aten.gelu_backward``. With gel
 that read and write everything; the Triton kernel reads h, p, z once and writes each result once.
 """
 
+# pyright: reportArgumentType=false
+# Triton types a launch as a call of the kernel, whose compile-time arguments (tl.constexpr) are plain numbers there.
+
 import math
 
 import torch

@@ -46,7 +46,7 @@ def gelu_linear(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 def gelu_linear_op(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """h (M, H), weight (D, H), bias (D,) or None -> y (M, D)."""
     y = h.new_empty(h.shape[0], weight.shape[0])
-    work = Workspace(*h.shape, h)
+    work = Workspace(len(h), h.shape[1], h)
     for rows in work:
         affine(gelu_into(h[rows], out=work["active"]), weight, bias, y[rows])
     return y
@@ -56,7 +56,7 @@ def gelu_linear_op(h: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def gelu_linear_dgrad(dy: Tensor, h: Tensor, weight: Tensor) -> Tensor:
     """The gradient by h: dy (M, D), h (M, H), weight (D, H) -> (M, H)."""
     dh = torch.empty_like(h)
-    for rows in chunks(*h.shape, h):
+    for rows in chunks(len(h), h.shape[1], h):
         torch.mm(dy[rows], weight, out=dh[rows])
         gelu_backward_into(dh[rows], h[rows], grad_input=dh[rows])
     return dh
@@ -66,7 +66,7 @@ def gelu_linear_dgrad(dy: Tensor, h: Tensor, weight: Tensor) -> Tensor:
 def gelu_linear_wgrad(dy: Tensor, h: Tensor) -> Tensor:
     """The gradient by the weight: dy (M, D), h (M, H) -> (D, H)."""
     total = Total(h, dy.shape[1], h.shape[1])
-    work = Workspace(*h.shape, h)
+    work = Workspace(len(h), h.shape[1], h)
     for rows in work:
         total.add_product(dy[rows], gelu_into(h[rows], out=work["active"]))
     return total.value()
@@ -76,7 +76,7 @@ def gelu_linear_wgrad(dy: Tensor, h: Tensor) -> Tensor:
 def gelu_linear_dgrad_backward(a: Tensor, dy: Tensor, h: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Cotangents of dy (M, D), h (M, H) and weight (D, H), for a (M, H) that of ``gelu_linear_dgrad``'s result."""
     g_dy, g_h, g_weight = torch.empty_like(dy), torch.empty_like(h), Total(h, *weight.shape)
-    work = Workspace(*h.shape, h)
+    work = Workspace(len(h), h.shape[1], h)
     for rows in work:
         p = torch.mm(dy[rows], weight, out=work["p"])
         q, scratch = work["q"], None if h.is_cuda else work["scratch"]

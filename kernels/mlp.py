@@ -80,7 +80,8 @@ def mlp_backward(
             totals[0].add_product(dh, x[rows])
             totals[1].add_rows(dh)
             totals[2].add_product(dy[rows], gelu_into(h, out=h))
-    return dx, *([t.value() for t in totals] if totals else [x.new_empty(0) for _ in range(3)])
+    g_w1, g_b1, g_w2 = (t.value() for t in totals) if totals else (x.new_empty(0) for _ in range(3))
+    return dx, g_w1, g_b1, g_w2
 
 
 @torch.library.custom_op("unstill::mlp_double_backward", mutates_args=())

@@ -1,6 +1,6 @@
 """Matrix products over chunks of rows, so that what is wide exists for one chunk only."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -67,6 +67,6 @@ class Total:
         return self._sum.to(self._dtype)
 
 
-def product_flops(number: int, rows: Tensor, weight: Tensor) -> int:
+def product_flops(number: int, rows: Sequence[int], weight: Sequence[int]) -> int:
     """Floating point operations of ``number`` products of rows (M, .) with a weight, each 2 M times its elements."""
     return 2 * number * rows[0] * weight[0] * weight[1]

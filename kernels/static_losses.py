@@ -17,6 +17,10 @@ What is defined for inputs that are not ordinary numbers:
 * an incoming gradient of exactly zero switches its term off, NaN included.
 """
 
+# pyright: reportArgumentType=false, reportOperatorIssue=false
+# Triton types a launch as a call of the kernel, whose compile-time arguments (tl.constexpr) are plain numbers there;
+# and a reduction as something that may be a tuple.
+
 import torch
 import triton
 import triton.language as tl
@@ -272,7 +276,7 @@ def row_losses(
     the end, so the loop has no reduction and no barrier. Relative to the maximum, sums keep their digits under large
     logits.
     """
-    ninf: tl.constexpr = float("-inf")
+    ninf: tl.constexpr = float("-inf")  # type: ignore[reportAssignmentType]  (Triton makes it a constexpr)
     top = tl.full((BLOCK_C // LANES, LANES), ninf, tl.float32)
     total = tl.zeros((BLOCK_C // LANES, LANES), tl.float32)
     weighted = tl.zeros((BLOCK_C // LANES, LANES), tl.float32)

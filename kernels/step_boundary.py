@@ -5,6 +5,9 @@ clips. Results equal those of ``clip_prep`` and ``static_losses`` apart to the b
 i + 1 must be on the device before the backward of step i, and their clips are alive at its activation peak.
 """
 
+# pyright: reportArgumentType=false
+# Triton types a launch as a call of the kernel, whose compile-time arguments (tl.constexpr) are plain numbers there.
+
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -111,14 +114,14 @@ def step_boundary(
             raise ValueError(f"step_boundary: not differentiable with respect to {name}: detach it")
     if frames.device != logits.device:
         raise ValueError(f"step_boundary: the frames are on {frames.device}, the logits on {logits.device}")
-    size = check_clip_arguments(frames, mean, std, size, top, left, flip, t_idx, dtype, layout, static, joint)
+    clip_size = check_clip_arguments(frames, mean, std, size, top, left, flip, t_idx, dtype, layout, static, joint)
     refuse_forward_mode("step_boundary", logits)
     if validate:
         check_labels(logits, target, ignore_index)
-        check_clip_values(frames, size, top, left, t_idx)
+        check_clip_values(frames, clip_size, top, left, t_idx)
     rows, ce, negent, lse, _, motion, still = step_boundary_op(
         *(logits, target, n_motion, ce_weight, negent_weight, float(label_smoothing), ignore_index),
-        *(frames, top, left, flip, t_idx, size, list(mean), list(std)),
+        *(frames, top, left, flip, t_idx, clip_size, list(mean), list(std)),
         *(dtype, layout == "channels_last_3d", static, joint),
     )
     return StepBoundary(rows.sum(), ce, negent, lse, motion, still if static != "none" and not joint else None)

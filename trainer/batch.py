@@ -46,7 +46,7 @@ class Batch:
         """Some samples, each with everything that belongs to it."""
         take = lambda tensor: None if tensor is None else tensor[rows]  # noqa: E731
         per_sample = {name: tensor[rows] for name, tensor in self.per_sample.items()}
-        return Batch(take(self.motion), take(self.static), self.target[rows], take(self.static_index), per_sample)
+        return Batch(self.motion[rows], take(self.static), self.target[rows], take(self.static_index), per_sample)
 
     def blended(
         self,
@@ -81,6 +81,7 @@ class Batch:
             per_sample[PEOPLE] = people
         static = self.static
         if static is not None and static_from == "augmented":
+            assert self.static_index is not None, "static clips come with the frame that they repeat"
             static = repeat_frame(motion, self.static_index)
         elif static is not None and label_share is not None:
             per_sample[STATIC_TARGET] = self.target

@@ -74,7 +74,7 @@ class BoundaryLossModule(LossModule):
         super().__init__(*arguments, **options)
         self.clip_options = clip_options
 
-    def forward(
+    def forward(  # type: ignore[override]  (it also returns the next step's clips)
         self,
         motion: Tensor | None,
         static: Tensor | None,
@@ -109,7 +109,7 @@ class BoundaryStep(TrainStep):
             yield clips, following
             clips = following
 
-    def __call__(self, batch: tuple[Clips, Clips | None]) -> None:
+    def __call__(self, batch: tuple[Clips, Clips | None]) -> None:  # type: ignore[override]  (with the next step's)
         """One step, which also makes the clips of the next."""
         clips, following = batch
         # the last step makes clips that are not used: a step without would be another graph to compile
@@ -128,6 +128,6 @@ class BoundaryStep(TrainStep):
         loss, terms, made = self._loss_module(*pass_inputs(batch, step_pass), next_frames)
         if made is not None:
             # the next replay of a CUDA graph overwrites its outputs
-            kept = made if not self._replays_graphs else (clip if clip is None else clip.clone() for clip in made)
-            self._ready = tuple(kept)
+            motion, still = made
+            self._ready = (motion.clone(), None if still is None else still.clone()) if self._replays_graphs else made
         return loss, terms

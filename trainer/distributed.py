@@ -11,6 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from ..pipeline.errors import InputError
@@ -70,11 +72,11 @@ def process_group(device: str) -> Iterator[Ranks]:
     if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ and not dist.is_initialized():
         # gloo as well as nccl: hosts agree on stopping without touching the devices
         backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-        store, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=TIMEOUT))
+        store, _, _ = next(rendezvous("env://", rank, world_size, timeout=TIMEOUT))
         # torchrun keeps one store over restarts, and a restarted process may find the dead one's address in it
         # (pytorch issue 135712; here 3 of 4 restarts failed to connect), so each group has keys of its own
         restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-        store = dist.PrefixStore(f"attempt {restart} group {next(_groups)}", store)
+        store = PrefixStore(f"attempt {restart} group {next(_groups)}", store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
         joined = True
     try:

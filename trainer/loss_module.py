@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 import torch._dynamo
+import torch._functorch.config
 from torch import Tensor, nn
 from torch._inductor.compile_fx import compile_fx
 
@@ -79,12 +80,13 @@ class LossModule(nn.Module):
     def _losses(
         self, row_losses: RowLosses, motion, static, target, penalise, per_sample, kind
     ) -> tuple[Tensor, dict[str, Tensor]]:
+        method: Any = self.method  # only one with ``static_pass`` has a ``static_loss``
         common: dict[str, Any] = {"penalise": penalise, "per_sample": per_sample}
         if kind == "static":
-            return self.method.static_loss(self.network, row_losses, static, target, **common)
-        loss, terms = self.method.loss(self.network, row_losses, motion, static, target, **common)
-        if kind == "all" and self.method.static_pass:
-            static_loss, static_terms = self.method.static_loss(self.network, row_losses, static, target, **common)
+            return method.static_loss(self.network, row_losses, static, target, **common)
+        loss, terms = method.loss(self.network, row_losses, motion, static, target, **common)
+        if kind == "all" and method.static_pass:
+            static_loss, static_terms = method.static_loss(self.network, row_losses, static, target, **common)
             return loss + static_loss, terms | static_terms
         return loss, terms
 

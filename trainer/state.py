@@ -1,7 +1,9 @@
 """What a run needs to continue bit for bit: weights, their average, the optimiser, three counters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -92,8 +94,9 @@ class Snapshot:
             WEIGHTS: lambda path: _save_tensors(self.weights, path),
             TRAINING_STATE: lambda path: torch.save(self.training_state, path),
         }
-        if self.average is not None:
-            files[AVERAGE] = lambda path: _save_tensors(self.average, path)
+        average = self.average
+        if average is not None:
+            files[AVERAGE] = lambda path: _save_tensors(average, path)
         return files
 
 
@@ -101,15 +104,15 @@ def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)  # safetensors knows no other layout
 
 
-def _copy(value):
+def _copy(value: Any) -> Any:
     return _map(value, lambda tensor: tensor.detach().clone(memory_format=torch.preserve_format))
 
 
-def _to_cpu(value):
+def _to_cpu(value: Any) -> Any:
     return _map(value, lambda tensor: tensor.cpu())
 
 
-def _map(value, change):
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):

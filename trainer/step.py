@@ -2,6 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable
+from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -68,15 +70,15 @@ class TrainStep:
         state.guard.before()
         batch = self._batch(clips)
         penalise = config.method.penalises(step)
-        total = 0.0
+        losses = []
         for part in range(parts):
             rows = slice(part * len(clips) // parts, (part + 1) * len(clips) // parts)
             some = batch.select(rows) if parts > 1 else batch
-            total = total + self._forward_backward(some, penalise, last=part + 1 == parts)
+            losses.append(self._forward_backward(some, penalise, last=part + 1 == parts))
         norm = torch.nn.utils.get_total_norm([p.grad for p in self._parameters if p.grad is not None])
         if config.step.clip_grad:
             torch.nn.utils.clip_grads_with_norm_(self._parameters, config.step.clip_grad, norm)
-        state.guard.update(state.optimiser, state.guard.judge(total, norm))
+        state.guard.update(state.optimiser, state.guard.judge(reduce(add, losses), norm))
         state.optimiser.zero_grad(set_to_none=True)
         if state.average is not None:
             state.average.update()

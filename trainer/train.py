@@ -9,13 +9,15 @@ the share of the time that the loader was not ready.
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from ..pipeline.errors import InputError
+from ..pipeline.loading.clips import Clips
 from ..pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ..pipeline.shards.dataset_info import DatasetInfo
 from .build import build, count_steps, open_loader
@@ -53,7 +55,7 @@ class TrainResult:
 def train(
     config: TrainConfig,
     *,
-    make_loader: Callable[..., object] | None = None,
+    make_loader: Callable[..., AbstractContextManager[Iterable[Clips]]] | None = None,
     validate: Callable[[nn.Module, int], float] | None = None,
 ) -> TrainResult:
     """Train, or continue, the run in ``config.out``.

@@ -51,6 +51,7 @@ class Validator:
         config = self.config
         subject = Subject("run", model, self.classes, config.clip, config.inputs.mean, config.inputs.std)
         options = EvaluateOptions(batch_size=config.batch_size, device=config.device, loader=config.loader)
+        assert config.validation is not None, "a validator is made for a run that has a validation set"
         found = predict([subject], config.validation, {"validation": lambda frames, keys: frames}, options)
         predictions = found["run", "validation"]
         return 100 * float((predictions.predicted == predictions.labels).mean())

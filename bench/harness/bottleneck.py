@@ -31,6 +31,12 @@ class Stage:
     how: str = ""
 
     @property
+    def rate(self) -> float:
+        """What a stage that was measured delivers."""
+        assert self.delivered is not None, f"{self.name} was not measured"
+        return self.delivered
+
+    @property
     def limit(self) -> float | None:
         """Clips a second that the machine would allow."""
         return self.ceiling / self.work if self.ceiling and self.work else None
@@ -98,17 +104,17 @@ def verdict(stages: Sequence[Stage], needed: float | None = None) -> str:
     if needed is None:
         if step is None:
             raise ValueError("the step was not measured: say what is needed")
-        needed = step.delivered
+        needed = step.rate
     cores = measured.pop("cores", None)
     if not measured:
         raise ValueError("no stage was measured")
     worst = slowest(list(measured.values()))
-    delivered = worst.delivered
+    delivered = worst.rate
     if worst.name not in ("step", "together") and "together" in measured:
-        delivered = min(delivered, measured["together"].delivered)
-    if cores is not None and SPARE * cores.delivered < min(delivered, needed):
+        delivered = min(delivered, measured["together"].rate)
+    if cores is not None and SPARE * cores.rate < min(delivered, needed):
         text = (
-            f"cores-bound: {_clips(needed)} clips/s needed, {_clips(cores.delivered)} delivered ({cores.how}); "
+            f"cores-bound: {_clips(needed)} clips/s needed, {_clips(cores.rate)} delivered ({cores.how}); "
             f"{REMEDIES['cores'][0]}"
         )
     elif worst.name == "step" or delivered >= needed:
@@ -129,41 +135,41 @@ def verdict(stages: Sequence[Stage], needed: float | None = None) -> str:
 def slowest(stages: Sequence[Stage]) -> Stage:
     """The stage that delivers least. All "together" are to blame only when no single one explains them."""
     single = [stage for stage in stages if stage.name != "together"]
-    worst = min(single, key=lambda stage: stage.delivered) if single else stages[0]
+    worst = min(single, key=lambda stage: stage.rate) if single else stages[0]
     together = next((stage for stage in stages if stage.name == "together"), None)
     if together is None or not single:
         return worst
     before = [stage for stage in single if stage.name != "step"]
     if not before:
-        return min(stages, key=lambda stage: stage.delivered)
-    first = min(before, key=lambda stage: stage.delivered)
-    if together.delivered < STACKED * first.delivered:
-        return min((together, worst), key=lambda stage: stage.delivered)
+        return min(stages, key=lambda stage: stage.rate)
+    first = min(before, key=lambda stage: stage.rate)
+    if together.rate < STACKED * first.rate:
+        return min((together, worst), key=lambda stage: stage.rate)
     # the slowest of them explains what they deliver together
-    return first if together.delivered < worst.delivered else worst
+    return first if together.rate < worst.rate else worst
 
 
 def _enough(measured: dict[str, Stage], step: Stage | None, needed: float) -> str:
     before = {name: stage for name, stage in measured.items() if name != "step"}
-    tight = min(before.values(), key=lambda stage: stage.delivered, default=None)
-    if step is None or step.delivered > needed:
-        least = min(measured.values(), key=lambda stage: stage.delivered)
+    tight = min(before.values(), key=lambda stage: stage.rate, default=None)
+    if step is None or step.rate > needed:
+        least = min(measured.values(), key=lambda stage: stage.rate)
         return (
             f"nothing holds it up: {_clips(needed)} clips/s needed, every stage delivers at least "
-            f"{_clips(least.delivered)} ({least.name})"
+            f"{_clips(least.rate)} ({least.name})"
         )
     far, near = REMEDIES["step"]
     remedy = near if step.of_limit is not None and step.of_limit >= NEAR else far
-    took = f"{_clips(needed)} clips/s needed, " if needed > step.delivered else ""
-    text = f"step-bound: {took}the step takes {_clips(step.delivered)} clips/s{_share(step)}"
+    took = f"{_clips(needed)} clips/s needed, " if needed > step.rate else ""
+    text = f"step-bound: {took}the step takes {_clips(step.rate)} clips/s{_share(step)}"
     if tight is not None:
-        text += f", every stage before it delivers at least {_clips(tight.delivered)} ({tight.name}"
-        text += ", little to spare)" if tight.delivered < SPARE * step.delivered else ")"
+        text += f", every stage before it delivers at least {_clips(tight.rate)} ({tight.name}"
+        text += ", little to spare)" if tight.rate < SPARE * step.rate else ")"
     return f"{text}; {remedy}"
 
 
 def _share(stage: Stage) -> str:
-    if stage.of_limit is None:
+    if stage.of_limit is None or stage.limit is None:
         return ""
     resource = stage.resource or "the machine"
     return f", {100 * stage.of_limit:.0f} % of the {_clips(stage.limit)} that {resource} would allow"

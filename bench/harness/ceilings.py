@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import nvidia.dali as dali
 import torch
-from nvidia.dali import fn, types
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
+from nvidia.dali.types import DALIDataType
 
 from .nvdec import missing_library, sequential_rate
 
@@ -227,9 +228,9 @@ def _decoding_on_cpu(videos: list[np.ndarray], threads: int, seconds: float) -> 
         turn += batch
         return [videos[n % len(videos)] for n in range(turn - batch, turn)]
 
-    pipeline = dali.Pipeline(batch_size=batch, num_threads=threads, device_id=None, prefetch_queue_depth=1)
+    pipeline = Pipeline(batch_size=batch, num_threads=threads, device_id=None, prefetch_queue_depth=1)
     with pipeline:
-        encoded = fn.external_source(source=some, dtype=types.UINT8, ndim=1)
+        encoded = fn.external_source(source=some, dtype=DALIDataType.UINT8, ndim=1)
         pipeline.set_outputs(fn.decoders.video(encoded, device="cpu", affine=False))
     pipeline.build()
     pipeline.run()

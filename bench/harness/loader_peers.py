@@ -9,12 +9,15 @@ import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import nvidia.dali as dali
 import torch
-from nvidia.dali import fn, types
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
+from nvidia.dali.types import DALIDataType
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resized_crop
 
@@ -30,24 +33,26 @@ def decode_pyav(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
     wanted = {int(n): [] for n in numbers}
     for row, n in enumerate(numbers.tolist()):
         wanted[n].append(row)
-    out, last = [None] * len(numbers), int(numbers.max())
-    with av.open(io.BytesIO(mp4)) as container:
+    out: dict[int, torch.Tensor] = {}
+    last = int(numbers.max())
+    with av.open(io.BytesIO(mp4), "r") as container:
         stream = container.streams.video[0]
         stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+        assert stream.average_rate and stream.time_base, "every converted video has a rate"
         step = 1 / (stream.average_rate * stream.time_base)
         container.seek(int(int(numbers.min()) * step), stream=stream)
         for frame in container.decode(stream):
-            n = round(frame.pts / step)
+            n = round((frame.pts or 0) / step)
             for row in wanted.get(n, ()):
                 out[row] = torch.from_numpy(frame.to_ndarray(format="rgb24"))
             if n >= last:
                 break
-    return torch.stack(out)
+    return torch.stack([out[row] for row in range(len(numbers))])
 
 
 def decode_torchcodec(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
     """torchcodec on the CPU, approximate seeking (its faster mode)."""
-    from torchcodec.decoders import VideoDecoder
+    from torchcodec.decoders import VideoDecoder  # pyright: ignore[reportMissingImports]  (optional)
 
     decoder = VideoDecoder(mp4, dimension_order="NHWC", seek_mode="approximate", num_ffmpeg_threads=1)
     return decoder.get_frames_at(numbers.tolist()).data
@@ -55,7 +60,7 @@ def decode_torchcodec(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
 
 def decode_decord(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
     """decord on the CPU."""
-    import decord
+    import decord  # pyright: ignore[reportMissingImports]  (optional)
 
     reader = decord.VideoReader(io.BytesIO(mp4), ctx=decord.cpu(0), num_threads=1)
     return torch.from_numpy(reader.get_batch(numbers.tolist()).asnumpy())
@@ -110,9 +115,11 @@ class PeerDataset(Dataset):
         )
         frames = np.asarray(self.index.frames[r.sample], np.int64)
         video = self.decode(mp4, frame_numbers(clip, r.start_frame, r.stride, frames)[0])
-        box = [int(v[0]) for v in (r.top, r.left, r.height, r.width)]
+        top, left, height, width = (int(v[0]) for v in (r.top, r.left, r.height, r.width))
         size = [clip.size, clip.size]
-        return resized_crop(video.permute(0, 3, 1, 2), *box, size, antialias=True).permute(0, 2, 3, 1)
+        return resized_crop(video.permute(0, 3, 1, 2), top, left, height, width, size, antialias=True).permute(
+            0, 2, 3, 1
+        )
 
 
 def peer_batches(dataset: PeerDataset, batch_size: int, workers: int) -> Iterator[torch.Tensor]:
@@ -125,7 +132,7 @@ def peer_batches(dataset: PeerDataset, batch_size: int, workers: int) -> Iterato
 
 def webdataset_batches(dataset: PeerDataset, batch_size: int) -> Iterator[torch.Tensor]:
     """The webdataset library reading the tars from end to end, PyAV decoding; as many clips as ``dataset`` has."""
-    import webdataset as wds
+    from webdataset.compat import WebDataset
 
     index, clip = SampleIndex.load(dataset.root), dataset.sampler.clip
     row = {key: n for n, key in enumerate(index.keys())}
@@ -142,7 +149,8 @@ def webdataset_batches(dataset: PeerDataset, batch_size: int) -> Iterator[torch.
         return clips.permute(0, 2, 3, 1)
 
     shards = [str(dataset.root / name) for name in index.shard_names]
-    clips = wds.WebDataset(shards, shardshuffle=False, empty_check=False).repeat().map(decode)
+    endless: Any = WebDataset(shards, shardshuffle=False, empty_check=False).repeat()  # typed without `map`
+    clips = endless.map(decode)
     batch: list[torch.Tensor] = []
     for clip_number, one in enumerate(clips, 1):
         batch.append(one)
@@ -167,21 +175,22 @@ def dali_webdataset_batches(
 ) -> Iterator[torch.Tensor]:
     """DALI alone: its own webdataset reader, whole files, a random start, endless; uint8 (B, T, size, size, 3)."""
     index, gpu = SampleIndex.load(root), device == "cuda"
-    pipeline = dali.Pipeline(
+    pipeline = Pipeline(
         batch_size=batch_size, num_threads=threads, device_id=0 if gpu else None, prefetch_queue_depth=2
     )
     with pipeline:
-        mp4, table = fn.readers.webdataset(
+        mp4, table = fn.readers.webdataset(  # pyright: ignore[reportGeneralTypeIssues]  (DALI types one output only)
             paths=[str(root / name) for name in index.shard_names],
             ext=["mp4", "gops"],
-            dtypes=[types.UINT8, types.INT32],
+            dtypes=[DALIDataType.UINT8, DALIDataType.INT32],
             random_shuffle=True,
             initial_fill=256,
             missing_component_behavior="error",
         )
         room = dali.math.max(table[0] - ((frames - 1) * stride + 1), 0) + 1
         start = fn.cast(
-            dali.math.floor(fn.random.uniform(range=[0.0, 1.0]) * fn.cast(room, dtype=types.FLOAT)), dtype=types.INT32
+            dali.math.floor(fn.random.uniform(range=[0.0, 1.0]) * fn.cast(room, dtype=DALIDataType.FLOAT)),
+            dtype=DALIDataType.INT32,
         )
         clip = fn.decoders.video(
             mp4,

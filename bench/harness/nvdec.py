@@ -7,9 +7,10 @@ import subprocess
 import time
 
 import numpy as np
-import nvidia.dali as dali
 import torch
-from nvidia.dali import fn, types
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
+from nvidia.dali.types import DALIDataType
 
 LIBRARY = "libnvcuvid.so.1"
 
@@ -71,9 +72,11 @@ def sequential_rate(videos: list[np.ndarray], threads: int, seconds: float) -> t
     """
     batch, endless = 2 * threads, itertools.cycle(videos)
 
-    pipeline = dali.Pipeline(batch_size=batch, num_threads=threads, device_id=0, prefetch_queue_depth=2)
+    pipeline = Pipeline(batch_size=batch, num_threads=threads, device_id=0, prefetch_queue_depth=2)
     with pipeline:
-        encoded = fn.external_source(source=lambda: list(itertools.islice(endless, batch)), dtype=types.UINT8, ndim=1)
+        encoded = fn.external_source(
+            source=lambda: list(itertools.islice(endless, batch)), dtype=DALIDataType.UINT8, ndim=1
+        )
         pipeline.set_outputs(fn.decoders.video(encoded, device="mixed", affine=False))
     pipeline.build()
     for _ in range(2):

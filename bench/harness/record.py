@@ -20,6 +20,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -90,7 +91,7 @@ def quantiles(samples: Sequence[float]) -> dict[str, float]:
     return {"p20": float(low), "p50": float(middle), "p80": float(high)}
 
 
-def spread(quantiles: Mapping[str, float]) -> dict[str, float]:
+def spread(quantiles: Mapping[str, float]) -> dict[str, Any]:
     """The same as fields of a ``Row``: the median is its value; percentiles that are equal are left out."""
     ends = {name: quantiles[name] for name in ("p20", "p80")} if quantiles["p20"] < quantiles["p80"] else {}
     return {"value": quantiles["p50"], **ends}

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Literal
+from typing import Any, Literal, TypeGuard
 
 Role = Literal["ours", "peer", "limit"]
 Better = Literal["higher", "lower", ""]
@@ -48,7 +48,7 @@ class Row:
     group: str = ""
     role: Role = "ours"
     detail: str = ""
-    facts: Mapping[str, object] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         implied = {"higher": self.at_least is not None, "lower": self.at_most is not None}
@@ -67,7 +67,9 @@ class Row:
             return None
         if not finite(self.value):
             return False
-        return self.value >= self.at_least if self.at_least is not None else self.value <= self.at_most
+        if self.at_least is not None and self.value < self.at_least:
+            return False
+        return self.at_most is None or self.value <= self.at_most
 
     def to_json(self) -> dict[str, object]:
         """Flat: the fields that say something, the verdict, then the facts."""
@@ -83,7 +85,7 @@ class Row:
             ValueError: no title, fields of the wrong type, or a verdict that its own number contradicts.
         """
         rest = dict(content)
-        said = {name: rest.pop(name) for name in _DEFAULTS if name in rest}
+        said: dict[str, Any] = {name: rest.pop(name) for name in _DEFAULTS if name in rest}
         met = rest.pop("met", None)
         for name, value in said.items():
             wanted = (int, float) if name in _NUMBERS else str
@@ -102,7 +104,7 @@ _DEFAULTS = {f.name: None if f.default is MISSING else f.default for f in fields
 _RESERVED = {*_DEFAULTS, "met", "facts"}
 
 
-def finite(value: object) -> bool:
+def finite(value: object) -> TypeGuard[float]:
     """Whether it is a number that can be compared and drawn."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.progress import Progress
+from ...pipeline.shards.video_format import Codec
 
 CLASSES = 4
 
@@ -44,7 +45,7 @@ def synthetic_video(path: Path, frames: int, height: int, width: int, seed: int)
 
 
 def synthetic_dataset(
-    out: Path, *, videos: int, codec: str, frames: int = 250, height: int = 256, width: int = 336, gop: int = 12
+    out: Path, *, videos: int, codec: Codec, frames: int = 250, height: int = 256, width: int = 336, gop: int = 12
 ) -> Path:
     """Shards of synthetic videos made by the converter; kept in ``out`` and made only once.
 

@@ -5,7 +5,7 @@ that has no section are drawn too, one figure a unit.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ...pipeline.errors import InputError
@@ -127,13 +127,14 @@ def _by_unit(result: Result) -> list[Figure]:
 
 def _figure(chart: Chart, rows: Sequence[Row], bars: list[Bar], result: Result) -> Figure:
     if chart.column:
-        unit, better, targets = chart.unit, chart.better, set()
+        unit, better, targets = chart.unit, chart.better, set[float]()
     else:
         units, ways = {row.unit for row in rows}, {row.better for row in rows}
         if len(units) > 1:
             raise InputError(f"{result.file}: the rows of {chart.title!r} have several units: {', '.join(units)}")
-        unit, better = units.pop(), ways.pop() if len(ways) == 1 else ""  # several ways: the groups' headings say
-        targets = {row.at_least if row.at_least is not None else row.at_most for row in rows} - {None}
+        unit, better = units.pop(), rows[0].better if len(ways) == 1 else ""  # several ways: the groups' headings say
+        found = (row.at_most if row.at_least is None else row.at_least for row in rows)
+        targets = {value for value in found if value is not None}
     marks = [Mark(*chart.reference, target=False)] if chart.reference else []
     marks += [Mark(value, f"target {number(value)}") for value in targets]
     return Figure(chart, unit, better, bars, result, tuple(marks))
@@ -185,8 +186,9 @@ class Target:
     @property
     def bound(self) -> str:
         """``at least 0.9``."""
-        at_least = self.row.at_least is not None
-        return f"{'at least' if at_least else 'at most'} {number(self.row.at_least if at_least else self.row.at_most)}"
+        if self.row.at_least is not None:
+            return f"at least {number(self.row.at_least)}"
+        return f"at most {number(self.row.at_most or 0)}"
 
 
 def targets(result: Result) -> list[Target]:
@@ -204,7 +206,7 @@ def _badness(row: Row) -> float:
     return row.value if row.at_most is not None else -row.value
 
 
-def headlines(results: Sequence[Result]) -> list[Mapping[str, str]]:
+def headlines(results: Sequence[Result]) -> list[dict[str, str]]:
     """The numbers for the top of the page, CPU or GPU, in the order of the files."""
     return [
         {

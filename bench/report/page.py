@@ -71,7 +71,7 @@ def _render(results: Sequence[Result], sections: list[dict]) -> str:
     return template(Path(__file__).with_name("report.html.j2")).render(
         verdict=verdict(results, found),
         tiles=headlines([table["result"] for section in sections for table in section["tables"]]),
-        targets=sorted(found, key=lambda target: target.row.met),
+        targets=sorted(found, key=lambda target: bool(target.row.met)),
         sections=sections,
         several=on_several_devices([figure for section in sections for figure in section["figures"]]),
         number=number,

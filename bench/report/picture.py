@@ -3,6 +3,7 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -157,7 +158,7 @@ def _draw(canvas: _Canvas, figure: Figure, title: str, x: float, top: float) -> 
     axes.set_ylim(height, 0)
     axes.axis("off")
     for mark in figure.marks:
-        dashed = {"linestyle": (0, (3, 2)), "color": TARGET} if mark.target else {"color": FAINT}
+        dashed: dict[str, Any] = {"linestyle": (0, (3, 2)), "color": TARGET} if mark.target else {"color": FAINT}
         axes.plot([mark.value, mark.value], [0, height], linewidth=1.4, zorder=3, **dashed)
     inch = figure.end / (COLUMN - LABELS - VALUES)
     at, last = 0.0, ""
@@ -167,7 +168,7 @@ def _draw(canvas: _Canvas, figure: Figure, title: str, x: float, top: float) -> 
             at, last = at + GROUP_STEP, bar.group
         middle = at + BAR_STEP / 2
         axes.barh(middle, bar.value, height=0.155, color=COLOURS[bar.role], zorder=2, **_hatch(bar.role))
-        if bar.low is not None:
+        if bar.low is not None and bar.high is not None:
             ends = [[bar.value - bar.low], [bar.high - bar.value]]
             axes.errorbar(bar.value, middle, xerr=ends, color=INK, linewidth=1.1, capsize=2.2, zorder=4)
         label = bar.label if len(bar.label) <= 36 else bar.label[:35] + "…"

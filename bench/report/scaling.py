@@ -7,6 +7,7 @@ that the arithmetic on the page can be repeated from the page.
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -36,8 +37,9 @@ class Numbers:
     def __init__(self):
         self.values: dict[str, float] = {}
 
-    def let(self, name: str, value: float) -> str:
+    def let(self, name: str, value: float | None) -> str:
         """Name a number and print it."""
+        assert value is not None, f"{name} was measured"
         self.values[name] = rounded(value)
         return printed(self.values[name])
 
@@ -103,7 +105,7 @@ def wrapped(text: str) -> str:
     return "\n".join(out)
 
 
-_UNBROKEN = {"break_long_words": False, "break_on_hyphens": False}
+_UNBROKEN: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
 
 
 def _inputs(numbers: Numbers, results: list[Result]) -> None:
@@ -118,7 +120,7 @@ def _inputs(numbers: Numbers, results: list[Result]) -> None:
     numbers.let("start_large", _row(growth, measure="start-up", samples=10_000_000).facts["start_up_s"])
     # Kinetics-400 lies between these two sizes: the larger value of both
     sizes = (100_000, 1_000_000)
-    numbers.let("memory_small", max(_row(growth, measure="memory", samples=n).value for n in sizes))
+    numbers.let("memory_small", max(_row(growth, measure="memory", samples=n).value or 0 for n in sizes))
     numbers.let("start_small", max(_row(growth, measure="start-up", samples=n).facts["start_up_s"] for n in sizes))
     numbers.let("peak", PEAK_BF16["H200"] / 1e12)
     for name, (clip, tflop) in RECIPES.items():

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -37,7 +37,7 @@ from ...trainer.evaluation.evaluate import evaluate, load_subject
 from ...trainer.evaluation.measures import MEASURES as DEFINITIONS
 from ...trainer.train import train
 from ..harness.record import ResultFile, show
-from ..harness.row import Row
+from ..harness.row import Better, Row
 from ..harness.section import Chart, Section
 
 METHODS = {
@@ -91,7 +91,7 @@ WORDS = {  # what the report calls the measures
     "anti": "anti, scene and actor of other classes",
     "swap": "swap, new scene, another class's actor",
 }
-MEASURES = {name: (words, DEFINITIONS[name].better) for name, words in WORDS.items()}
+MEASURES: dict[str, tuple[str, Better]] = {name: (words, DEFINITIONS[name].better) for name, words in WORDS.items()}
 COLUMNS = tuple(MEASURES)
 
 # HMDB51, mean of the backgrounds, as on the poster of ALBAR (arXiv 2502.00156): IID, SCUBA, SCUFO, Confl-FG, contrasted
@@ -179,9 +179,9 @@ class BiasBench:
         if unknown:
             raise InputError(f"methods: {unknown[0]!r} is not one of {', '.join(METHODS)}")
 
-    def recipes(self) -> list[tuple[dict[str, str | float], TrainConfig]]:
+    def recipes(self) -> list[tuple[dict[str, Any], TrainConfig]]:
         """What is trained on each seed: what its rows say of it, and its recipe."""
-        plain = [({"method": name}, METHODS[name]()) for name in self.methods]
+        plain: list[tuple[dict[str, Any], TrainConfig]] = [({"method": name}, METHODS[name]()) for name in self.methods]
         if not self.tune:
             return plain
         found = [(row, recipe) for row, recipe in plain if row["method"] == "baseline"]  # to compare with
@@ -229,11 +229,11 @@ _NOTES = (
 )
 
 
-def mean_row(facts: Mapping[str, float | str]) -> Row:
+def mean_row(facts: Mapping[str, Any]) -> Row:
     """The row of a line of ``summary``."""
     setting = f"{facts['constant'].split('.')[1]} {facts['setting']:g}" if "setting" in facts else ""
     ours, title = "albar" in facts["method"], TITLES[facts["method"]]
-    tuned = {"label": setting, "group": title} if setting else {"label": title}
+    tuned: dict[str, Any] = {"label": setting, "group": title} if setting else {"label": title}
     return Row(
         title=f"{title}{', ' if setting else ''}{setting}: contrasted accuracy",
         value=facts["contrasted"],
@@ -246,7 +246,7 @@ def mean_row(facts: Mapping[str, float | str]) -> Row:
     )
 
 
-def run_row(facts: Mapping[str, float | str]) -> Row:
+def run_row(facts: Mapping[str, Any]) -> Row:
     """The row of one run."""
     title = f"{label(facts)}, seed {facts['seed']}: contrasted accuracy"
     return Row(title=title, value=facts["contrasted"], unit="percent", better="higher", facts=facts)
@@ -258,12 +258,12 @@ def with_constant(recipe: TrainConfig, constant: str, value: float) -> TrainConf
     return replace(recipe, **{part: replace(getattr(recipe, part), **{name: value})})
 
 
-def label(row: Mapping[str, str | float]) -> str:
+def label(row: Mapping[str, Any]) -> str:
     """What a row's recipe is called in folders and tables: the method, with the value where one was varied."""
     return f"{row['method']}_{row['setting']:g}" if "setting" in row else str(row["method"])
 
 
-def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
+def best_values(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """For each method the value with the highest mean contrasted accuracy, by which ALBAR's were chosen, too.
 
     As for ALBAR, accuracy on ordinary videos may fall by ``MOST_IID_LOST`` points at most, here below the method's
@@ -277,7 +277,7 @@ def best_values(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
     return best
 
 
-def agreement(rows: Sequence[Mapping[str, float | str]]) -> dict[str, float]:
+def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Spearman's rank correlation of each published column with the measured one, over the methods that both have."""
     measured = {row["method"]: row for row in rows}
     both = [name for name in PUBLISHED_HMDB51 if name in measured]
@@ -359,7 +359,7 @@ def run_one(config: BiasBench, name: str, recipe: TrainConfig, seed: int) -> dic
 def train_config(config: BiasBench, recipe: TrainConfig, name: str, seed: int) -> TrainConfig:
     """A recipe on one seed's data: its videos, and what they are known to show."""
     folder = folder_of(config, seed)
-    changes = {} if config.epochs is None else {"epochs": config.epochs}
+    changes: dict[str, Any] = {} if config.epochs is None else {"epochs": config.epochs}
     if getattr(recipe.method, "scenes", None) is not None:
         changes["method"] = replace(recipe.method, scenes=folder / "videos" / "truth" / "train.csv")
     if recipe.inputs.people is not None:
@@ -376,13 +376,13 @@ def train_config(config: BiasBench, recipe: TrainConfig, name: str, seed: int) -
     )
 
 
-def summary(found: Sequence[Mapping[str, float | str]]) -> list[dict[str, float | str]]:
+def summary(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One row a recipe, in order of appearance: n, and mean and sample standard deviation of every measure."""
     rows, same = [], {}
     for run in found:
         same.setdefault(label(run), []).append(run)
     for runs in same.values():
-        row: dict[str, float | str] = {name: runs[0][name] for name in ABOUT if name in runs[0]}
+        row: dict[str, Any] = {name: runs[0][name] for name in ABOUT if name in runs[0]}
         row["n"] = len(runs)
         for column in (*COLUMNS, *(name for name in runs[0] if name not in (*COLUMNS, *ABOUT, "seed"))):
             values = np.array([run[column] for run in runs], np.float64)
@@ -393,13 +393,13 @@ def summary(found: Sequence[Mapping[str, float | str]]) -> list[dict[str, float 
     return rows
 
 
-def mean_only(row: Mapping[str, float | str]) -> dict[str, float | str]:
+def mean_only(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that fit a terminal."""
     shown = {name: row[name] for name in ("method", "setting", "n") if name in row}
     return shown | {name: round(row[name], 1) for name in COLUMNS}
 
 
-def markdown(rows: Sequence[Mapping[str, float | str]]) -> str:
+def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The README's tables: what was measured here, and below it what was published for HMDB51."""
     titles = ("IID ↑", "SCUBA ↑", "SCUFO ↓", "Confl-FG ↑", "Contrasted ↑", "Anti ↑", "Swap ↑")
     lines = [f"| percent, mean ± sd | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]

@@ -19,7 +19,7 @@ from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.sandbox.pool import Limits, Worker
 from ...pipeline.conversion.transcode import QUALITY
 from ...pipeline.progress import Progress
-from ...pipeline.shards.video_format import output_size
+from ...pipeline.shards.video_format import Codec, output_size
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row, number
 from ..harness.section import Chart, Section
@@ -112,7 +112,7 @@ def _sources(folder: Path, config: ConvertBench) -> list[Path]:
     return paths
 
 
-def _task(source: Path, codec: str) -> dict:
+def _task(source: Path, codec: Codec) -> dict:
     recipe = asdict(ConvertConfig(source="", out="", codec=codec).recipe())
     data = source.read_bytes()
     facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "offset": 0}
@@ -125,7 +125,7 @@ def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: Re
     if ffmpeg is None:
         results.note("ffmpeg is not installed: the comparison with it is left out")
     for codec in ("h264", "vp9", "hevc"):
-        ours, theirs, size = [], [], 0
+        ours, theirs, size, header = [], [], 0, {}
         rounds = config.rounds if codec != "hevc" else 1
         worker = Worker(LIMITS)
         try:
@@ -206,7 +206,7 @@ def _tiny(folder: Path) -> Path:
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")  # the clock's resolution: a tiny video would take no time
 
 
-def _cpu_seconds(pid: int) -> float:
+def _cpu_seconds(pid: int | None) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
@@ -222,7 +222,7 @@ def _start_ffmpeg(ffmpeg: str, codec: str, source: Path, out: Path) -> subproces
     """The same transcode by the command line, one thread."""
     options = FFMPEG_OPTIONS[codec].format(q=QUALITY[codec], g=12).split()
     container = "-movflags frag_keyframe+empty_moov+default_base_moof -threads 1 -an".split()
-    width, height = output_size(*SOURCE_SIZE[::-1], ConvertConfig.short_side)
+    width, height = output_size(SOURCE_SIZE[1], SOURCE_SIZE[0], ConvertConfig.short_side)
     scale = ["-vf", f"scale={width}:{height}:flags=bicubic"]
     command = [ffmpeg, "-v", "error", "-y", "-threads", "1", "-filter_threads", "1", "-i", str(source), *scale]
     return subprocess.Popen([*command, *options, *container, str(out)])

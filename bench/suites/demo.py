@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from ...pipeline.errors import InputError
 from ...trainer.demo.run import demo
@@ -85,7 +86,7 @@ def seed_rows(seed: int, found: Mapping[str, Mapping[str, float]]) -> list[Row]:
 def target_rows(seed: int, found: Mapping[str, Mapping[str, float]]) -> list[Row]:
     """What one seed must show: ALBAR keeps the accuracy, and reads motion where the baseline reads looks."""
     baseline, albar = found["baseline"], found["albar"]
-    targets = (
+    targets: tuple[tuple[str, float, str, dict[str, Any]], ...] = (
         ("ALBAR's IID accuracy less the baseline's", albar["iid"] - baseline["iid"], "points", {"at_least": -2}),
         ("the baseline's contrasted accuracy", baseline["contrasted"], "percent", {"at_most": 20}),
         ("ALBAR's contrasted accuracy", albar["contrasted"], "percent", {"at_least": 75}),
@@ -105,7 +106,7 @@ def mean_rows(found: Sequence[Mapping[str, Mapping[str, float]]]) -> list[Row]:
     for measure, (words, better) in MEASURES.items():
         for model, name in MODELS.items():
             values = [one[model][measure] for one in found]
-            ends = {"p20": min(values), "p80": max(values)} if len(values) > 1 else {}
+            ends: dict[str, Any] = {"p20": min(values), "p80": max(values)} if len(values) > 1 else {}
             rows.append(
                 Row(
                     title=f"{name}: {words}, mean of {len(values)} seeds",

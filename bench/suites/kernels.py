@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -182,7 +183,7 @@ def predicted(config: KernelsBench, drawn: bool = True) -> list[Row]:
     for static in ("frame", "full"):
         moved = {provider: clip_bytes(config, provider, static) for provider in PROVIDERS if provider in _MOVES}
         for provider, count in sorted(moved.items(), key=lambda item: (item[0] != "triton", item[1])):
-            facts = {"kernel": "clip_prep", "provider": provider, "shape": shape, "static": static}
+            facts: dict[str, Any] = {"kernel": "clip_prep", "provider": provider, "shape": shape, "static": static}
             facts["times_triton"] = count / moved["triton"]
             figure = "bytes" if drawn else ""
             rows.append(_predicted(count, facts, figure=figure, group=f"{shape}, {STATIC[static]}"))
@@ -195,7 +196,7 @@ def predicted(config: KernelsBench, drawn: bool = True) -> list[Row]:
 
 def _predicted(count: float, facts: dict, **drawn) -> Row:
     title = f"{facts['kernel']}, {facts['provider']}, bytes moved, predicted"
-    said = {"title": title, "label": PROVIDERS[facts["provider"]], "role": _role(facts["provider"])}
+    said: dict[str, Any] = {"title": title, "label": PROVIDERS[facts["provider"]], "role": _role(facts["provider"])}
     return Row(value=count / 1e6, unit="MB", better="lower", **said, **drawn, facts={"kind": "predicted", **facts})
 
 
@@ -309,7 +310,7 @@ def milliseconds(function: Callable[[], object], config: KernelsBench, graph: bo
     """p20, p50 and p80 of one call, ms; ``graph``: of calls in one CUDA graph, without launch costs and L2 flush."""
     from triton import testing
 
-    bench = testing.do_bench_cudagraph if graph else testing.do_bench
+    bench: Any = testing.do_bench_cudagraph if graph else testing.do_bench  # three numbers for three quantiles
     middle, low, high = bench(function, rep=config.milliseconds, quantiles=[0.5, 0.2, 0.8])
     return dict(p20=low, p50=middle, p80=high)
 
@@ -325,8 +326,8 @@ def measure(config: KernelsBench, device: torch.device, results: ResultFile) -> 
 
 def _measured(timed: dict[str, float], facts: dict, **drawn) -> Row:
     title = f"{facts['kernel']}, {facts['provider']}, {facts['shape']}"
-    said = {"title": title, "label": PROVIDERS[facts["provider"]], "role": _role(facts["provider"])} | drawn
-    return Row(**spread(timed), unit="ms", better="lower", **said, facts={"kind": "measured", **facts})
+    said: dict[str, Any] = {"title": title, "label": PROVIDERS[facts["provider"]], "role": _role(facts["provider"])}
+    return Row(**spread(timed), unit="ms", better="lower", **(said | drawn), facts={"kind": "measured", **facts})
 
 
 def measure_copy(config: KernelsBench, device: torch.device, results: ResultFile) -> float:
@@ -378,12 +379,12 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float, 
                 return step_boundary(logits, losses[1], config.batch, *losses[2:], inputs.frames, **options)
 
             timed = milliseconds(fused, config)
-            ratio = dict(times_clip_prep=timed["p50"] / ours)
+            ratio = {} if ours is None else dict(times_clip_prep=timed["p50"] / ours)
             results.add(_measured(timed, dict(kernel="step_boundary", provider="triton", **described, **ratio)))
 
 
-def _copy_limit(ms: float, drawn: dict[str, str], described: dict) -> Row:
-    said = {"title": "device copy of the same bytes", "role": "limit"}
+def _copy_limit(ms: float, drawn: dict[str, Any], described: dict) -> Row:
+    said: dict[str, Any] = {"title": "device copy of the same bytes", "role": "limit"}
     return Row(value=ms, unit="ms", better="lower", **said, **drawn, facts={"kind": "measured", **described})
 
 
@@ -429,4 +430,4 @@ def measure_tiles(config: KernelsBench, device: torch.device, copy_rate: float, 
             facts = dict(kind="tuned", kernel="clip_prep", static="full", channels_last=channels_last)
             facts |= dict(tile=str(tuple(tile)), gb_s=rate, of_copy=rate / copy_rate)
             rows.append(Row(title=f"clip_prep, tile {tuple(tile)}", **spread(timed), unit="ms", facts=facts))
-    results.add(*sorted(rows, key=lambda row: (row.facts["channels_last"], row.value)))
+    results.add(*sorted(rows, key=lambda row: (row.facts["channels_last"], row.value or 0)))

@@ -8,7 +8,7 @@ wall clock.
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -147,7 +147,7 @@ def _on_cpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
     rates = _alternate(paths, config.rounds, config.clips)
     results.add(*(rate_row(name, quantiles(rate)) for name, rate in rates.items()))
     ratio = np.array(rates[OURS]) / np.array(rates[WHOLE])
-    results.add(whole_files_row(quantiles(ratio)))
+    results.add(whole_files_row(quantiles(ratio.tolist())))
     _cost_by_start(config, index, root, clip, results)
     reading = [_reading_rate(index, root, sampler, 2000) for _ in range(config.rounds + 1)][1:]  # the first warms up
     results.add(reading_row(quantiles(reading)))
@@ -242,7 +242,7 @@ def _through_dali(
     batch: int = 8,
     device: str = "cpu",
     threads: int = 1,
-) -> Iterator[torch.Tensor]:
+) -> Generator[torch.Tensor, None, None]:
     """uint8 batches from the loader's own chain, with either reader."""
     reader = reader_type(index, shards_in(root, index))
     stream = ClipStream(
@@ -350,7 +350,7 @@ def _on_gpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
             found = _loader_rate(config, root, clip, LoaderConfig(decode_threads=threads, pipelines=pipelines))
             results.add(_wall_row(path, found, "threads"))
             rates[threads, pipelines] = found["clips_per_s"]
-    best = max(rates, key=rates.get)
+    best = max(rates, key=lambda setting: rates[setting])
     results.note(f"best: {best[0]} threads x {best[1]} pipelines")
     _gpu_cost_by_start(config, index, root, clip, best[0], results)
     for frames in (16, 32):
@@ -359,8 +359,8 @@ def _on_gpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
 
 def _decoders(config: LoaderBench, index: SampleIndex, root: Path, results: ResultFile) -> float:
     """Frames/s that the decoders deliver of whole files at best."""
-    whole_files = WholeFileReader(index, lambda shard: root / index.shard_names[shard])
-    spans = whole_files.spans(np.arange(len(index)), None, None).tolist()
+    whole_files, every = WholeFileReader(index, shards_in(root, index)), np.arange(len(index))
+    spans = whole_files.spans(every, every, every).tolist()  # of whole files, whatever the frames
     files = [whole_files.read(sample, *span) for sample, span in enumerate(spans)]
     limit = 0.0
     for threads in (8, 16, 32):

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from tyro.conf import arg
@@ -75,14 +75,14 @@ class RooflineBench:
 
 def run(config: RooflineBench) -> Path:
     """Measure, print the table and the verdict, write the result file and return its path."""
-    workload, notes = config.workload, list(_NOTES)
+    workload, notes = config.workload, list[str](_NOTES)
     with tempfile.TemporaryDirectory() as temporary:
         recipe = workload.train_config(Path(temporary))
         limits, stages, cached = measure(recipe, config.seconds)
     # a dataset in memory leaves the disk alone, and on a CPU nothing is copied
     idle = [name for name, is_idle in (("disk", cached), ("copy", recipe.device == "cpu")) if is_idle]
     sentence = verdict([stage for stage in stages if stage.name not in idle], config.needed)
-    needed = config.needed or next(stage.delivered for stage in stages if stage.name == "step")
+    needed = config.needed or next(stage.rate for stage in stages if stage.name == "step")
     facts = {"recipe": workload.recipe_name(), "model": recipe.model.name, "method": method_name(recipe)}
     facts |= {"clip": clip_name(recipe), "batch": recipe.batch_size}
     notes.append(_cache_note(cached))
@@ -165,15 +165,15 @@ def stage_row(stage: Stage, needed: float, run: Mapping[str, object]) -> Row:
         run: recipe, model, ...
     """
     facts = {**run, "stage": stage.name, "needed_clips_per_s": needed}
-    said = {"title": f"stage: {stage.name}", "unit": "clips/s"}
+    said: dict[str, Any] = {"title": f"stage: {stage.name}", "unit": "clips/s"}
     if stage.delivered is None:
         return Row(**said, facts=facts | {"skipped": stage.how})
     facts["of_needed_percent"] = 100 * stage.delivered / needed
-    if stage.limit is not None:
+    if stage.limit is not None and stage.ceiling is not None and stage.work is not None:
         arithmetic = f"{amount(stage.ceiling, stage.unit)}/s / {amount(stage.work, stage.unit)}"
         facts |= {
             "limit_clips_per_s": stage.limit,
-            "of_limit_percent": 100 * stage.of_limit,
+            "of_limit_percent": 100 * stage.rate / stage.limit,
             "per_clip": stage.work,
             "per_clip_unit": stage.unit,
             "arithmetic": arithmetic,

@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torchvision.models.video.swin_transformer import SwinTransformer3d
+from torchvision.ops import StochasticDepth
 
 from ...trainer.batch import Batch
 from ...trainer.loss_module import LossModule, compile_loss
@@ -155,10 +157,10 @@ def variants(config: StepBench, gpu: bool) -> list[Variant]:
             )
         ]
     batch, *others = config.batches or (16, 32, 64)
-    fast = {"precision": "bf16", "compiled": True}
+    fast: dict[str, Any] = {"precision": "bf16", "compiled": True}
     chosen = []
     for model in models:
-        last = {"channels_last": model == "r3d_18"}
+        last: dict[str, Any] = {"channels_last": model == "r3d_18"}
         chosen += [
             Variant("reference", model, batch, kind="reference"),
             Variant("albar compiled", model, batch, **fast, **last),
@@ -327,7 +329,7 @@ def network(name: str) -> nn.Module:
     return build_model(name, 51)
 
 
-def make_step(variant: Variant, device: str) -> tuple[Callable[[], None], nn.Module, Albar | Baseline]:
+def make_step(variant: Variant, device: str) -> tuple[Callable[[], object], nn.Module, Albar | Baseline]:
     """A function that trains one step on fixed random clips, its network, and its method."""
     frames, size = SHAPES[variant.model]
     dtype = torch.float64 if variant.precision == "fp64" else torch.float32
@@ -346,8 +348,9 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], None], nn.Mod
     target = torch.arange(variant.batch, device=device) % 51
     method = Baseline() if variant.kind == "cross_entropy" else Albar(forward="joint" if variant.joint else "two")
     if variant.kind == "reference":
+        weights = Albar()
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05)
-        return lambda: reference_step(model, optimiser, motion, static, target, method), model, method
+        return lambda: reference_step(model, optimiser, motion, static, target, weights), model, method
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05, fused=True)
     loss_module = LossModule(model, method, torch.bfloat16 if variant.precision == "bf16" else None)
     compile_loss(loss_module, "default" if variant.compiled else "off", variant.recompute)
@@ -385,7 +388,7 @@ def reference_step(
     return loss.item()
 
 
-def _gpu_peak(step: Callable[[], None]) -> float:
+def _gpu_peak(step: Callable[[], object]) -> float:
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     step()
@@ -393,16 +396,17 @@ def _gpu_peak(step: Callable[[], None]) -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def _cpu_peak(step: Callable[[], None]) -> float:
+def _cpu_peak(step: Callable[[], object]) -> float:
     # what the allocator handed out, as on a GPU; scratch memory of libraries is not in it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         step()
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
+    profiled: Any = found.profiler  # its types do not say what a finished profile holds
+    events = [event for event in profiled.kineto_results.events() if event.name() == "[memory]"]
     live = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
     return max(live) / 2**20
 
 
-def _resident_peak(step: Callable[[], None]) -> float:
+def _resident_peak(step: Callable[[], object]) -> float:
     # Compiling needs more memory than the step, and the C library keeps what was freed: give large blocks back at once,
     # and start the kernel's high-water mark anew. The least of three.
     library = ctypes.CDLL(None)
@@ -433,7 +437,7 @@ def gradient_difference() -> Row:
     for backend in (None, "inductor"):
         model = copy.deepcopy(network("reduced_swin")).double()
         for module in model.modules():
-            if type(module).__name__ in ("StochasticDepth", "Dropout"):
+            if isinstance(module, (StochasticDepth, nn.Dropout)):
                 module.p = 0.0
         loss_module = LossModule(model, Albar())
         compile_loss(loss_module, "off" if backend is None else "default")
@@ -462,8 +466,9 @@ def beside_targets(rows: Sequence[Row], gpu: bool) -> list[Row]:
                 first.setdefault(row.facts["variant"], row)
         for name, (variant, other, what, most) in TARGETS.items():
             if name.startswith("gpu") == gpu and variant in first and other in first:
-                one, two = ((r.value if what == "time" else r.facts[what]) for r in (first[variant], first[other]))
-                found.append(Row(title=f"{model}: {name}", value=one / two, unit="times", at_most=most))
+                one, two = (r.value if what == "time" else r.facts[what] for r in (first[variant], first[other]))
+                ratio = one / two if finite(one) and finite(two) else None
+                found.append(Row(title=f"{model}: {name}", value=ratio, unit="times", at_most=most))
         if not gpu and "albar compiled" in first:
             breaks = first["albar compiled"].facts["graph_breaks"]
             found.append(Row(title=f"{model}: graph breaks", value=breaks, unit="breaks", at_most=0))

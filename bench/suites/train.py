@@ -7,6 +7,7 @@ several times, so that whatever else the machine does disturbs both alike. The f
     data wait = 1 - clips/s of the real loader / clips/s of the ideal one
 """
 
+import itertools
 import json
 import tempfile
 import time
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -86,7 +87,7 @@ class TrainBench:
 
 def run(config: TrainBench) -> Path:
     """Train, print the table, write the result file and return its path."""
-    notes = list(_NOTES)
+    notes = list[str](_NOTES)
     workload = config.workload.on_cpu_without_decoder(notes)
     forced = workload.resolved_device() == "cpu" and torch.cuda.is_available()
     # the file's name ends in the machine's device
@@ -169,7 +170,7 @@ class AlternatingLoader:
 
     def __init__(self, turns: Turns):
         self._turns = turns
-        self._marks: list[float | torch.cuda.Event] = []
+        self._marks: list[Any] = []  # all seconds, or all CUDA events
         self.stats = LoaderStats()
 
     @contextmanager
@@ -182,8 +183,8 @@ class AlternatingLoader:
         """From each batch in hand to the next, one fewer than steps; on a GPU by its own clock."""
         if self._marks and isinstance(self._marks[0], torch.cuda.Event):
             torch.cuda.synchronize()
-            return [a.elapsed_time(b) for a, b in zip(self._marks, self._marks[1:], strict=False)]
-        return [1e3 * (b - a) for a, b in zip(self._marks, self._marks[1:], strict=False)]
+            return [a.elapsed_time(b) for a, b in itertools.pairwise(self._marks)]
+        return [1e3 * (b - a) for a, b in itertools.pairwise(self._marks)]
 
     def _batches(self, ideal: ClipLoader, config: TrainConfig, ranks: Ranks) -> Iterator[Clips]:
         turns, gpu = self._turns, ranks.device.type == "cuda"
@@ -243,7 +244,7 @@ def measure(config: TrainBench, recipe: TrainConfig, name: str) -> list[Row]:
     return [loader_row(facts | row) for row in rows]
 
 
-def loader_row(facts: Mapping[str, object]) -> Row:
+def loader_row(facts: Mapping[str, Any]) -> Row:
     """The row of one loader; ``facts``: the run, and a row of ``summary``."""
     real, wait = facts["loader"] == "real", facts.get("data_wait_percent")
     run_name = f"{facts['method']}, {facts['model']}, {facts['clip']}, batch {facts['batch']}"
@@ -261,7 +262,7 @@ def loader_row(facts: Mapping[str, object]) -> Row:
     )
 
 
-def summary(turns: Turns, logged: Sequence[Mapping[str, float]], milliseconds: Sequence[float]) -> list[dict]:
+def summary(turns: Turns, logged: Sequence[Mapping[str, Any]], milliseconds: Sequence[float]) -> list[dict]:
     """A row for each loader.
 
     Args:

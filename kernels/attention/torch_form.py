@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .layout import MASKED, accumulator, empty_like_tokens
 
+softmax_backward = torch._softmax_backward_data  # pyright: ignore[reportPrivateImportUsage]  (no public form)
 CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 """Largest matrix of scores of one chunk. A CPU keeps it in its cache: 16 windows of 392 tokens and 3 heads, forward and
 both derivatives, take 223, 225, 221, 245, 293 ms at 0.3, 1, 2, 4, 16 MiB; whole matrices 198 ms. A GPU (float32 and
@@ -65,6 +66,15 @@ def attention_torch(
     return out, q.new_empty(0, dtype=acc)
 
 
+def _zeros_of(bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    assert bias is not None, "only a bias has a gradient"
+    return torch.zeros_like(bias, dtype=dtype, memory_format=torch.contiguous_format)
+
+
+def _in_dtype_of(bias: Tensor | None, g_bias: Tensor | None, q: Tensor) -> Tensor:
+    return q.new_empty(0) if bias is None or g_bias is None else g_bias.to(bias.dtype)
+
+
 def attention_backward_torch(
     do: Tensor,
     q: Tensor,
@@ -82,7 +92,7 @@ def attention_backward_torch(
     Its signature is the operator's."""
     acc = accumulator(q)
     g_q, g_k, g_v = empty_like_tokens(q), empty_like_tokens(k), empty_like_tokens(v)
-    g_bias = torch.zeros_like(bias, dtype=acc, memory_format=torch.contiguous_format) if need_bias else None
+    g_bias = _zeros_of(bias, acc) if need_bias else None
     for w, h, blocks in chunks(q, k):
         key, value = k[w, h].to(acc), v[w, h].to(acc)
         total_k, total_v = torch.zeros_like(key), torch.zeros_like(value)
@@ -91,14 +101,14 @@ def attention_backward_torch(
             own_bias = None if bias is None else bias[h, r].to(acc)
             p = probabilities(query, key, own_bias, different_regions(regions, w, r))
             total_v += p.transpose(-1, -2) @ slope
-            ds = torch._softmax_backward_data(slope @ value.transpose(-1, -2), p, -1, p.dtype)
+            ds = softmax_backward(slope @ value.transpose(-1, -2), p, -1, p.dtype)
             g_q[w, h, r] = (ds @ key).mul_(scale).to(q.dtype)
             total_k += ds.transpose(-1, -2) @ query
-            if need_bias:
+            if g_bias is not None:
                 g_bias[h, r] += ds.sum(0)
         g_k[w, h], g_v[w, h] = total_k.to(k.dtype), total_v.to(v.dtype)
     nothing = q.new_empty(0, dtype=acc)
-    return g_q, g_k, g_v, g_bias.to(bias.dtype) if need_bias else q.new_empty(0), nothing
+    return g_q, g_k, g_v, _in_dtype_of(bias, g_bias, q), nothing
 
 
 def attention_double_backward_torch(
@@ -123,7 +133,7 @@ def attention_double_backward_torch(
     Its signature is the operator's. ``out``, ``lse``, ``delta``: unused."""
     acc = accumulator(q)
     g_do, g_q, g_k, g_v = empty_like_tokens(do), empty_like_tokens(q), empty_like_tokens(k), empty_like_tokens(v)
-    g_bias = torch.zeros_like(bias, dtype=acc, memory_format=torch.contiguous_format) if need_bias else None
+    g_bias = _zeros_of(bias, acc) if need_bias else None
     for w, h, blocks in chunks(q, k):
         key, value, key_b, key_c = (tensor[w, h].to(acc) for tensor in (k, v, b, c))
         total_k, total_v = torch.zeros_like(key), torch.zeros_like(value)
@@ -143,10 +153,10 @@ def attention_double_backward_torch(
             total_v += u.transpose(-1, -2) @ slope
             total_k += cotangent.transpose(-1, -2) @ query
             total_k += ds.transpose(-1, -2) @ query_a
-            if need_bias:
+            if g_bias is not None:
                 g_bias[h, r] += cotangent.sum(0)
         g_k[w, h], g_v[w, h] = total_k.to(k.dtype), total_v.to(v.dtype)
-    return g_do, g_q, g_k, g_v, g_bias.to(bias.dtype) if need_bias else q.new_empty(0)
+    return g_do, g_q, g_k, g_v, _in_dtype_of(bias, g_bias, q)
 
 
 def second_order(p: Tensor, dp: Tensor, tangent: Tensor, of_c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -154,7 +164,7 @@ def second_order(p: Tensor, dp: Tensor, tangent: Tensor, of_c: Tensor) -> tuple[
 
     ``tangent`` and ``of_c`` are overwritten: every pass over a chunk counts. With dS summing to zero in a row,
     W = Y - P rowsum(Y) for Y = P*(dO c^T) + (T - t)*dS."""
-    ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
+    ds = softmax_backward(dp, p, -1, p.dtype)
     tangent -= (p * tangent).sum(-1, keepdim=True)
     y = of_c.mul_(p).addcmul_(tangent, ds)
     return ds, tangent.mul_(p), y.addcmul_(p, y.sum(-1, keepdim=True), value=-1)

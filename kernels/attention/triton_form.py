@@ -33,8 +33,11 @@ are from d = 64 on, whatever the tile (sm_90: 64 to 3,120 bytes spilled in TF32x
 Queries that do not exist get lse = inf, so P = 0; keys that do not exist get a score of -inf. No other mask is needed.
 """
 
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportPossiblyUnboundVariable=false
+# Triton's types do not know compile-time branches, and take index tuples and reductions for other things.
+
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -425,7 +428,8 @@ class Launch(NamedTuple):
 
     name: str
     """forward, rows, columns or bias; the last three with "2" in the double backward, which may have queries2 too."""
-    kernel: triton.JITFunction
+    kernel: Any
+    """A ``triton.JITFunction``."""
     grid: tuple[int, ...]
     arguments: tuple
     constants: dict
@@ -533,7 +537,7 @@ def attention_backward_triton(do, q, k, v, bias, regions, out, lse, scale, need_
     second = dict(a=None, b=None, c=None, e=None, g_do=None, t=None, x=None)
     first = dict(out=out, lse=lse, delta=delta, g_q=g_q, g_k=g_k, g_v=g_v, g_bias=g_bias)
     run(derivative_launches(do, q, k, v, bias=bias, regions=regions, scale=scale, **first, **second), q)
-    return g_q, g_k, g_v, g_bias.sum(0).to(bias.dtype) if need_bias else q.new_empty(0), delta
+    return g_q, g_k, g_v, q.new_empty(0) if g_bias is None else g_bias.sum(0).to(bias.dtype), delta
 
 
 def attention_double_backward_triton(a, b, c, e, do, q, k, v, bias, regions, out, lse, delta, scale, need_bias):
@@ -542,4 +546,4 @@ def attention_double_backward_triton(a, b, c, e, do, q, k, v, bias, regions, out
     g_bias = partial_bias(q, bias, "bias2") if need_bias else None
     inputs = (do, q, k, v, a, b, c, e, bias, regions, scale, out, lse, delta)
     run(derivative_launches(*inputs, g_do, g_q, g_k, g_v, g_bias, empty_statistic(q), empty_statistic(q)), q)
-    return g_do, g_q, g_k, g_v, g_bias.sum(0).to(bias.dtype) if need_bias else q.new_empty(0)
+    return g_do, g_q, g_k, g_v, q.new_empty(0) if g_bias is None else g_bias.sum(0).to(bias.dtype)

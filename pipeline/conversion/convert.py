@@ -232,7 +232,7 @@ def _shard_range(text: str | None, shards: int) -> range:
     try:
         a, b = int(first or 0), int(last) if last else shards
     except ValueError:
-        colon = ""
+        a, b = 0, -1
     if not colon or a < 0 or b < a:
         raise InputError(f"shards is {text!r}, expected A:B with 0 <= A <= B <= {shards}")
     return range(min(a, shards), min(b, shards))

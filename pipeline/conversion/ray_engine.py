@@ -4,6 +4,7 @@ A task makes one shard with one sandboxed worker on one core. Shards appear whol
 it was working on, and Ray gives those to another node.
 """
 
+import logging
 from collections import Counter, deque
 from pathlib import Path
 
@@ -29,11 +30,12 @@ def convert_shards_on_ray(
     """
     try:
         import ray
+        import ray.exceptions
     except ImportError as error:
         raise InputError("engine ray: Ray is not installed; pip install 'unstill[ray]'") from error
     if not ray.is_initialized():
         try:
-            ray.init(address="auto", log_to_driver=False, logging_level="error")
+            ray.init(address="auto", log_to_driver=False, logging_level=logging.ERROR)
         except ConnectionError as error:
             raise InputError("engine ray: no Ray cluster is running here; start one with `ray start --head`") from error
     remote = ray.remote(num_cpus=1, max_retries=RETRIES, retry_exceptions=False)(_convert_one)

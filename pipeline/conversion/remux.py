@@ -4,6 +4,8 @@ import io
 from fractions import Fraction
 
 import av
+import av.container
+import av.video
 
 from ..shards.contract import check_gops_alone, check_video
 from ..shards.mp4_file import open_fragmented

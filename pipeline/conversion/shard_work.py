@@ -57,11 +57,13 @@ def convert_shards(
                 yield (task.shard, video), _request(video, root, recipe)
             yield (task.shard, None), None
 
-    writer, reasons, read, start = None, Counter(), 0, time.monotonic()
+    writer: ShardWriter | None = None
+    reasons, read, start = Counter(), 0, time.monotonic()
     with Pool(workers, limits) as pool:
         try:
             for (shard, video), answer, mp4 in pool.map(requests()):
                 if video is None:
+                    assert writer is not None, "a shard ends after its videos"
                     writer.publish()
                     output.published(shard)
                     writer = None

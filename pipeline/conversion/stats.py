@@ -69,7 +69,7 @@ def _picture(output: LocalOutput, index: SampleIndex, row: int) -> str:
         header = file.read(init)
         file.seek(int(index.mp4_offset[row]) + begin)
         data = header + file.read(int(index.fragment_end[first]) - begin)
-    with av.open(io.BytesIO(data), format="mp4") as container:
+    with av.open(io.BytesIO(data), "r", format="mp4") as container:
         frames = list(container.decode(video=0))
     return base64.b64encode(_jpeg(frames[min(middle % int(index.gop[row]), len(frames) - 1)])).decode()
 

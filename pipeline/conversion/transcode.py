@@ -11,9 +11,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
+import av.container
+import av.error
+import av.stream
+import av.video
 import numpy as np
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
@@ -78,7 +82,7 @@ def transcode(
         return _convert(source, recipe, start, end)
     except av.error.MemoryError as error:
         raise MemoryError from error
-    except av.FFmpegError as error:
+    except av.error.FFmpegError as error:
         raise BadVideo("corrupt", _first_line(error)) from error
     finally:
         source.close()
@@ -116,7 +120,7 @@ def _open(file: BinaryIO) -> av.container.InputContainer:
         raise MemoryError from error
     except av.error.PermissionError as error:  # FFmpeg's answer to a file that names other files
         raise BadVideo("not_allowed", "a playlist, or another kind of file that is not on the allow-list") from error
-    except (av.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError) as error:
         raise BadVideo("unreadable", f"not a video file of a known kind ({_first_line(error)})") from error
     names = source.format.name.split(",")
     if not set(names) & set(CONTAINERS):
@@ -146,7 +150,8 @@ def _convert(
         limit = recipe.max_seconds if limit is None else min(limit, recipe.max_seconds)
     max_frames = None if limit is None else max(1, round(limit * fps))
     if start:
-        source.seek(int(start / stream.time_base) + (stream.start_time or 0), stream=stream)
+        tick = stream.time_base or Fraction(1, av.time_base)
+        source.seek(int(start / tick) + (stream.start_time or 0), stream=stream)
     frames = constant_rate(_decode(source, stream, complete=max_frames is None), stream, fps, start or 0.0, max_frames)
     encoder = _Encoder(recipe, fps, _pixel_aspect(stream))
     for k, frame in frames:
@@ -284,26 +289,26 @@ class _Encoder:
         self.recipe, self.fps, self.pixel_aspect, self.count = recipe, fps, pixel_aspect, 0
         self._buffer = io.BytesIO()
         self._scaler = VideoReformatter()
-        self._stream = None
+        self._stream: av.video.stream.VideoStream | None = None
         self._last: tuple[av.VideoFrame, av.VideoFrame] | None = None
 
     def add(self, k: int, frame: av.VideoFrame) -> None:
-        if self._stream is None:
-            self._start(frame)
+        stream = self._stream or self._start(frame)
         if self._last is None or self._last[0] is not frame:  # a repeated frame is scaled once
             self._last = (frame, self._prepare(frame))
         out = self._last[1]
         out.pts, out.time_base = k, 1 / self.fps
         # the source's own picture types would force key frames where it had them
         out.pict_type = PictureType.I if k % self.recipe.gop == 0 else PictureType.NONE
-        for packet in self._stream.encode(out):
+        for packet in stream.encode(out):
             self._mux(packet)
         self.count += 1
 
     def finish(self) -> bytes:
-        for packet in self._stream.encode(None):
-            self._mux(packet)
-        self._container.close()
+        if self._stream is not None:
+            for packet in self._stream.encode(None):
+                self._mux(packet)
+            self._container.close()
         return self._buffer.getvalue()
 
     def _mux(self, packet: av.Packet) -> None:
@@ -315,26 +320,30 @@ class _Encoder:
                 "too_long", f"its first {seconds:.0f} s fill {MAX_OUTPUT >> 20} MB; cut it, or pass --max-seconds"
             )
 
-    def _start(self, frame: av.VideoFrame) -> None:
+    def _start(self, frame: av.VideoFrame) -> av.video.stream.VideoStream:
         recipe = self.recipe
         self._turns = round(frame.rotation / 90) % 4  # quarter turns anticlockwise that show it upright
         shown = (round(frame.width * self.pixel_aspect), frame.height)
-        size = output_size(*(shown[::-1] if self._turns % 2 else shown), recipe.short_side)
+        width, height = shown[::-1] if self._turns % 2 else shown
+        size = output_size(width, height, recipe.short_side)
         self._coded = size[::-1] if self._turns % 2 else size  # before the turn
         self._container = open_fragmented(self._buffer)
         quality = QUALITY[recipe.codec] if recipe.quality is None else recipe.quality
-        self._stream = self._container.add_stream(
+        stream = self._container.add_stream(
             ENCODERS[recipe.codec], rate=self.fps, options=encoder_options(recipe.codec, recipe.gop, quality)
         )
-        self._stream.width, self._stream.height = size
-        self._stream.pix_fmt = "yuv420p"
-        context = self._stream.codec_context
+        assert isinstance(stream, av.video.stream.VideoStream)  # every codec of ENCODERS is one of pictures
+        self._stream = stream
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        context = stream.codec_context
         context.time_base = 1 / self.fps
         context.gop_size = recipe.gop
         context.max_b_frames = 0
         context.thread_count = 1
         context.color_range = ColorRange.MPEG
         context.colorspace = BT601
+        return stream
 
     def _prepare(self, frame: av.VideoFrame) -> av.VideoFrame:
         full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
@@ -375,6 +384,7 @@ def encoder_options(codec: str, gop: int, quality: int) -> dict[str, str]:
 def _turn(frame: av.VideoFrame, quarter_turns: int) -> av.VideoFrame:
     """Rotate a yuv420p frame anticlockwise."""
     planes = []
+    plane: Any  # a buffer at run time, which PyAV's stubs do not say
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
         planes.append(np.ascontiguousarray(np.rot90(rows, quarter_turns)))

@@ -46,7 +46,7 @@ class BadClips:
                 self.samples.add(sample)
                 _log.warning("bad clip %s (%s, frame %d): %s", key, shard, start_frame, reason)
                 if self._path is not None:
-                    self._append((key, shard, sample, position, start_frame, reason))
+                    self._append(self._path, (key, shard, sample, position, start_frame, reason))
             bad = len(self.samples)
         if bad > self._allowed:
             where = f"; all are in {self._path}" if self._path is not None else ""
@@ -56,19 +56,19 @@ class BadClips:
                 "Run `unstill verify` on the dataset"
             )
 
-    def _append(self, row: tuple) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+    def _append(self, path: Path, row: tuple) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._write(_COLUMNS, os.O_EXCL)
+            self._write(path, _COLUMNS, os.O_EXCL)
         except FileExistsError:
             pass
-        self._write(row, 0)
+        self._write(path, row, 0)
 
-    def _write(self, row: tuple, flags: int) -> None:
+    def _write(self, path: Path, row: tuple, flags: int) -> None:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(row)
         # one write to a file opened for appending: ranks that share the file do not tear each other's lines
-        file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags, 0o644)
         try:
             os.write(file, line.getvalue().encode())
         finally:

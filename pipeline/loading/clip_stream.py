@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -87,7 +88,6 @@ class ClipStream:
         self._known_good = known_good
         self._video_frames = np.asarray(index.frames, dtype=np.int64)
         self._gop = np.asarray(index.gop, dtype=np.int64)
-        self._substitutes = isinstance(sampler, TrainSampler)
         self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="clip-reader")
         self._decoders = [self._new_decoder() for _ in range(pipelines)]
         self.rebuilds = 0
@@ -155,7 +155,9 @@ class ClipStream:
                 if substitute:
                     requests.put(row, substitute.requests)
                     frames[row], attempts[row] = substitute.frames[0], substitute.attempts[0]
-        batch = EncodedBatch(requests, encoded, frames, attempts)
+        batch = EncodedBatch(
+            requests, cast(list[np.ndarray], encoded), frames, attempts
+        )  # no None leaves this function
         good = [row for row, data in enumerate(encoded) if data is not None]
         return batch if len(good) == len(encoded) else batch.take(good)
 
@@ -170,7 +172,7 @@ class ClipStream:
         """Report a bad clip; return its substitute (which may itself have been replaced), or None in an evaluation."""
         sample, position = int(clip.sample[0]), int(clip.position[0])
         self.bad.report(sample, position, int(clip.start_frame[0]), reason)
-        if not self._substitutes:
+        if not isinstance(self.sampler, TrainSampler):
             return None
         if attempt + 1 >= MAX_ATTEMPTS:
             raise InputError(

@@ -13,9 +13,10 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-import nvidia.dali as dali
 import torch
-from nvidia.dali import fn, types
+from nvidia.dali import fn
+from nvidia.dali.pipeline import Pipeline
+from nvidia.dali.types import DALIDataType, DALIInterpType
 
 from .sampler import ClipRequests
 
@@ -62,7 +63,7 @@ class ClipDecoder:
         self._repeats: deque[np.ndarray | None] = deque()
         self._started = False
         gpu = device.type == "cuda"
-        self._pipeline = dali.Pipeline(
+        self._pipeline = Pipeline(
             batch_size=batch_size,
             num_threads=threads,
             device_id=(device.index or 0) if gpu else None,
@@ -74,7 +75,7 @@ class ClipDecoder:
                 source=self._feed,
                 num_outputs=4,
                 batch=True,
-                dtype=[types.UINT8, types.INT32, types.FLOAT, types.FLOAT],
+                dtype=[DALIDataType.UINT8, DALIDataType.INT32, DALIDataType.FLOAT, DALIDataType.FLOAT],
                 ndim=[1, 1, 1, 1],
             )
             # pad_mode none: a video with fewer frames than the index says is an error, not a black tail
@@ -90,7 +91,7 @@ class ClipDecoder:
                 size=[size, size],
                 roi_start=start,
                 roi_end=end,
-                interp_type=types.INTERP_LINEAR,
+                interp_type=DALIInterpType.INTERP_LINEAR,
                 antialias=True,
             )
             self._pipeline.set_outputs(clip)

@@ -80,7 +80,7 @@ class GopReader:
         ends = column["fragment_end"][row + first : row + last].tolist()
         begin = int(column["fragment_end"][row + first - 1]) if first else header
         data = np.empty(header + ends[-1] - begin, np.uint8)
-        view = memoryview(data)
+        view = data.data
         if begin == header:
             self._fill(sample, view, offset)
         else:

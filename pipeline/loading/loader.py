@@ -103,10 +103,10 @@ class ClipLoader:
         self._known_good = check_codecs(self.index, self._reader, self.device, dataset)
         self._label = np.asarray(self.index.label, dtype=np.int64)
         self._height, self._width = (np.asarray(side, np.int64) for side in (self.index.height, self.index.width))
-        if self.train:
+        if augment is not None:
             self._sampler = TrainSampler(self.index, clip, augment, seed)
             self._last_step = None
-        else:
+        elif views is not None:
             self._sampler = EvalSampler(self.index, clip, views, seed)
             self._share = range(self._sampler.size * rank // world_size, self._sampler.size * (rank + 1) // world_size)
             self._last_step = -(-len(self._share) * world_size // batch_size)
@@ -280,13 +280,15 @@ class ClipLoader:
 
 def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader]:
     address = remote_address(dataset)
-    cache = None if address is None else ShardCache(address, config.cache.expanduser(), int(config.cache_gb * 1e9))
-    root = Path(dataset) if cache is None else cache.root
-    index = SampleIndex.load(root)
-    check_index(index, dataset)
-    if cache is None:
+    if address is None:
+        root = Path(dataset)
+        index = SampleIndex.load(root)
+        check_index(index, dataset)
         check_shards(index, root)
         return index, GopReader(index, shards_in(root, index))
+    cache = ShardCache(address, config.cache.expanduser(), int(config.cache_gb * 1e9))
+    index = SampleIndex.load(cache.root)
+    check_index(index, dataset)
     check_shards(index, address, cache.sizes())
     return index, GopReader(index, lambda shard: cache.open(index.shard_names[shard]))
 

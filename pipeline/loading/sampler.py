@@ -275,7 +275,8 @@ def step_positions(step: int, batch_size: int, rank: int = 0, world_size: int = 
 
 
 def _geometry(index: SampleIndex) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return tuple(np.asarray(column, dtype=np.int64) for column in (index.frames, index.width, index.height))
+    frames, width, height = (np.asarray(column, dtype=np.int64) for column in (index.frames, index.width, index.height))
+    return frames, width, height
 
 
 def _pick(u: np.ndarray, count) -> np.ndarray:

@@ -33,7 +33,7 @@ class Backgrounds:
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, str]:
         """One background, stretched to the frame as published; uint8 (height, width, 3), and its name."""
-        if not self._files:
+        if self._folder is None:
             picture, name = Image.fromarray(stripe_picture(draw_stripes(rng))), "stripes"
         else:
             path = self._files[int(rng.integers(len(self._files)))]

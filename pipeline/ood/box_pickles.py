@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-Boxes = dict[int, list[tuple[float, float, float, float]]]
+Box = tuple[float, float, float, float]
+Boxes = dict[int, list[Box]]
 
 
 def pickled_boxes(path: Path) -> dict[str, Boxes]:

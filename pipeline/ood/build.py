@@ -217,10 +217,10 @@ class _Work:
 
     def _cut_out(self, video: SourceVideo):
         """(frames, masks, first frame, rate) between the first and the last frame with a mask, or None and why."""
-        longest = None if video.start is None else video.end - video.start + _SPARE_SECONDS
+        longest = None if video.start is None or video.end is None else video.end - video.start + _SPARE_SECONDS
         frames, rate = read_frames(self._root / video.path, longest)
         if longest is not None and len(frames) > longest * rate:
-            return None, f"is longer than the {video.end - video.start:g} s that the list names; cut it first"
+            return None, f"is longer than the {longest - _SPARE_SECONDS:g} s that the list names; cut it first"
         try:
             masks = self._masks(str(Path(video.path).with_suffix("")), frames.shape[:3])
         except InputError as error:  # one broken file must not end the work on all others

@@ -139,7 +139,7 @@ def check_masks(config: MaskCheckConfig) -> dict[str, MaskQuality | str]:
     rows = [_row(video, quality) for video, quality in found.items()]
     rows.sort(key=lambda row: (row["flags"] == "", row["video"]))
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, list[str](COLUMNS), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     config.out.parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import InputError
-from .box_pickles import Boxes, pickled_boxes
+from .box_pickles import Box, Boxes, pickled_boxes
 from .coco_rle import decode_rle
 from .matlab import read_mat
 
@@ -175,16 +175,20 @@ def _csv_boxes(path: Path) -> dict[str, Boxes]:
     table: dict[str, Boxes] = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            box = tuple(float(row[side]) for side in ("left", "top", "right", "bottom"))
+            box = float(row["left"]), float(row["top"]), float(row["right"]), float(row["bottom"])
             table.setdefault(row["video"], {}).setdefault(int(row["frame"]), []).append(box)
     return table
 
 
 def _json_boxes(path: Path) -> dict[str, Boxes]:
     return {
-        video: {int(frame): [tuple(map(float, box)) for box in boxes] for frame, boxes in frames.items()}
+        video: {int(frame): [_box(*box) for box in boxes] for frame, boxes in frames.items()}
         for video, frames in json.loads(path.read_text()).items()
     }
+
+
+def _box(left: float | str, top: float | str, right: float | str, bottom: float | str) -> Box:
+    return float(left), float(top), float(right), float(bottom)
 
 
 def _text_boxes(folder: Path) -> Boxes | None:
@@ -194,7 +198,7 @@ def _text_boxes(folder: Path) -> Boxes | None:
     for file in sorted(folder.glob("*.txt")):
         try:
             lines = [line.split() for line in file.read_text().splitlines() if line.strip()]
-            found[int(file.stem) - 1] = [tuple(map(float, line[1:5])) for line in lines]
+            found[int(file.stem) - 1] = [_box(*line[1:5]) for line in lines]
             if any(len(line) < 5 for line in lines):
                 raise ValueError("expected: class left top right bottom")
         except ValueError as error:

@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 
 from ..atomic_files import atomic_path
@@ -28,7 +29,7 @@ def read_frames(path: Path, most_seconds: float | None = None) -> tuple[np.ndarr
             rate = stream.average_rate or stream.base_rate or Fraction(25)
             most = None if most_seconds is None else int(most_seconds * rate) + 1
             frames = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(stream), most)]
-    except (av.FFmpegError, IndexError, ValueError) as error:
+    except (av.error.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"{path}: not a readable video ({error}); remove or replace it") from None
     if not frames:
         raise InputError(f"{path}: a video without frames; remove or replace it")

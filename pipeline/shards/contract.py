@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
+import av.container
+import av.error
 import numpy as np
 
 from ..pyav import LENIENT
@@ -84,7 +86,7 @@ def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: in
             codec = stream.codec_context.codec.canonical_name
             if fps is None:
                 fps = 1 / (decoded[1][0] - decoded[0][0]) if len(decoded) > 1 else Fraction(stream.average_rate or 1)
-    except (av.FFmpegError, ZeroDivisionError, TypeError) as error:
+    except (av.error.FFmpegError, ZeroDivisionError, TypeError) as error:
         raise BadVideo("output", f"does not decode: {error}") from error
     _check_frames(decoded, packets_in_order, gop, fps, frames)
     if key_frames != list(range(0, packets_in_order, gop)):
@@ -110,10 +112,10 @@ def check_gops_alone(mp4: bytes, facts: VideoFacts) -> None:
 
 def _frame_hashes(mp4: bytes) -> list[int]:
     try:
-        with av.open(io.BytesIO(mp4), format="mp4") as container:
+        with av.open(io.BytesIO(mp4), "r", format="mp4") as container:
             container.streams.video[0].codec_context.thread_count = 1
-            return [zlib.crc32(frame.to_ndarray()) for frame in container.decode(video=0)]
-    except av.FFmpegError as error:
+            return [zlib.crc32(frame.to_ndarray().data) for frame in container.decode(video=0)]
+    except av.error.FFmpegError as error:
         raise BadVideo("output", f"does not decode: {error}") from error
 
 

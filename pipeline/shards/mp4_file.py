@@ -3,6 +3,7 @@
 from typing import BinaryIO
 
 import av
+import av.container
 
 
 def open_fragmented(file: BinaryIO) -> av.container.OutputContainer:

@@ -170,9 +170,10 @@ def read_list(labels: Path, split: str | None) -> VideoList:
         for name, value in zip(("start", "end"), times, strict=True):
             if fields.get(name) and value is None:
                 raise InputError(f"{labels}: entry {number} has {name} {fields[name]!r}, expected seconds")
-        if None not in times and times[1] <= times[0]:
-            raise InputError(f"{labels}: entry {number} ends at {times[1]:g} s, before it starts at {times[0]:g} s")
-        rows.append(Row((fields["path"],), fields["label"], *times))
+        start, end = times
+        if start is not None and end is not None and end <= start:
+            raise InputError(f"{labels}: entry {number} ends at {end:g} s, before it starts at {start:g} s")
+        rows.append(Row((fields["path"],), fields["label"], start, end))
     return VideoList(rows)
 
 
@@ -211,9 +212,8 @@ def list_from_rows(
         else:
             videos[video.identity()] = video
     if not videos:
-        raise InputError(
-            f"{root}: holds none of the {len(found.rows)} videos that {labels} names (first: {row.names[0]!r})"
-        )
+        first = next((row.names[0] for row in found.rows), None)
+        raise InputError(f"{root}: holds none of the {len(found.rows)} videos that {labels} names (first: {first!r})")
 
     def ordered(group) -> tuple[SourceVideo, ...]:
         return tuple(sorted(group, key=lambda v: (v.path, v.start or 0.0, v.end or 0.0, v.label)))
@@ -275,8 +275,8 @@ def _lines(path: Path) -> list[str]:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        value = float(text)
-    except (TypeError, ValueError):
+        value = float(text or "")
+    except ValueError:
         return None
     return value if 0 <= value < 1e7 else None
 

@@ -38,7 +38,8 @@ class VideoMix(BatchAugmentation):
         n, device = len(batch), batch.motion.device
         chosen = chosen_rows(n, self.prob, rng)
         partner = to_device(shuffled_partners(n, chosen, rng), device)
-        spans = draw_cuboid(tuple(batch.motion.shape[2:]), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
+        time, height, width = batch.motion.shape[2:]
+        spans = draw_cuboid((time, height, width), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
         motion, own = paste_cuboid(batch.motion, partner, spans)
         share = share_where(n, chosen, own, device)
         people = batch.per_sample.get(PEOPLE)

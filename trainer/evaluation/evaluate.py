@@ -10,9 +10,8 @@ see the same ones.
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -114,9 +113,12 @@ def clips_of(sets: TestSets, seed: int) -> list[tuple[Path, dict[str, ClipTransf
     if dotted is not None:
         raise InputError(f"set {dotted!r}: the names of sets and backgrounds take no dot; give another")
 
+    def seeded(make: Callable[[Tensor, Sequence[str], int], Tensor]) -> ClipTransform:
+        return lambda frames, keys: make(frames, keys, seed)
+
     def made_from(source: str, suffix: str = "") -> dict[str, ClipTransform]:
         known = (clips for clips in CLIP_SETS if clips.source == source)
-        return {clips.name + suffix: partial(clips.make, seed=seed) for clips in known}
+        return {clips.name + suffix: seeded(clips.make) for clips in known}
 
     found: list[tuple[Path, dict[str, ClipTransform]]] = []
     if sets.iid is not None:

@@ -33,6 +33,9 @@ class Classifier(nn.Module):
         mean, std: per channel, in units of the full range.
     """
 
+    scale: Tensor
+    shift: Tensor
+
     def __init__(self, model: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]):
         super().__init__()
         self.model = model

@@ -89,6 +89,7 @@ def to_onnx(classifier: Classifier, facts: Facts, example: torch.Tensor, folder:
     except ImportError:
         raise InputError("the onnx format needs two packages; pip install onnx onnxscript") from None
     program = torch.onnx.export(_trace(classifier, facts, example), dynamo=True, verbose=False)
+    assert program is not None, "the dynamo exporter returns the program"
     program.save(folder / ONNX_FILE)
     try:
         return onnx_runner(folder / ONNX_FILE)

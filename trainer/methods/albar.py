@@ -11,6 +11,9 @@ The same network sees both. The objective has no lower bound (-CE has none), so 
 With a base method, that method's loss takes the place of L_ce.
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# What the defaults have as class variables are properties or fields here; both are read the same way.
+
 from __future__ import annotations
 
 import math
@@ -199,8 +202,8 @@ class Albar(MethodDefaults):
         n = len(static)
         zs = network(static, twice_differentiable=penalise)
         static_target = (per_sample or {}).get(STATIC_TARGET, target)
-        weights = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
-        loss, ce, negent = row_losses(zs, static_target, n, *weights, self.label_smoothing)
+        ce_weight, negent_weight = (zs.new_full((n,), weight / n) for weight in (-self.w_adv, self.w_ent))
+        loss, ce, negent = row_losses(zs, static_target, n, ce_weight, negent_weight, self.label_smoothing)
         return self._penalised(loss, zs, ce, negent, static, static_target, penalise)
 
     def _penalised(self, loss, zs, ce, negent, static, static_target, penalise):

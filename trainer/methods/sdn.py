@@ -10,6 +10,9 @@ The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, the new layers 
 (``optimiser.head_first``); then from all of those weights (``first_stage``) with both terms and ``alpha`` 0.5.
 """
 
+# pyright: reportIncompatibleVariableOverride=false
+# What the defaults have as class variables are properties or fields here; both are read the same way.
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -100,6 +103,7 @@ class Sdn(MethodDefaults):
         scene_ce = soft_cross_entropy(scene_logits, per_sample[SCENE])
         terms = {"top1": agreement(z, target), "scene_ce": scene_ce.detach()}
         terms["scene_top1"] = agreement(scene_logits, per_sample[SCENE])
+        counted = None
         if self.w_mask:
             shown = per_sample["people"].flatten(1).amax(1) > 0  # a clip without people has nothing to paint over
             z = torch.cat([z, network(people_painted_over(motion, per_sample["people"]))])
@@ -110,7 +114,7 @@ class Sdn(MethodDefaults):
             ce_weight, negent_weight = z.new_full((n,), 1 / n), z.new_zeros(n)
         loss, ce, negent = row_losses(z, target, n, ce_weight, negent_weight, self.label_smoothing)
         terms["ce"] = ce[:n].detach().mean()
-        if self.w_mask:
+        if counted is not None:
             terms["masked_entropy"] = -(negent[n:].detach() * counted).sum()
         return with_consistency(loss + scene_ce, terms, network, z[:n], per_sample)
 

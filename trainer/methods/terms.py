@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 class Network(Protocol):
     """The network as a method sees it: clips (B,3,T,h,w) -> logits (B,C) of at least float32."""
 
-    method_module: nn.Module | None
+    method_module: Any  # what the method's ``module`` made
     """What the method's ``module`` made: parameters that are trained together with the network."""
 
     def __call__(self, clips: Tensor, *, twice_differentiable: bool = False) -> Tensor:

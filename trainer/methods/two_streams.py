@@ -76,9 +76,10 @@ class TwoStreams(MethodDefaults):
         width = feature_width(model, head)
         if SCENE in tables:
             scenes = tables[SCENE].shape[1]
-            parts["head"] = nn.ModuleDict({"biased": nn.Linear(width, scenes)})
+            heads = nn.ModuleDict({"biased": nn.Linear(width, scenes)})
             if self.alpha:
-                parts["head"]["unbiased"] = scene_head(width, scenes, hidden=512, layers=1)
+                heads["unbiased"] = scene_head(width, scenes, hidden=512, layers=1)
+            parts["head"] = heads
         return parts
 
     def loss(

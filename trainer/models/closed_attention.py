@@ -9,6 +9,8 @@ Three kinds of network are covered:
 * whatever calls ``F.scaled_dot_product_attention``, through a switch around the forward.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -59,7 +61,7 @@ class ClosedWindowAttention(LookedUpBiasAttention):
         """(B,T,h,w,C) -> the same shape."""
         t, h, w = x.shape[1:4]
         window, shift = _get_window_and_shift_size(self.shift_size.copy(), [t, h, w], self.window_size.copy())
-        pad = _compute_pad_size_3d((t, h, w), tuple(window))
+        pad = _compute_pad_size_3d((t, h, w), (window[0], window[1], window[2]))
         y = F.pad(x, (0, 0, 0, pad[2], 0, pad[1], 0, pad[0])) if sum(pad) else x
         shape, shifted = y.shape, sum(shift) > 0
         if shifted:
@@ -112,6 +114,7 @@ class ClosedMultiscaleAttention(MultiscaleAttention):
         scores, places = [], []
         tables = (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)
         for axis, (table, queries, keys) in enumerate(zip(tables, q_thw, k_thw, strict=True)):
+            assert table is not None, "a network with relative positions has a table for each axis"
             table = _interpolate(table, 2 * max(queries, keys) - 1)
             by_query = table[_distances(queries, keys, q.device)]  # (queries, keys, d)
             letter = "thw"[axis]
@@ -188,7 +191,7 @@ def _scaled_dot_product(
             f"the model's attention has dropout {dropout_p}, which the closed attention of a gradient penalty has not; "
             "set it to 0, or use --step.closed-layers off"
         )
-    plain = dict(attn_mask=attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa)
+    plain: dict[str, Any] = dict(attn_mask=attn_mask, is_causal=is_causal, scale=scale, enable_gqa=enable_gqa)
     if is_causal or enable_gqa or not _fits(query, value, attn_mask):
         return F.scaled_dot_product_attention(query, key, value, **plain)
     query, key, value = as_autocast(query, key, value)

@@ -19,6 +19,7 @@ and the compiled gradient of a penalty through one was silently wrong (by 17 % o
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,8 +56,9 @@ def _wgrad(
 def _laid_out_like(result: Tensor, example: Tensor) -> Tensor:
     # the library chooses a layout by device and shape; the compiler must know it beforehand
     last_format = CHANNELS_LAST.get(example.dim())
-    last = last_format and example.is_contiguous(memory_format=last_format) and not example.is_contiguous()
-    return result.contiguous(memory_format=last_format if last else torch.contiguous_format)
+    if last_format and example.is_contiguous(memory_format=last_format) and not example.is_contiguous():
+        return result.contiguous(memory_format=last_format)
+    return result.contiguous()
 
 
 conv = torch.library.custom_op("unstill::convolution", _conv, mutates_args=())
@@ -122,11 +124,12 @@ def _product_flops(x, w, y) -> int:
 class _Closed:
     """Forward of a convolution with the double backward above; same parameters, same numbers up to rounding."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B,C,...) -> (B,D,...)."""
-        x, w, bias = as_autocast(x, self.weight, self.bias)  # autocast knows F.conv3d, not this
-        y = conv(x, w, list(self.stride), list(self.padding), list(self.dilation), self.groups)
-        return y if bias is None else y + bias.view(-1, *(1,) * len(self.stride))
+        own: Any = self  # a convolution
+        x, w, bias = as_autocast(input, own.weight, own.bias)  # autocast knows F.conv3d, not this
+        y = conv(x, w, list(own.stride), list(own.padding), list(own.dilation), own.groups)
+        return y if bias is None else y + bias.view(-1, *(1,) * len(own.stride))
 
 
 class ClosedConv2d(_Closed, nn.Conv2d):
@@ -140,8 +143,9 @@ class ClosedConv3d(_Closed, nn.Conv3d):
 class PatchConv3d(nn.Conv3d):
     """An ``nn.Conv3d`` whose kernel is its stride, as a linear layer on the patches; same parameters."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(B,C,T,h,w) -> (B,D,T/t,h/p,w/q), of shape as ever and laid out with the channels last in memory."""
+        x = input
         (b, c), (t, p, q) = x.shape[:2], self.stride
         grid = [size // side for size, side in zip(x.shape[2:], self.stride, strict=True)]
         x = x[:, :, : grid[0] * t, : grid[1] * p, : grid[2] * q]  # a convolution ignores what fills no patch
@@ -157,9 +161,12 @@ def close_convolutions(model: nn.Module) -> int:
     """
     found = 0
     for module in model.modules():
+        if not isinstance(module, nn.Conv2d | nn.Conv3d):
+            continue
         plain = type(module).forward in (nn.Conv2d.forward, nn.Conv3d.forward)
         if plain and module.padding_mode == "zeros" and not isinstance(module.padding, str):
-            module.__class__ = _replacement(module)
+            convolution: Any = module
+            convolution.__class__ = _replacement(module)
             found += 1
     return found
 

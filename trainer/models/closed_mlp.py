@@ -12,19 +12,19 @@ from ...kernels.mlp import mlp
 class ClosedGeluMLP(nn.Sequential):
     """Linear, gelu, linear, of which gelu and the second are one op; same parameters, equal up to rounding."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(...,C) -> (...,D)."""
         first, second = linear_layers(self)
-        return gelu_linear(F.linear(x, first.weight, first.bias), second.weight, second.bias)
+        return gelu_linear(F.linear(input, first.weight, first.bias), second.weight, second.bias)
 
 
 class ClosedMLP(nn.Sequential):
     """Linear, gelu, linear as one op; same parameters, equal up to rounding."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(...,C) -> (...,D)."""
         first, second = linear_layers(self)
-        return mlp(x, first.weight, first.bias, second.weight, second.bias)
+        return mlp(input, first.weight, first.bias, second.weight, second.bias)
 
 
 def linear_layers(module: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
@@ -35,12 +35,13 @@ def linear_layers(module: nn.Sequential) -> tuple[nn.Linear, nn.Linear]:
 
 def is_mlp(module: nn.Module) -> bool:
     """Whether a module is linear, gelu (not its tanh form), linear, with or without dropout after each."""
-    if type(module) not in (nn.Sequential, MLP, MLPBlock):
+    if not isinstance(module, nn.Sequential) or type(module) not in (nn.Sequential, MLP, MLPBlock):
         return False
     layers = [layer for layer in module if not isinstance(layer, nn.Dropout | nn.Identity)]
     if [type(layer) for layer in layers] != [nn.Linear, nn.GELU, nn.Linear]:
         return False
-    return layers[1].approximate == "none" and isinstance(module[0], nn.Linear)
+    gelu = layers[1]
+    return isinstance(gelu, nn.GELU) and gelu.approximate == "none" and isinstance(module[0], nn.Linear)
 
 
 def largest_dropout(module: nn.Sequential) -> float:

@@ -90,7 +90,10 @@ def known_head(head: str) -> str:
 def feature_width(model: nn.Module, head: str) -> int:
     """D, the number of features that the head sees."""
     layer = model.get_submodule(known_head(head))
-    return layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    assert isinstance(layer, nn.Conv3d), "the head of a named model is linear or a convolution"
+    return layer.in_channels
 
 
 def at_least_float32(value: Tensor) -> Tensor:

@@ -56,6 +56,9 @@ add_up.register_autograd(lambda ctx, g: (look_up(g, ctx.saved_tensors[0]), None,
 class LookedUpBiasAttention(ShiftedWindowAttention3d):
     """torchvision's attention with the same weights, its bias from ``look_up``."""
 
+    relative_position_index: Tensor
+    relative_position_bias_table: nn.Parameter
+
     def get_relative_position_bias(self, window_size: list[int]) -> Tensor:
         """(1, heads, N, N) for windows of N tokens."""
         tokens = window_size[0] * window_size[1] * window_size[2]

@@ -3,7 +3,7 @@
     model = build_model("swin3d_t", classes=51, weights="kinetics400")
     logits = model(clips)        # (B,3,T,h,w) -> (B,51)
 
-Every named model has a double backward (tests/trainer/test_models.py), which the gradient penalty needs.
+Every named model has a double backward (tests/trainer/models/test_registry.py), which the gradient penalty needs.
 """
 
 import importlib

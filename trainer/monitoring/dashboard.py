@@ -70,8 +70,9 @@ class Dashboard:
     def step(self, step: int) -> None:
         """Move the bar; costs nothing when no panel is shown."""
         self._done = step
-        if self._live is not None and (step - self._first) % 4 == 0:
-            self._attempt(lambda: self._live.update(self._panel()))
+        live = self._live
+        if live is not None and (step - self._first) % 4 == 0:
+            self._attempt(lambda: live.update(self._panel()))
 
     def show(self, record: dict) -> None:
         """Show a logged record."""

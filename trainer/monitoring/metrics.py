@@ -117,7 +117,7 @@ class WandB:
 
     def __init__(self, folder: Path, config: dict):
         try:
-            import wandb
+            import wandb  # pyright: ignore[reportMissingImports]  (optional)
         except ImportError:
             raise InputError("log.wandb needs the package wandb; pip install wandb") from None
         os.environ.setdefault("WANDB_PROJECT", "unstill")

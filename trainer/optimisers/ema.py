@@ -23,7 +23,8 @@ class WeightAverage:
         now = self._module.state_dict()
         parameters = {name for name, _ in self._module.named_parameters()}
         average = [self.state[name] for name in now if name in parameters]
-        torch._foreach_lerp_(average, [now[name] for name in now if name in parameters], 1 - self.decay)
+        weights = [now[name] for name in now if name in parameters]
+        torch._foreach_lerp_(average, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]  (no other form)
         for name, value in now.items():
             if name not in parameters:
                 self.state[name].copy_(value)

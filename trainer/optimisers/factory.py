@@ -70,8 +70,8 @@ def _apex_optimisers():
     # `apex` on the package index is another project, and NVIDIA's pure Python part imports without its kernels:
     # only amp_C, its CUDA extension, proves that the fused optimisers will run
     try:
-        import amp_C  # noqa: F401
-        from apex import optimizers
+        import amp_C  # noqa: F401  # pyright: ignore[reportMissingImports]  (optional)
+        from apex import optimizers  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise InputError(
             "optimiser.backend apex needs NVIDIA apex built with its CUDA extension (module amp_C), which is not "

@@ -4,6 +4,8 @@ The decision stays on the device: torch's fused optimisers leave everything as i
 step costs no synchronisation. The host learns of it when a step is logged.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -55,8 +57,9 @@ class NonFiniteGuard:
     def update(self, optimiser: torch.optim.Optimizer, bad: Tensor) -> None:
         """Step the optimiser, or skip; then put the buffers back after a bad step, and count."""
         if bad.is_cuda and getattr(optimiser, "takes_found_inf", False):
-            optimiser.grad_scale, optimiser.found_inf = None, bad
-            optimiser.step()
+            fused: Any = optimiser  # its type does not say what the fused forms read
+            fused.grad_scale, fused.found_inf = None, bad
+            fused.step()
         elif not bad.item():  # on a CPU this costs nothing; apex's optimisers have no other way
             optimiser.step()
         was_bad = bad != 0

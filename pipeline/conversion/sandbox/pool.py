@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any
 
 from ...shards.quarantine import BadVideo
 from ...sources.tree import fetched
@@ -46,12 +46,13 @@ class Worker:
             ``run_task``'s (header, payload). A child that dies, hangs or runs out of memory gives
             ``{"bad": "crashed" | "timeout" | "memory", "detail": ...}`` and is replaced by the next call.
         """
-        if self._process is None or self._process.poll() is not None:
-            self._start()
         process = self._process
+        if process is None or process.poll() is not None:
+            process = self._start()
+        requests, answers = _pipes(process)
         try:
-            send(process.stdin, task)
-            header, payload = self._receive(time.monotonic() + self.limits.seconds)
+            send(requests, task)
+            header, payload = self._receive(answers, time.monotonic() + self.limits.seconds)
         except TimeoutError:
             self.close(kill=True)
             return {"bad": "timeout", "detail": f"not done after {self.limits.seconds:g} s"}, b""
@@ -83,8 +84,9 @@ class Worker:
             return
         if kill:
             process.kill()
+        requests, answers = _pipes(process)
         try:
-            process.stdin.close()
+            requests.close()
         except BrokenPipeError:
             pass
         try:
@@ -92,13 +94,13 @@ class Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        process.stdout.close()
+        answers.close()
 
-    def _start(self) -> None:
+    def _start(self) -> subprocess.Popen:
         self.close()
         environment = dict(os.environ, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MALLOC_ARENA_MAX="1")
         limits = {"seconds": self.limits.seconds, "memory_bytes": self.limits.memory_bytes}
-        self._process = subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "unstill.pipeline.conversion.sandbox.worker", json.dumps(limits)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -106,16 +108,18 @@ class Worker:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the converter alone, which then ends its workers
         )
-        os.set_blocking(self._process.stdout.fileno(), False)
+        os.set_blocking(_pipes(process)[1].fileno(), False)
+        self._process = process
+        return process
 
-    def _receive(self, deadline: float) -> tuple[dict, bytes]:
-        size, payload_size = FRAME.unpack(self._read(FRAME.size, deadline))
+    def _receive(self, answers: IO[bytes], deadline: float) -> tuple[dict, bytes]:
+        size, payload_size = FRAME.unpack(self._read(answers, FRAME.size, deadline))
         if size > MAX_ANSWER or payload_size > MAX_ANSWER:
             raise ValueError("a worker's answer is larger than any real one")
-        return json.loads(self._read(size, deadline)), self._read(payload_size, deadline)
+        return json.loads(self._read(answers, size, deadline)), self._read(answers, payload_size, deadline)
 
-    def _read(self, count: int, deadline: float) -> bytes:
-        pipe = self._process.stdout.fileno()
+    def _read(self, answers: IO[bytes], count: int, deadline: float) -> bytes:
+        pipe = answers.fileno()
         parts, missing = [], count
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
@@ -135,6 +139,12 @@ class Worker:
         if code is not None and code < 0:
             return {"bad": "crashed", "detail": f"the decoder died of {signal.Signals(-code).name}"}
         return {"bad": "crashed", "detail": f"the decoder process ended with status {code}"}
+
+
+def _pipes(process: subprocess.Popen) -> tuple[IO[bytes], IO[bytes]]:
+    """What the child reads, and what it writes."""
+    assert process.stdin is not None and process.stdout is not None, "it is started with pipes"
+    return process.stdin, process.stdout
 
 
 class Pool:

@@ -3,7 +3,7 @@
 import io
 import os
 import stat
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ...shards.contract import check_video
 from ...shards.quarantine import BadVideo
@@ -79,7 +79,11 @@ def _check_source(file: BinaryIO, task: dict) -> BinaryIO:
     if size == 0:
         raise BadVideo("empty", "zero bytes")
     file.seek(0)
-    return Window(file, task["offset"], task["bytes"]) if task["offset"] else file
+    return _part(file, task["offset"], task["bytes"])
+
+
+def _part(file: BinaryIO, offset: int, length: int) -> BinaryIO:
+    return cast(BinaryIO, Window(file, offset, length)) if offset else file
 
 
 class Window(io.RawIOBase):
@@ -128,4 +132,4 @@ def _probe(file: BinaryIO, task: dict) -> dict:
     size = task["bytes"] if task["bytes"] is not None else os.fstat(file.fileno()).st_size
     if size == 0:
         raise BadVideo("empty", "zero bytes")
-    return {"bytes": size, **probe(Window(file, task["offset"], size) if task["offset"] else file)}
+    return {"bytes": size, **probe(_part(file, task["offset"], size))}

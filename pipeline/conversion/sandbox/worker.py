@@ -12,13 +12,13 @@ import resource
 import struct
 import sys
 import time
-from typing import BinaryIO
+from typing import IO
 
 NEARLY = 0.7  # of the memory limit used: a failure is blamed on it
 FRAME = struct.Struct("<II")  # bytes of the header, bytes of the payload
 
 
-def send(stream: BinaryIO, header: dict, payload: bytes = b"") -> None:
+def send(stream: IO[bytes], header: dict, payload: bytes = b"") -> None:
     """Write one message and flush it."""
     text = json.dumps(header).encode()
     stream.write(FRAME.pack(len(text), len(payload)) + text)
