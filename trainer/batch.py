@@ -25,7 +25,7 @@ class Batch:
 
     Attributes:
         motion: (B,3,T,h,w), normalised.
-        static: the same shape, one frame of each clip repeated, or None.
+        static: (B,3,1,h,w), the frame that each static clip repeats, or None; ``passes.static_leaf`` repeats it.
         target: int64 (B,), or a distribution over classes, floating (B,C).
         static_index: int64 (B,), which frame of the clip the static clip repeats.
         per_sample: more tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
@@ -81,7 +81,7 @@ class Batch:
             per_sample[PEOPLE] = people
         static = self.static
         if static is not None and static_from == "augmented":
-            static = repeat_frame(motion, self.static_index)
+            static = one_frame(motion, self.static_index)
         elif static is not None and label_share is not None:
             per_sample[STATIC_TARGET] = self.target
         return replace(self, motion=motion, static=static, target=target, per_sample=per_sample)
@@ -112,18 +112,24 @@ def row_targets(
 
 
 def mix(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """share * own + (1 - share) * other, one share (B,) a sample."""
-    share = broadcast_over(share.to(own.dtype), own)
-    return share * own + (1 - share) * other
+    """share * own + (1 - share) * other, one share (B,) a sample; computed in float32 at least and rounded once."""
+    import torch
+
+    share = broadcast_over(share.to(torch.promote_types(own.dtype, torch.float32)), own)
+    return (share * own + (1 - share) * other).to(own.dtype)
+
+
+def one_frame(clips: Tensor, index: Tensor) -> Tensor:
+    """One frame of each clip (B,C,T,h,w), as (B,C,1,h,w); ``index`` int64 (B,)."""
+    return clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
 
 
 def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
-    """One frame of each clip (B,3,T,h,w), repeated over time; ``index`` int64 (B,)."""
+    """One frame of each clip (B,C,T,h,w), repeated over time; ``index`` int64 (B,)."""
     import torch
 
-    frame = clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
     layout = torch.channels_last_3d if clips.is_contiguous(memory_format=torch.channels_last_3d) else None
-    return frame.expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
+    return one_frame(clips, index).expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
 
 
 def people_of_both(batch: Batch, others: Tensor | None, frame: Tensor, share: Tensor) -> Tensor | None:
