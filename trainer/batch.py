@@ -88,10 +88,17 @@ class Batch:
 
 
 def distribution(target: Tensor, classes: int) -> Tensor:
-    """Labels int64 (B,) as float32 (B,C); distributions are returned as they are."""
-    import torch.nn.functional as F
+    """Labels int64 (B,) as float32 (B,C), NaN for a label out of range; distributions are returned as they are.
 
-    return target if target.is_floating_point() else F.one_hot(target, classes).float()
+    ``one_hot`` reads the labels on a CPU, and on a GPU ends the process where one is out of range.
+    """
+    import torch
+
+    if target.is_floating_point():
+        return target
+    label = target[:, None]
+    known = (label >= 0) & (label < classes)
+    return torch.where(known, (label == torch.arange(classes, device=target.device)).float(), torch.nan)
 
 
 def row_targets(
@@ -167,15 +174,19 @@ def shuffled_partners(count: int, chosen: np.ndarray, rng: np.random.Generator) 
 
 def share_where(count: int, chosen: np.ndarray, share: float, device: torch.device) -> Tensor:
     """float32 (count,): ``share`` for the chosen rows, 1 for the others."""
-    import torch
-
     shares = np.ones(count, np.float32)
     shares[chosen] = share
-    return torch.from_numpy(shares).to(device, non_blocking=True)
+    return upload(shares, device)
 
 
 def to_device(rows: np.ndarray, device: torch.device) -> Tensor:
     """Row numbers as int64 on the device."""
+    return upload(np.asarray(rows, np.int64), device)
+
+
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array on the device; the host does not wait, as it would for more than 64 KB of memory that is not pinned."""
     import torch
 
-    return torch.from_numpy(np.asarray(rows, np.int64)).to(device, non_blocking=True)
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ...pipeline.errors import InputError
-from ...pipeline.loading.clips import Clips
+from ...pipeline.loading.clips import Clips, ClipSource
 from ...pipeline.loading.cpu_threads import default_decode_threads, default_read_threads
 from ...pipeline.loading.decode import ClipDecoder, EncodedBatch
 from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
@@ -257,7 +257,7 @@ class RunStages:
             static_index=to(requests.static_index),
             flip=to(requests.flip),
             draws=to(requests.draws),
-            region=torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(batch, 4),
+            source=ClipSource(requests.sample, requests.start_frame, np.tile(np.float32([0, 0, 1, 1]), (batch, 1))),
         )
 
 
