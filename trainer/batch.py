@@ -25,7 +25,7 @@ class Batch:
 
     Attributes:
         motion: (B,3,T,h,w), normalised.
-        static: the same shape, one frame of each clip repeated, or None.
+        static: (B,3,1,h,w), the frame that each static clip repeats, or None; ``passes.static_leaf`` repeats it.
         target: int64 (B,), or a distribution over classes, floating (B,C).
         static_index: int64 (B,), which frame of the clip the static clip repeats.
         per_sample: more tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
@@ -82,17 +82,24 @@ class Batch:
         static = self.static
         if static is not None and static_from == "augmented":
             assert self.static_index is not None, "static clips come with the frame that they repeat"
-            static = repeat_frame(motion, self.static_index)
+            static = one_frame(motion, self.static_index)
         elif static is not None and label_share is not None:
             per_sample[STATIC_TARGET] = self.target
         return replace(self, motion=motion, static=static, target=target, per_sample=per_sample)
 
 
 def distribution(target: Tensor, classes: int) -> Tensor:
-    """Labels int64 (B,) as float32 (B,C); distributions are returned as they are."""
-    import torch.nn.functional as F
+    """Labels int64 (B,) as float32 (B,C), NaN for a label out of range; distributions are returned as they are.
 
-    return target if target.is_floating_point() else F.one_hot(target, classes).float()
+    ``one_hot`` reads the labels on a CPU, and on a GPU ends the process where one is out of range.
+    """
+    import torch
+
+    if target.is_floating_point():
+        return target
+    label = target[:, None]
+    known = (label >= 0) & (label < classes)
+    return torch.where(known, (label == torch.arange(classes, device=target.device)).float(), torch.nan)
 
 
 def row_targets(
@@ -113,18 +120,24 @@ def row_targets(
 
 
 def mix(own: Tensor, other: Tensor, share: Tensor) -> Tensor:
-    """share * own + (1 - share) * other, one share (B,) a sample."""
-    share = broadcast_over(share.to(own.dtype), own)
-    return share * own + (1 - share) * other
+    """share * own + (1 - share) * other, one share (B,) a sample; computed in float32 at least and rounded once."""
+    import torch
+
+    share = broadcast_over(share.to(torch.promote_types(own.dtype, torch.float32)), own)
+    return (share * own + (1 - share) * other).to(own.dtype)
+
+
+def one_frame(clips: Tensor, index: Tensor) -> Tensor:
+    """One frame of each clip (B,C,T,h,w), as (B,C,1,h,w); ``index`` int64 (B,)."""
+    return clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
 
 
 def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
-    """One frame of each clip (B,3,T,h,w), repeated over time; ``index`` int64 (B,)."""
+    """One frame of each clip (B,C,T,h,w), repeated over time; ``index`` int64 (B,)."""
     import torch
 
-    frame = clips.gather(2, index.view(-1, 1, 1, 1, 1).expand(-1, clips.shape[1], 1, *clips.shape[3:]))
     layout = torch.channels_last_3d if clips.is_contiguous(memory_format=torch.channels_last_3d) else None
-    return frame.expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
+    return one_frame(clips, index).expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
 
 
 def people_of_both(batch: Batch, others: Tensor | None, frame: Tensor, share: Tensor) -> Tensor | None:
@@ -162,15 +175,19 @@ def shuffled_partners(count: int, chosen: np.ndarray, rng: np.random.Generator) 
 
 def share_where(count: int, chosen: np.ndarray, share: float, device: torch.device) -> Tensor:
     """float32 (count,): ``share`` for the chosen rows, 1 for the others."""
-    import torch
-
     shares = np.ones(count, np.float32)
     shares[chosen] = share
-    return torch.from_numpy(shares).to(device, non_blocking=True)
+    return upload(shares, device)
 
 
 def to_device(rows: np.ndarray, device: torch.device) -> Tensor:
     """Row numbers as int64 on the device."""
+    return upload(np.asarray(rows, np.int64), device)
+
+
+def upload(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array on the device; the host does not wait, as it would for more than 64 KB of memory that is not pinned."""
     import torch
 
-    return torch.from_numpy(np.asarray(rows, np.int64)).to(device, non_blocking=True)
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from .batch import Batch
@@ -30,6 +31,7 @@ class Pass:
         rows: the samples that it is computed on.
         share: their share of the batch; the pass's loss counts that much.
         penalise: whether it takes the gradient penalty.
+        static: whether it reads the static clips.
         last: whether no other follows in this step.
     """
 
@@ -37,6 +39,7 @@ class Pass:
     rows: slice
     share: float
     penalise: bool
+    static: bool
     last: bool
 
 
@@ -53,11 +56,11 @@ def step_passes(method: Method, clips: int, penalise: bool, *, static_parts: int
     """
     everything = slice(0, clips)
     if not method.static_pass:
-        return [Pass("all", everything, 1.0, penalise, last)]
+        return [Pass("all", everything, 1.0, penalise, method.static_in_loss, last)]
     parts = next(parts for parts in range(min(static_parts, clips), clips + 1) if clips % parts == 0)
     size = clips // parts
-    return [Pass("motion", everything, 1.0, False, last=False)] + [
-        Pass("static", slice(first, first + size), size / clips, penalise, last and first + size == clips)
+    return [Pass("motion", everything, 1.0, False, method.static_in_loss, last=False)] + [
+        Pass("static", slice(first, first + size), size / clips, penalise, True, last and first + size == clips)
         for first in range(0, clips, size)
     ]
 
@@ -101,15 +104,20 @@ def backward_in_passes(
 def pass_inputs(batch: Batch, step_pass: Pass) -> tuple[Any, ...]:
     """Arguments of a ``LossModule`` for one pass."""
     motion = None if step_pass.kind == "static" else batch.motion
-    static = static_leaf(batch.static, step_pass.penalise)
+    static = static_leaf(batch, step_pass.penalise) if step_pass.static else None
     return motion, static, batch.target, step_pass.penalise, batch.per_sample, step_pass.kind
 
 
-def static_leaf(static: Tensor | None, penalise: bool) -> Tensor | None:
-    """The static clip as a pass wants it: a leaf, which requires grad only where a penalty will ask for it."""
-    if static is None:
-        return None
-    return static.detach().requires_grad_(penalise)
+def static_leaf(batch: Batch, penalise: bool) -> Tensor:
+    """The static clips as a pass wants them, (B,3,T,h,w): a leaf, which requires grad only where a penalty asks for it.
+
+    All T repeats are independent variables of the penalty, so that they need memory of their own; only here, for the
+    samples of one pass.
+    """
+    motion, frame = batch.motion, batch.static.detach()
+    layout = torch.channels_last_3d if motion.is_contiguous(memory_format=torch.channels_last_3d) else None
+    clips = frame.expand_as(motion).contiguous(memory_format=layout or torch.contiguous_format)
+    return clips.requires_grad_(penalise)
 
 
 def _weighted(value: Tensor, share: float) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ...pipeline.errors import InputError
-from ...pipeline.loading.clips import Clips
+from ...pipeline.loading.clips import Clips, ClipSource
 from ...pipeline.loading.cpu_threads import default_decode_threads, default_read_threads
 from ...pipeline.loading.decode import ClipDecoder, EncodedBatch
 from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
@@ -260,17 +260,17 @@ class RunStages:
             static_index=to(requests.static_index),
             flip=to(requests.flip),
             draws=to(requests.draws),
-            region=torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).expand(batch, 4),
+            source=ClipSource(requests.sample, requests.start_frame, np.tile(np.float32([0, 0, 1, 1]), (batch, 1))),
         )
 
 
 def prep_bytes(config: TrainConfig) -> int:
-    """Bytes that preparing one clip must read and write: uint8 frames in, motion and static clip out."""
+    """Bytes that preparing one clip must read and write: uint8 frames in, motion clip and static frame out."""
     values = 3 * config.clip.frames * config.clip.size**2
-    item = 8 if config.step.precision == "fp64" else 4
-    written = 2 if config.method.static == "full" else 1
+    item = {"bf16": 2, "fp32": 4, "fp64": 8}[config.step.precision]
+    static = 0 if config.method.static == "none" else values // config.clip.frames  # one frame
     shifted = 2 * values if config.inputs.transform is not None else 0  # the frames once more, in and out
-    return values + shifted + written * item * values
+    return values + shifted + item * (values + static)
 
 
 def _joined(parts: list[EncodedBatch]) -> EncodedBatch:

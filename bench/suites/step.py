@@ -357,7 +357,7 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], object], nn.M
     adversarial = variant.kind == "albar"
 
     def step():
-        batch = Batch(motion, static if adversarial else None, target)
+        batch = Batch(motion, middle if adversarial else None, target)
         backward_in_passes(loss_module, batch, step_passes(method, len(batch), adversarial))
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -442,7 +442,7 @@ def gradient_difference() -> Row:
         loss_module = LossModule(model, Albar())
         compile_loss(loss_module, "off" if backend is None else "default")
         motion = torch.randn(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        batch = Batch(motion, motion[:, :, 2:3].expand_as(motion).contiguous(), torch.zeros(1, dtype=torch.int64))
+        batch = Batch(motion, motion[:, :, 2:3], torch.zeros(1, dtype=torch.int64))
         backward_in_passes(loss_module, batch, step_passes(loss_module.method, 1, True))
         found.append([p.grad for p in model.parameters()])
     scale = max(float(g.abs().max()) for g in found[0])

@@ -3,7 +3,23 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """Where the clips of a batch were cut, in the host's memory: nothing waits for the device to read it.
+
+    Attributes:
+        sample: int64 (B,), rows of the index.
+        start_frame: int64 (B,), in frames of the video.
+        region: float32 (B, 4), which part of the picture: top, left, height, width as shares of it.
+    """
+
+    sample: np.ndarray
+    start_frame: np.ndarray
+    region: np.ndarray
 
 
 @dataclass
@@ -21,7 +37,7 @@ class Clips:
         flip: bool (B,), still to be applied (``clip_prep`` does).
         draws: float32 (B, 8), uniform in [0, 1).
         prepared: what ``prepare`` returned for this batch, else None.
-        region: float32 (B, 4), which part of the picture the clip is: top, left, height, width as shares of it.
+        source: where the clips were cut.
         per_sample: more tensors (B, ...) by name that ``prepare`` made.
     """
 
@@ -34,7 +50,7 @@ class Clips:
     flip: torch.Tensor
     draws: torch.Tensor
     prepared: Any = None
-    region: torch.Tensor | None = None
+    source: ClipSource | None = None
     per_sample: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ from ..shards.index import SampleIndex
 from ..shards.index_check import check_index, check_shards
 from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
-from .clips import Clips, LoaderStats
+from .clips import Clips, ClipSource, LoaderStats
 from .codec_support import check_codecs
 from .cpu_threads import default_decode_threads, default_read_threads
 from .gop_reader import GopReader, shards_in
@@ -247,8 +247,9 @@ class ClipLoader:
         whole, flip, draws = (self._upload(array) for array in (whole, r.flip, r.draws))
         label, sample, position, start_frame, static_index = whole.unbind(0)
         size = np.stack([self._height[r.sample], self._width[r.sample]] * 2, 1)
-        region = self._upload((np.stack([r.top, r.left, r.height, r.width], 1) / size).astype(np.float32))
-        return Clips(decoded.clips, label, sample, position, start_frame, static_index, flip, draws, region=region)
+        region = (np.stack([r.top, r.left, r.height, r.width], 1) / size).astype(np.float32)
+        source = ClipSource(r.sample, r.start_frame, region)
+        return Clips(decoded.clips, label, sample, position, start_frame, static_index, flip, draws, source=source)
 
     def _upload(self, array: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(array)
@@ -258,7 +259,7 @@ class ClipLoader:
         """Order the training stream after the side stream, and keep memory alive until it is done with it."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(event)
-        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.region, clips.per_sample, clips.prepared)):
+        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.per_sample, clips.prepared)):
             tensor.record_stream(current)
         # DALI knows nothing of the training stream: the frames of the previous batch are held until all that has been
         # launched so far is done

@@ -256,7 +256,7 @@ class Small(nn.Module):
 def step_batch(method) -> Batch:
     """4 clips of 8x32x32."""
     motion = torch.randn(4, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
-    static = motion[:, :, 3:4].expand_as(motion).contiguous() if method.static != "none" else None
+    static = motion[:, :, 3:4] if method.static != "none" else None
     return Batch(motion, static, torch.arange(4))
 
 
@@ -299,16 +299,16 @@ def test_an_update_adds_little_to_its_step_and_does_not_wait_for_the_device():
 def kept_bytes(method) -> int:
     """Memory that a forward leaves for its backward, in the pass that leaves most; inputs and weights do not count."""
     net, batch, kept = MotionCNN(8), step_batch(method), []
-    own = {t.untyped_storage().data_ptr() for t in (batch.motion, batch.static, *net.parameters()) if t is not None}
     for step_pass in step_passes(method, len(batch), method.penalises(0)):
-        saved = {}
+        saved, inputs = {}, pass_inputs(batch, step_pass)
+        own = {t.untyped_storage().data_ptr() for t in (*inputs, *net.parameters()) if isinstance(t, torch.Tensor)}
 
         def pack(tensor, saved=saved):
             saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
             return tensor
 
         with saved_tensors_hooks(pack, lambda tensor: tensor):
-            loss, _ = LossModule(net, method)(*pass_inputs(batch, step_pass))
+            loss, _ = LossModule(net, method)(*inputs)
         kept.append(sum(storage.nbytes() for place, storage in saved.items() if place not in own))
         loss.backward()
     return max(kept)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from unstill.pipeline.loading.loader import Clips
+from unstill.pipeline.loading.clips import Clips, ClipSource
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, step_positions
 from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 from unstill.trainer.checkpoints.config import CheckpointConfig
@@ -60,6 +60,9 @@ def clips_at(positions) -> Clips:
         static_index=static_index,
         flip=position % 2 == 0,
         draws=draws,
+        source=ClipSource(
+            sample.numpy(), np.zeros(len(sample), np.int64), np.tile(np.float32([0, 0, 1, 1]), (len(sample), 1))
+        ),
     )
 
 

@@ -26,7 +26,7 @@ def clips(dtype=torch.float64) -> Batch:
     motion = torch.randn(B, 3, 4, 8, 8, generator=g, dtype=torch.float64).to(dtype)
     scene = torch.eye(K, dtype=dtype)[torch.arange(B) % K]
     per_sample = {"scene": scene, "static_target": torch.arange(B).flip(0)}
-    return Batch(motion, motion[:, :, 2:3].expand_as(motion).contiguous(), torch.arange(B), None, per_sample)
+    return Batch(motion, motion[:, :, 2:3], torch.arange(B), None, per_sample)
 
 
 def module_for(net, method):
@@ -43,7 +43,7 @@ def one_backward(net, method, batch):
     """Both losses, then one backward of their sum: what the order must not change."""
     module = module_for(copy.deepcopy(net), method)
     torch.manual_seed(7)
-    loss, terms = module(batch.motion, static_leaf(batch.static, True), batch.target, True, batch.per_sample)
+    loss, terms = module(batch.motion, static_leaf(batch, True), batch.target, True, batch.per_sample)
     loss.backward()
     return results(module, loss.detach(), terms)
 
@@ -100,6 +100,9 @@ def test_parts_are_of_one_size_and_gradients_travel_with_the_last():
     assert not any(p.last for p in step_passes(albar, 6, True, last=False))
     for method in (Baseline(), TwoStreams(), Albar(forward="joint")):
         assert [(p.kind, p.penalise) for p in step_passes(method, 6, True, static_parts=3)] == [("all", True)]
+    assert [p.static for p in step_passes(albar, 2, True)] == [False, True]
+    assert [p.static for p in step_passes(Albar(base=TwoStreams()), 2, True)] == [True, True]
+    assert [step_passes(method, 2, True)[0].static for method in (Baseline(), TwoStreams())] == [False, True]
 
 
 def test_parts_that_would_change_the_numbers_are_refused():

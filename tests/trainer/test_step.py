@@ -11,7 +11,6 @@ from unstill.pipeline.errors import InputError
 from unstill.trainer.known_failures import translate
 from unstill.trainer.loss_module import LossModule, compile_loss
 from unstill.trainer.methods import Albar
-from unstill.trainer.passes import static_leaf
 from unstill.trainer.step_config import StepConfig
 
 
@@ -26,7 +25,7 @@ def gradients(net, backend, penalise, method=None, autocast=None):
     g = torch.Generator().manual_seed(3)
     dtype = next(net.parameters()).dtype
     motion = torch.randn(4, 3, 4, 8, 8, generator=g, dtype=torch.float64).to(dtype)
-    static = static_leaf(motion[:, :, 2:3].expand_as(motion).contiguous(), penalise)
+    static = motion[:, :, 2:3].expand_as(motion).contiguous().requires_grad_(penalise)
     loss, terms = module(motion, static, torch.tensor([0, 1, 2, 3]), penalise)
     loss.backward()
     return {name: p.grad for name, p in net.named_parameters()}, dict(net.named_buffers()), terms
@@ -151,5 +150,5 @@ def test_a_compiled_penalty_through_an_autograd_function_is_refused(one_thread):
     compile_loss(loss, "default")
     clips = torch.randn(4, 3, 6, 8, 8, dtype=torch.float64)
     with pytest.raises(RuntimeError) as caught:
-        loss(clips, static_leaf(clips, True), torch.tensor([0, 1, 2, 3]), True)
+        loss(clips, clips.clone().requires_grad_(), torch.tensor([0, 1, 2, 3]), True)
     assert "--step.compile off" in str(translate(caught.value, "mine:net"))

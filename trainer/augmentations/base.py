@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from ...pipeline.options import between, check_options
-from ..batch import Batch
+from ..batch import Batch, upload
 
 if TYPE_CHECKING:
     import torch
@@ -37,10 +37,7 @@ class Context:
 
     def normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation, float32 (3,1,1,1); copied without waiting for the device."""
-        import torch
-
-        values = torch.tensor([self.mean, self.std]).view(2, 3, 1, 1, 1)
-        mean, std = values.to(device, non_blocking=True)
+        mean, std = upload(np.float32([self.mean, self.std]).reshape(2, 3, 1, 1, 1), device)
         return mean, std
 
 

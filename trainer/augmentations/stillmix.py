@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 
 from ...pipeline.errors import InputError
 from ...pipeline.options import check_options, more_than
-from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device
+from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_frame, share_where, to_device, upload
 from .base import BatchAugmentation, Context
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,6 @@ class StillMix(BatchAugmentation):
 
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay."""
-        import torch
 
         motion = batch.motion
         n, device = len(batch), motion.device
@@ -56,14 +55,14 @@ class StillMix(BatchAugmentation):
             raise InputError("augmentation StillMix: where people are in a bank's stills is not known; give no bank")
         else:
             bank = read_bank(self.bank, tuple(motion.shape[3:]))
-            picked = bank[torch.from_numpy(rng.integers(len(bank), size=n))].to(device, non_blocking=True)
+            picked = upload(bank[rng.integers(len(bank), size=n)], device)
             mean, std = context.normalisation(device)
-            stills = ((picked[:, :, None].float() / 255 - mean) / std).to(motion.dtype)
+            stills = (picked[:, :, None].float() / 255 - mean) / std
         return batch.blended(mix(motion, stills, share), people=people, static_from=self.static_from)
 
 
 @lru_cache(maxsize=2)
-def read_bank(path: Path, size: tuple[int, int]) -> Tensor:
+def read_bank(path: Path, size: tuple[int, int]) -> np.ndarray:
     """The stills of a bank, uint8 (N,3,h,w), resized to ``size`` (h,w) where they differ.
 
     Raises:
@@ -85,4 +84,4 @@ def read_bank(path: Path, size: tuple[int, int]) -> Tensor:
         )
     if tuple(stills.shape[2:]) != size:
         stills = F.interpolate(stills.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-    return stills
+    return stills.numpy()

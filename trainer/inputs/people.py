@@ -16,11 +16,12 @@ from ...pipeline.loading.clips import Clips
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
 from ...pipeline.ood.masks import read_boxes
 from ...pipeline.shards.index import SampleIndex
+from ..batch import upload
 from .config import FrameTransform
 
 
 class PeopleMasks:
-    """Makes masks of clips; waits for the device, so it belongs into the loader's thread.
+    """Makes masks of clips, from what the host knows of them: it does not wait for the device.
 
     Args:
         path: the boxes.
@@ -52,9 +53,9 @@ class PeopleMasks:
         """uint8 (B,1,T,h,w) on the clips' device: 1 where a box is, cut, transformed and flipped like the clips."""
         batch, time, height, width = clips.frames.shape[:4]
         masks = np.zeros((batch, time, height, width, 1), np.uint8)
-        if clips.region is None:
-            raise ValueError("these clips do not say which part of the picture they show")
-        samples, start, regions = (v.cpu().numpy() for v in (clips.sample, clips.start_frame, clips.region))
+        if clips.source is None:
+            raise ValueError("these clips do not say where they were cut")
+        samples, start, regions = clips.source.sample, clips.source.start_frame, clips.source.region
         lengths = self._frames[samples]
         numbers = frame_numbers(self._clip, start, clip_strides(self._clip, lengths), lengths)
         for row, (sample, (top, left, tall, wide)) in enumerate(zip(samples.tolist(), regions.tolist(), strict=True)):
@@ -64,7 +65,7 @@ class PeopleMasks:
                     rows = slice(*(max(0, round((y - top) / tall * height)) for y in (y0, y1)))
                     columns = slice(*(max(0, round((x - left) / wide * width)) for x in (x0, x1)))
                     masks[row, t, rows, columns] = 1
-        people = torch.from_numpy(masks).to(clips.frames.device)
+        people = upload(masks, clips.frames.device)
         if self._transform is not None:
             people = self._transform(people, clips.draws)
         flip = clips.flip.bool().view(-1, 1, 1, 1, 1)

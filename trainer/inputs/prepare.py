@@ -17,10 +17,10 @@ def clip_options(config: TrainConfig) -> dict[str, Any]:
     return {
         "mean": config.inputs.mean,
         "std": config.inputs.std,
-        # float32 under autocast, too: the penalty differentiates by the static clip, and its norm is a float32 one
-        "dtype": torch.float64 if config.step.precision == "fp64" else torch.float32,
+        # what autocast would cast them to: the kernel rounds once, so losses and gradients are equal to the bit
+        "dtype": {"bf16": torch.bfloat16, "fp32": torch.float32, "fp64": torch.float64}[config.step.precision],
         "layout": "channels_last_3d" if config.step.channels_last else "ncdhw",
-        "static": config.method.static,
+        "static": "none" if config.method.static == "none" else "frame",  # repeated in the step, see ``passes``
     }
 
 
@@ -43,7 +43,7 @@ class Prepare:
             self._people = PeopleMasks(config.inputs.people, config.data, config.clip, self._transform)
 
     def __call__(self, clips: Clips) -> tuple[Tensor, Tensor | None]:
-        """(motion (B,3,T,h,w), static of the same shape or None)."""
+        """(motion (B,3,T,h,w), the static clips' frame (B,3,1,h,w) or None)."""
         self.find_people(clips)
         return clip_prep(self.augmented(clips), flip=clips.flip, t_idx=clips.static_index, **self._options)
 

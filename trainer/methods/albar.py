@@ -82,6 +82,11 @@ class Albar(MethodDefaults):
         return self.w_gp != 0 and step % self.gp_every == 0
 
     @property
+    def static_in_loss(self) -> bool:
+        """Whether ``loss`` takes both kinds of clips."""
+        return self.forward == "joint" or self._base.static_in_loss
+
+    @property
     def static_pass(self) -> bool:
         """Whether motion and static clips have a forward and backward each."""
         return self.forward == "two"
@@ -138,7 +143,7 @@ class Albar(MethodDefaults):
         network: Network,
         row_losses: RowLosses,
         motion: Tensor,
-        static: Tensor,
+        static: Tensor | None,
         target: Tensor,
         *,
         penalise: bool,
@@ -150,7 +155,7 @@ class Albar(MethodDefaults):
             network: clips to logits.
             row_losses: cross entropy and negative entropy of rows of logits.
             motion: (B,3,T,h,w), normalised.
-            static, penalise: see ``static_loss``; only read with ``forward`` joint, or by ``base``.
+            static, penalise: see ``static_loss``; only read with ``static_in_loss``.
             target: int64 (B,), or soft labels (B,C).
             per_sample: what the base method needs; see ``static_loss``, too.
 
@@ -159,8 +164,9 @@ class Albar(MethodDefaults):
             in nats, ``top1``, a share of the batch; or those of ``base``.
         """
         if self.forward == "two":
+            static = None if static is None else static.detach()
             return self._base.loss(
-                *(network, row_losses, motion, static.detach(), target), penalise=False, per_sample=per_sample or {}
+                *(network, row_losses, motion, static, target), penalise=False, per_sample=per_sample or {}
             )
         import torch
 

@@ -33,6 +33,7 @@ class MethodDefaults:
 
     Attributes:
         static: whether the method wants static clips.
+        static_in_loss: whether ``loss`` reads them.
         static_pass: whether ``static_loss`` is added to ``loss``, in a forward and backward of its own.
         twice_differentiable: whether any of its steps needs a gradient of a gradient.
         needs_people: whether it wants to know where people are in each clip.
@@ -43,6 +44,7 @@ class MethodDefaults:
     """
 
     static: ClassVar[Literal["none", "full"]] = "none"
+    static_in_loss: ClassVar[bool] = False
     static_pass: ClassVar[bool] = False
     twice_differentiable: ClassVar[bool] = False
     needs_people: ClassVar[bool] = False

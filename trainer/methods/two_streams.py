@@ -46,6 +46,7 @@ class TwoStreams(MethodDefaults):
     """Share of the label's mass that is spread over all classes."""
 
     static: ClassVar[Literal["none", "full"]] = "full"
+    static_in_loss: ClassVar[bool] = True
     shown_terms: ClassVar[dict[str, tuple[str, str]]] = MethodDefaults.shown_terms | {
         "biased_ce": ("biased CE", "{:.3f}"),
         "biased_top1": ("biased top-1", "{:.1%}"),

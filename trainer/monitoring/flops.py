@@ -86,7 +86,7 @@ def _meta_clips(method: Method, frames: int, size: int, dtype: torch.dtype, tabl
     per_sample = {name: table.new_empty((clips, *table.shape[1:]), device="meta") for name, table in tables.items()}
     if method.needs_people:
         per_sample[PEOPLE] = torch.empty((clips, 1, frames, size, size), dtype=torch.uint8, device="meta")
-    static = torch.empty_like(motion) if method.static != "none" else None
+    static = motion[:, :, :1] if method.static != "none" else None
     return Batch(motion, static, target, None, per_sample)
 
 

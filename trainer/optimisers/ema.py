@@ -8,26 +8,24 @@ class WeightAverage:
     """average <- decay * average + (1 - decay) * weights, after every step; buffers are copied.
 
     Args:
-        module: the network that is averaged.
+        module: the network that is averaged; its tensors may change, but not be replaced by others.
         decay: in (0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float):
         self.decay = decay
-        self._module = module
-        self.state = {name: value.detach().clone() for name, value in module.state_dict().items()}
+        now = module.state_dict()
+        self.state = {name: value.detach().clone() for name, value in now.items()}
+        parameters = {name for name, _ in module.named_parameters()}
+        self._averaged = [(self.state[name], now[name]) for name in now if name in parameters]
+        self._copied = [(self.state[name], now[name]) for name in now if name not in parameters]
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the weights as they are now."""
-        now = self._module.state_dict()
-        parameters = {name for name, _ in self._module.named_parameters()}
-        average = [self.state[name] for name in now if name in parameters]
-        weights = [now[name] for name in now if name in parameters]
-        torch._foreach_lerp_(average, weights, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]  (no other form)
-        for name, value in now.items():
-            if name not in parameters:
-                self.state[name].copy_(value)
+        """Move the average towards the weights as they are now; a few launches, whatever the number of tensors."""
+        torch._foreach_lerp_(*map(list, zip(*self._averaged, strict=True)), 1 - self.decay)
+        if self._copied:
+            torch._foreach_copy_(*map(list, zip(*self._copied, strict=True)))
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a saved average."""

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
 
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+
 
 class NonFiniteGuard:
     """Judges each step, and undoes what a bad one leaves behind.
@@ -32,7 +34,9 @@ class NonFiniteGuard:
         world_size: int = 1,
         lower: tuple[str, ...] = (),
     ):
-        self._buffers = [b for b in module.buffers() if b.is_floating_point()]
+        # as integers of their own width, whose arithmetic keeps every bit, NaNs included
+        self._buffers = [b.view(_INTEGERS[b.element_size()]) for b in module.buffers() if b.is_floating_point()]
+        self._saved = [b.clone() for b in self._buffers]
         self._limit, self._world_size = limit, world_size
         self._advice = " or ".join(("--optimiser.lr", *lower))
         # [bad steps in all, bad steps in a row now, longest row]
@@ -40,7 +44,8 @@ class NonFiniteGuard:
 
     def before(self) -> None:
         """Remember the buffers; call before the forward."""
-        self._saved = [b.clone() for b in self._buffers]
+        if self._buffers:
+            torch._foreach_copy_(self._saved, self._buffers)
 
     def judge(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """1 where this step must be skipped, else 0: a float32 scalar on the device, the same on every rank.
@@ -62,10 +67,11 @@ class NonFiniteGuard:
             fused.step()
         elif not bad.item():  # on a CPU this costs nothing; apex's optimisers have no other way
             optimiser.step()
-        was_bad = bad != 0
-        for buffer, saved in zip(self._buffers, self._saved, strict=True):
-            buffer.copy_(torch.where(was_bad, saved, buffer))
-        one = was_bad.long()
+        one = (bad != 0).long()
+        if self._buffers:  # buffers + bad * (saved - buffers), modulo the integers' range: three launches for all
+            back = torch._foreach_sub(self._saved, self._buffers)
+            torch._foreach_mul_(back, one)
+            torch._foreach_add_(self._buffers, back)
         row = (self.counts[1] + 1) * one
         self.counts = torch.stack([self.counts[0] + one, row, torch.maximum(self.counts[2], row)])
 

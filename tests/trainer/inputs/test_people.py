@@ -9,6 +9,7 @@ from synthetic_run import FRAMES, SIZE, clips_at, loader_of, make_dataset, run_c
 
 from unstill.kernels import clip_prep
 from unstill.pipeline.errors import InputError
+from unstill.pipeline.loading.clips import ClipSource
 from unstill.pipeline.loading.sampler import ClipConfig
 from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 from unstill.trainer.augmentations import ActorCutMix
@@ -37,9 +38,9 @@ def data(tmp_path):
 
 def boxed_clips(n):
     clips = clips_at(range(n))
-    clips.start_frame = torch.arange(n) % 5
     # top, left, height, width
-    clips.region = torch.tensor([[0.0, 0, 1, 1], [0.25, 0.5, 0.5, 0.5], [0.5, 0, 0.25, 0.75], [0, 0, 1, 1]])[:n]
+    region = np.float32([[0, 0, 1, 1], [0.25, 0.5, 0.5, 0.5], [0.5, 0, 0.25, 0.75], [0, 0, 1, 1]])[:n]
+    clips.source = ClipSource(clips.sample.numpy(), np.arange(n) % 5, region)
     return clips
 
 
@@ -58,9 +59,9 @@ def test_equal_to_boxes_painted_into_the_frames(tmp_path, data, roll):
 
     frames = torch.zeros(4, FRAMES, SIZE, SIZE, 3, dtype=torch.uint8)
     for n in range(4):
-        top, left, tall, wide = clips.region[n].tolist()
+        top, left, tall, wide = clips.source.region[n].tolist()
         for t in range(FRAMES):
-            number = min(int(clips.start_frame[n]) + 2 * t, 8)
+            number = min(int(clips.source.start_frame[n]) + 2 * t, 8)
             for x0, y0, x1, y1 in table[f"v{n:02}"].get(str(number), []):
                 for y in range(SIZE):
                     for x in range(SIZE):  # is the pixel's centre inside the box, in shares of the picture?
@@ -78,17 +79,14 @@ def test_runs_that_need_people(tmp_path, data):
         + "\n".join(f"v{n:02},{t},.2,.2,.7,.9" for n in range(24) for t in range(9))
     )
 
-    def regions(step, clips):
-        clips.region = torch.tensor([[0.0, 0, 1, 1]]).expand(len(clips), 4)
-
     with pytest.raises(InputError, match="--people"):
-        train(run_config(tmp_path, augmentation=ActorCutMix()), make_loader=loader_of(change=regions))
+        train(run_config(tmp_path, augmentation=ActorCutMix()), make_loader=loader_of())
     people = {"inputs": InputConfig(people=tmp_path / "boxes.csv")}
-    train(run_config(tmp_path, augmentation=ActorCutMix(prob=1.0), **people), make_loader=loader_of(change=regions))
+    train(run_config(tmp_path, augmentation=ActorCutMix(prob=1.0), **people), make_loader=loader_of())
     (tmp_path / "scenes.csv").write_text("key,scene\n" + "\n".join(f"v{n:02},s{n % 3}" for n in range(24)))
     sdn = Sdn(scenes=tmp_path / "scenes.csv", w_mask=0.5, hidden=8, layers=1)
     config = run_config(tmp_path, out=tmp_path / "sdn", method=sdn, model=ModelConfig(name="motion_cnn"), **people)
-    result = train(config, make_loader=loader_of(change=regions))
+    result = train(config, make_loader=loader_of())
     last = json.loads(result.metrics.read_text().splitlines()[-1])
     assert 0 < last["masked_entropy"] < 1.4 and last["scene_ce"] > 0
 

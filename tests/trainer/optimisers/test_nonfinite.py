@@ -6,9 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from synthetic_run import loader_of, make_dataset, run_config
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from unstill.pipeline.errors import InputError
 from unstill.trainer.checkpoints.config import CheckpointConfig
+from unstill.trainer.optimisers.ema import WeightAverage
+from unstill.trainer.optimisers.nonfinite import NonFiniteGuard
 from unstill.trainer.train import train
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,3 +54,52 @@ def test_too_many_in_a_row_stop_the_run(tmp_path):
         train(run_config(tmp_path, max_skipped=3), make_loader=loader_of(change=spoil(3, 4, 5)))
     (tmp_path / "run").rename(tmp_path / "first")
     train(run_config(tmp_path, max_skipped=3), make_loader=loader_of(change=spoil(2, 3, 5, 6, 8, 9)))
+
+
+class Buffers(nn.Module):
+    def __init__(self, count):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+        for n in range(count):
+            self.register_buffer(f"b{n}", torch.randn(5, dtype=(torch.float32, torch.float64, torch.bfloat16)[n % 3]))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
+
+
+def test_buffers_come_back_to_the_bit_whatever_a_bad_step_left():
+    module = Buffers(6)
+    guard = NonFiniteGuard(module, torch.device("cpu"), limit=9)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    left = [torch.nan, torch.inf, -3e38, 0.0, 1.5, -torch.nan]
+    for bad in (1.0, 0.0):
+        before = [b.clone() for b in module.buffers()]
+        guard.before()
+        for buffer, value in zip(list(module.buffers())[:6], left, strict=True):
+            buffer.fill_(value)
+        after = [b.clone() for b in module.buffers()]
+        guard.update(optimiser, torch.tensor(bad))
+        for buffer, expected in zip(module.buffers(), before if bad else after, strict=True):
+            assert torch.equal(buffer.view(-1).view(torch.uint8), expected.view(-1).view(torch.uint8))
+
+
+class Launches(TorchDispatchMode):
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        return func(*args, **kwargs or {})
+
+
+def test_guard_and_average_take_as_many_launches_for_many_tensors_as_for_few():
+    counts = set()
+    for tensors in (3, 30):
+        module = Buffers(tensors)
+        guard, average = NonFiniteGuard(module, torch.device("cpu"), limit=9), WeightAverage(module, 0.9)
+        optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+        with Launches() as launches:
+            guard.before()
+            guard.update(optimiser, torch.tensor(1.0))
+            average.update()
+        counts.add(launches.count)
+    assert len(counts) == 1
