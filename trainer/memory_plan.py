@@ -29,12 +29,14 @@ class MemoryPlan:
 
     Attributes:
         lines: (fixed, per_clip) of the moments that can be the peak: ``fixed + clips * per_clip``.
+        resident: (fixed, per_clip) between two steps: weights, their average, optimiser state, and the next batch.
         saved: (fixed, per_clip) when a backward starts, the one with most per clip.
         queue: (fixed, per_clip) of what the loader prepares ahead.
         factor: of a compiled step's memory per clip to an eager one's; 1 where it is eager.
     """
 
     lines: tuple[tuple[int, int], ...]
+    resident: tuple[int, int]
     saved: tuple[int, int]
     queue: tuple[int, int]
     factor: float = 1.0
@@ -95,10 +97,11 @@ def plan_memory(
         batch = fake_clips(clips, frames, size)
         if not config.step.fused_boundary:
             batch.prepared = Prepare(eager)(batch)
+        trace.mark_start()
         update(batch, batch if config.step.fused_boundary else None)
-        live, backwards = trace.lines()
-    saved = backwards[backwards[:, 1].argmax()]
-    return MemoryPlan(_candidates(live), tuple(saved.tolist()), (0, 0))
+        lines = trace.lines()
+    saved = lines.backwards[lines.backwards[:, 1].argmax()]
+    return MemoryPlan(_candidates(lines.all), tuple(lines.start.tolist()), tuple(saved.tolist()), (0, 0))
 
 
 def fake_clips(clips: int, frames: int, size: int) -> Clips:
