@@ -3,6 +3,11 @@
     plan = plan_memory(config, model, classes=51)
     plan.peak(16)                    # bytes, with 16 clips in a process
     plan.largest_batch(80 * 2**30)   # clips
+
+A step of the run's own code is traced in eager mode (``memory_trace``); swin3d_t at 32x224x224 takes 4 CPU-seconds. For
+a compiled step this is an estimate, not a trace: its graph takes minutes to make. Compiled, the peak is taken as the
+eager one: 0.96 to 1.03 times that was found (swin3d_t's joint graph without fusion, and a reduced Swin's allocator).
+With ``recompute`` the per-clip part is multiplied by ``RECOMPUTE``.
 """
 
 import copy
@@ -21,6 +26,11 @@ from .inputs.prepare import Prepare
 from .memory_trace import prime_for, tracing
 
 PARTS = 12  # the traced batch divides into any usual number of parts
+# of an eager ALBAR step's bytes per clip: swin3d_t's joint graph needs 0.82 (an upper bound, without fusion), a reduced
+# Swin's allocator gave 0.85
+RECOMPUTE = 0.85
+
+Bytes = tuple[int, int]  # (fixed, per_clip): fixed + clips * per_clip
 
 
 @dataclass(frozen=True)
@@ -28,102 +38,144 @@ class MemoryPlan:
     """Bytes of a training step as functions of the clips in a process.
 
     Attributes:
-        lines: (fixed, per_clip) of the moments that can be the peak: ``fixed + clips * per_clip``.
-        resident: (fixed, per_clip) between two steps: weights, their average, optimiser state, and the next batch.
-        saved: (fixed, per_clip) when a backward starts, the one with most per clip.
-        queue: (fixed, per_clip) of what the loader prepares ahead.
-        factor: of a compiled step's memory per clip to an eager one's; 1 where it is eager.
+        moments: those that can be the peak.
+        resident: between two steps: weights, their average, optimiser state, and the batch at hand.
+        saved: when a backward starts; the one with most per clip, resident bytes included.
+        queue: what the loader prepares ahead of the batch at hand, and a checkpoint's copy of the state.
+        factor: of a compiled step's bytes per clip to an eager one's; 1 where it is eager.
     """
 
-    lines: tuple[tuple[int, int], ...]
-    resident: tuple[int, int]
-    saved: tuple[int, int]
-    queue: tuple[int, int]
+    moments: tuple[Bytes, ...]
+    resident: Bytes
+    saved: Bytes
+    queue: Bytes = (0, 0)
     factor: float = 1.0
 
     def peak(self, clips: int) -> float:
         """Largest number of bytes that live at once."""
-        fixed, per_clip = self.queue
-        return max(a + clips * b * self.factor for a, b in self.lines) + fixed + clips * per_clip
+        return max(fixed + clips * per_clip for fixed, per_clip in self._lines())
 
     @property
     def per_clip(self) -> float:
         """Bytes that one more clip costs, where there are many."""
-        return max(b for _, b in self.lines) * self.factor + self.queue[1]
+        return max(per_clip for _, per_clip in self._lines())
+
+    @property
+    def fixed(self) -> float:
+        """Bytes that are needed for any batch: weights, optimiser state, their average and a checkpoint's copy."""
+        return self.resident[0] + self.queue[0]
 
     def largest_batch(self, memory: float) -> int:
         """Most clips whose peak fits into ``memory`` bytes; 0 where none does."""
-        clips = 0
-        for a, b in self.lines:
-            room, slope = memory - a - self.queue[0], b * self.factor + self.queue[1]
-            most = room / slope if slope else (float("inf") if room >= 0 else -1)
-            clips = most if not clips else min(clips, most)
-        return max(0, int(clips))
+        room = [(memory - fixed) / per_clip if per_clip else memory - fixed for fixed, per_clip in self._lines()]
+        return max(0, int(min(room)))
+
+    def in_parts(self, parts: int) -> "MemoryPlan":
+        """An estimate for a batch that is computed in so many times more parts (``step.accumulate``)."""
+        moments = tuple((a, self.resident[1] + max(0, b - self.resident[1]) // parts) for a, b in self.moments)
+        return replace(self, moments=moments)
+
+    def scaled(self, factor: float) -> "MemoryPlan":
+        """The same with another ``factor``."""
+        return replace(self, factor=factor)
+
+    def _lines(self) -> list[tuple[float, float]]:
+        fixed, per_clip = self.queue
+        return [(a + fixed, b * self.factor + per_clip) for a, b in self.moments if b]
 
 
 def plan_memory(
     config: TrainConfig,
     model: nn.Module,
-    extra: nn.Module | None = None,
+    method_module: nn.Module | None = None,
     tables: dict[str, Tensor] | None = None,
     *,
     classes: int,
+    ranks: int = 1,
     cuda: bool | None = None,
 ) -> MemoryPlan:
     """Trace one step of the run on fake tensors.
 
     Args:
         config: the run's.
-        model: the network as it is trained; it is copied without its values.
-        extra, tables: see ``assembly.assemble``.
+        model: the network as it is trained; it is copied without its values, and not changed.
+        method_module, tables: see ``build.assemble``.
         classes: number of classes.
+        ranks: processes of the run; several keep the gradients' buckets between steps.
         cuda: count as a GPU would; by default where ``config.device`` is one.
     """
     cuda = config.device == "cuda" if cuda is None else cuda
-    eager = replace(config, device="cpu", step=replace(config.step, compile="off", deterministic=False))
+    # the frames' transform reads its draws, and adds little
+    inputs = replace(config.inputs, transform=None)
+    step = replace(config.step, compile="off", deterministic=False)
+    eager = replace(config, device="cpu", step=step, inputs=inputs)
     frames, size = config.clip.frames, config.clip.size
-    tensors = [*model.parameters(), *model.buffers(), *(() if extra is None else (*extra.parameters(), *extra.buffers()))]
-    prime = prime_for({frames, size, classes, *(t.numel() for t in tensors)})
+    pair = nn.ModuleList([model] if method_module is None else [model, method_module])
+    tensors = [*pair.parameters(), *pair.buffers()]
+    prime = prime_for({frames, size, classes, *(tensor.numel() for tensor in tensors)})
     clips = prime * PARTS * config.step.accumulate
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with FakeCopyMode(fakes):
-        pair = copy.deepcopy(nn.ModuleList([model] if extra is None else [model, extra]))
+        pair = copy.deepcopy(pair)
         tables = {name: copy.deepcopy(table) for name, table in (tables or {}).items()}
     with fakes, tracing(prime, clips, cuda=cuda) as trace:
         for tensor in (*pair.parameters(), *pair.buffers(), *tables.values()):
             trace.add(tensor)
-        ranks = Ranks(0, 1, torch.device("cpu"))
-        state, update = assemble(eager, pair[0], None if extra is None else pair[1], tables, ranks, 1 << 20, classes)
+        alone = Ranks(0, 1, torch.device("cpu"))
+        _, step = assemble(eager, alone, 1 << 20, pair[0], pair[1] if len(pair) > 1 else None, tables, classes)
         batch = fake_clips(clips, frames, size)
+        if config.inputs.people is not None:  # `PeopleMasks` reads the sample numbers
+            batch.per_sample["people"] = torch.empty(clips, 1, frames, size, size, dtype=torch.uint8)
         if not config.step.fused_boundary:
             batch.prepared = Prepare(eager)(batch)
         trace.mark_start()
-        update(batch, batch if config.step.fused_boundary else None)
+        step(next(iter(step.inputs([batch, batch]))))
         lines = trace.lines()
-    saved = lines.backwards[lines.backwards[:, 1].argmax()]
-    return MemoryPlan(_candidates(lines.all), tuple(lines.start.tolist()), tuple(saved.tolist()), (0, 0))
+    compiled = config.step.compile != "off" and config.step.recompute
+    return MemoryPlan(
+        moments=_candidates(lines.all),
+        resident=_bytes(lines.start),
+        saved=_bytes(lines.backwards[lines.backwards[:, 1].argmax()]),
+        queue=_ahead(config, pair, lines.start, ranks, cuda),
+        factor=RECOMPUTE if compiled else 1.0,
+    )
 
 
 def fake_clips(clips: int, frames: int, size: int) -> Clips:
-    """What the loader delivers, with nothing in it."""
-    whole = lambda: torch.empty(clips, dtype=torch.int64)  # noqa: E731
+    """What the loader delivers, uninitialised."""
+    number = lambda: torch.empty(clips, dtype=torch.int64)  # noqa: E731
     return Clips(
         frames=torch.empty(clips, frames, size, size, 3, dtype=torch.uint8),
-        label=whole(),
-        sample=whole(),
-        position=whole(),
-        start_frame=whole(),
-        static_index=whole(),
+        label=number(),
+        sample=number(),
+        position=number(),
+        start_frame=number(),
+        static_index=number(),
         flip=torch.empty(clips, dtype=torch.bool),
         draws=torch.empty(clips, 8),
         region=torch.empty(clips, 4),
     )
 
 
-def _candidates(live: np.ndarray) -> tuple[tuple[int, int], ...]:
+def _ahead(config: TrainConfig, pair: nn.Module, start: np.ndarray, ranks: int, cuda: bool) -> Bytes:
+    """What stays beside the step: the loader's queue, decoded frames, DDP's buckets and a checkpoint's copy."""
+    prepared = int(start[1])  # the batch at hand, frames included
+    frames = 3 * config.clip.frames * config.clip.size**2
+    # the queue and the batch that is being made; DALI keeps decoded frames of each batch that it works on
+    queue = prepared * (config.loader.ready + 1) + frames * config.loader.depth * config.loader.pipelines
+    copied = int(start[0]) if cuda and config.checkpoint.every else 0  # written while training goes on
+    buckets = sum(p.nbytes for p in pair.parameters() if p.requires_grad) if ranks > 1 else 0
+    return copied + buckets, queue
+
+
+def _candidates(live: np.ndarray) -> tuple[Bytes, ...]:
     """The moments that no other one exceeds in both numbers."""
-    found: list[tuple[int, int]] = []
-    for fixed, per_clip in sorted({tuple(row) for row in live.tolist()}, key=lambda row: (-row[1], -row[0])):
+    found: list[Bytes] = []
+    for fixed, per_clip in sorted({_bytes(row) for row in live}, key=lambda row: (-row[1], -row[0])):
         if not found or fixed > found[-1][0]:
             found.append((fixed, per_clip))
     return tuple(found)
+
+
+def _bytes(row: np.ndarray) -> Bytes:
+    return int(row[0]), int(row[1])

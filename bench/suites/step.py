@@ -30,6 +30,7 @@ from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.monitoring.flops import peak_flops, step_flops
 from ...trainer.passes import backward_in_passes, step_passes
+from ..harness.failures import one_line
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Role, Row, finite
 from ..harness.section import Chart, Section
@@ -279,7 +280,7 @@ def _serve(variant: Variant, device: str, pipe) -> None:
     except EOFError:
         return
     except Exception as error:
-        pipe.send(RuntimeError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+        pipe.send(RuntimeError(one_line(error)))
 
 
 def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
