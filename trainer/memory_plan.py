@@ -55,6 +55,11 @@ class MemoryPlan:
         """Largest number of bytes that live at once."""
         return max(fixed + clips * per_clip for fixed, per_clip in self._lines())
 
+    def step_peak(self, clips: int) -> float:
+        """``peak`` without the queue, above what is there between two steps."""
+        fixed, per_clip = self.resident
+        return max(a - fixed + clips * (b * self.factor - per_clip) for a, b in self.moments)
+
     @property
     def per_clip(self) -> float:
         """Bytes that one more clip costs, where there are many."""
@@ -81,7 +86,7 @@ class MemoryPlan:
 
     def _lines(self) -> list[tuple[float, float]]:
         fixed, per_clip = self.queue
-        return [(a + fixed, b * self.factor + per_clip) for a, b in self.moments if b]
+        return [(a + fixed, b * self.factor + per_clip) for a, b in self.moments]
 
 
 def plan_memory(

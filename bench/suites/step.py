@@ -9,7 +9,6 @@ On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and the largest ba
 
 import copy
 import ctypes
-import itertools
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from ...trainer.batch import Batch
@@ -30,6 +28,7 @@ from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.monitoring.flops import peak_flops, step_flops
 from ...trainer.passes import backward_in_passes, step_passes
+from ..harness.allocator import cpu_peak
 from ..harness.failures import one_line
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Role, Row, finite
@@ -306,7 +305,7 @@ def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
     timed()
 
     def facts() -> dict:
-        found = {"first_step_s": first, "peak_mib": _gpu_peak(step) if gpu else _cpu_peak(step)}
+        found = {"first_step_s": first, "peak_mib": _gpu_peak(step) if gpu else cpu_peak(step) / 2**20}
         if not gpu:
             found["resident_mib"] = _resident_peak(step)
         if variant.compiled:
@@ -392,15 +391,6 @@ def _gpu_peak(step: Callable[[], None]) -> float:
     step()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() / 2**20
-
-
-def _cpu_peak(step: Callable[[], None]) -> float:
-    # what the allocator handed out, as on a GPU; scratch memory of libraries is not in it
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        step()
-    events = [event for event in found.profiler.kineto_results.events() if event.name() == "[memory]"]
-    live = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(live) / 2**20
 
 
 def _resident_peak(step: Callable[[], None]) -> float:
