@@ -89,9 +89,9 @@ def remedies(config: TrainConfig, plan: MemoryPlan, world_size: int, available: 
         if clips % total == 0 and plan.in_parts(parts).peak(clips) <= available:
             found.append(f"--step.accumulate {total}")
             break
-    if config.step.compile != "off" and not config.step.recompute:
-        if plan.scaled(RECOMPUTE).peak(clips) <= available:
-            found.append("--step.recompute")
+    could_recompute = config.step.compile != "off" and not config.step.recompute and config.method.twice_differentiable
+    if could_recompute and plan.scaled(RECOMPUTE).peak(clips) <= available:
+        found.append("--step.recompute")
     if hasattr(config.step, "static_parts") and config.method.static != "none":
         found.append("--step.static-parts (more of them)")
     if not found:

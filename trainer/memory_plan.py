@@ -7,7 +7,7 @@
 A step of the run's own code is traced in eager mode (``memory_trace``); swin3d_t at 32x224x224 takes 4 CPU-seconds. For
 a compiled step this is an estimate, not a trace: its graph takes minutes to make. Compiled, the peak is taken as the
 eager one: 0.96 to 1.03 times that was found (swin3d_t's joint graph without fusion, and a reduced Swin's allocator).
-With ``recompute`` the per-clip part is multiplied by ``RECOMPUTE``.
+With ``recompute`` the per-clip part of a step with a gradient penalty is multiplied by ``RECOMPUTE``.
 """
 
 import copy
@@ -136,13 +136,13 @@ def plan_memory(
         trace.mark_start()
         step(next(iter(step.inputs([batch, batch]))))
         lines = trace.lines()
-    compiled = config.step.compile != "off" and config.step.recompute
+    recomputes = config.step.compile != "off" and config.step.recompute and config.method.twice_differentiable
     return MemoryPlan(
         moments=_candidates(lines.all),
         resident=_bytes(lines.start),
         saved=_bytes(lines.backwards[lines.backwards[:, 1].argmax()]),
         queue=_ahead(config, pair, lines.start, ranks, cuda),
-        factor=RECOMPUTE if compiled else 1.0,
+        factor=RECOMPUTE if recomputes else 1.0,
     )
 
 

@@ -114,12 +114,15 @@ _NOTES = (
 
 
 def plan_rows(model: str, method: str, precision: str) -> list[Row]:
-    """Rows of an eager step and of one with ``recompute``."""
+    """Rows of an eager step and, with a penalty, of one with ``recompute``."""
     frames, size = SHAPES.get(model, (16, 224))
     run = run_config(model, frames, size, method, StepConfig(precision=precision, compile="off"), "cuda")
     plan = plan_memory(run, built(model), classes=CLASSES)
+    plans = {"eager": plan}
+    if run.method.twice_differentiable:
+        plans["compiled, recompute"] = plan.scaled(RECOMPUTE)
     rows = []
-    for name, each in (("eager", plan), ("compiled, recompute", plan.scaled(RECOMPUTE))):
+    for name, each in plans.items():
         facts = {"model": model, "method": method, "clip": f"{frames}x{size}x{size}", "precision": precision}
         facts |= {"mode": name, "fixed_gib": each.fixed / GIB}
         if name == "eager":
