@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from ..pipeline.loading.clips import Clips
-from .build import assemble
+from .assembly import assemble
 from .config import TrainConfig
 from .distributed import Ranks
 from .inputs.prepare import Prepare
@@ -97,6 +97,7 @@ def plan_memory(
     *,
     classes: int,
     ranks: int = 1,
+    static_parts: int | None = None,
     cuda: bool | None = None,
 ) -> MemoryPlan:
     """Trace one step of the run on fake tensors.
@@ -104,9 +105,10 @@ def plan_memory(
     Args:
         config: the run's.
         model: the network as it is trained; it is copied without its values, and not changed.
-        method_module, tables: see ``build.assemble``.
+        method_module, tables: see ``assembly.assemble``.
         classes: number of classes.
         ranks: processes of the run; several keep the gradients' buckets between steps.
+        static_parts: of the static pass; by default those of ``config.step``.
         cuda: count as a GPU would; by default where ``config.device`` is one.
     """
     cuda = config.device == "cuda" if cuda is None else cuda
@@ -118,7 +120,8 @@ def plan_memory(
     pair = nn.ModuleList([model] if method_module is None else [model, method_module])
     tensors = [*pair.parameters(), *pair.buffers()]
     prime = prime_for({frames, size, classes, *(tensor.numel() for tensor in tensors)})
-    clips = prime * PARTS * config.step.accumulate
+    parts = static_parts or config.step.static_parts or 1
+    clips = prime * PARTS * config.step.accumulate * parts
     fakes = FakeTensorMode(allow_non_fake_inputs=True)
     with FakeCopyMode(fakes):
         pair = copy.deepcopy(pair)
@@ -127,7 +130,8 @@ def plan_memory(
         for tensor in (*pair.parameters(), *pair.buffers(), *tables.values()):
             trace.add(tensor)
         alone = Ranks(0, 1, torch.device("cpu"))
-        _, step = assemble(eager, alone, 1 << 20, pair[0], pair[1] if len(pair) > 1 else None, tables, classes)
+        networks = pair[0], pair[1] if len(pair) > 1 else None
+        _, step = assemble(eager, *networks, tables, alone, 1 << 20, classes, parts)
         batch = fake_clips(clips, frames, size)
         if config.inputs.people is not None:  # `PeopleMasks` reads the sample numbers
             batch.per_sample["people"] = torch.empty(clips, 1, frames, size, size, dtype=torch.uint8)

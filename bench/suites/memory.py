@@ -13,7 +13,7 @@ from torch import nn
 
 from ...pipeline.loading.clips import Clips
 from ...pipeline.loading.sampler import ClipConfig
-from ...trainer.build import assemble
+from ...trainer.assembly import assemble
 from ...trainer.checkpoints.config import CheckpointConfig
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import Ranks
@@ -180,7 +180,7 @@ def compared(case: Case) -> Row:
 
 def measured_peak(run: TrainConfig, model: nn.Module, batch: int) -> int:
     """Bytes that the third step of a run takes from the CPU's allocator at most, above what was there."""
-    _, step = assemble(run, Ranks(0, 1, torch.device("cpu")), 1 << 20, model, None, {}, CLASSES)
+    _, step = assemble(run, model, None, {}, Ranks(0, 1, torch.device("cpu")), 1 << 20, CLASSES)
     clips = real_clips(run, batch)
     for _ in range(2):  # the first compiles and makes the optimiser's state
         step(clips)
