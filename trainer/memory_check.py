@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,14 @@ from torch import Tensor
 from ..pipeline.errors import InputError
 from .config import TrainConfig
 from .distributed import Ranks
+from .known_failures import refuse_static_parts
 from .memory_plan import RECOMPUTE, MemoryPlan, plan_memory
 from .state import TrainState
 
 log = logging.getLogger(__name__)
+
+
+MOST_STATIC_PARTS = 8  # that are tried: a trace takes longer with each
 
 
 class OutOfMemory(InputError):
@@ -39,8 +43,13 @@ def check_memory(
     """
     if config.memory_check == "off":
         return None
+
+    def in_static_parts(parts: int | None) -> MemoryPlan:
+        networks = state.model, state.method_module
+        return plan_memory(config, *networks, tables, classes=classes, ranks=ranks.world_size, static_parts=parts)
+
     try:
-        plan = plan_memory(config, state.model, state.method_module, tables, classes=classes, ranks=ranks.world_size)
+        plan = in_static_parts(None)
     except Exception as error:  # an operation without a fake form, a model's own code; the run does not need the number
         reason = (str(error).splitlines() or [""])[0][:200]
         log.info("memory: unknown, the step cannot be traced (%s: %s)", type(error).__name__, reason)
@@ -48,7 +57,12 @@ def check_memory(
     available, where = device_memory(ranks.device)
     if ranks.first:
         log.info("memory: %s", summary(config, plan, ranks.world_size, available, where))
-    refuse_what_cannot_fit(config, plan, ranks.world_size, available, where)
+    try:
+        refuse_static_parts(state.model, config.method, 2, config.model.name)
+        divisible = in_static_parts
+    except InputError:
+        divisible = None
+    refuse_what_cannot_fit(config, plan, ranks.world_size, available, where, divisible)
     return plan
 
 
@@ -63,23 +77,50 @@ def summary(config: TrainConfig, plan: MemoryPlan, world_size: int, available: i
     )
 
 
-def refuse_what_cannot_fit(config: TrainConfig, plan: MemoryPlan, world_size: int, available: int, where: str) -> None:
+def refuse_what_cannot_fit(
+    config: TrainConfig,
+    plan: MemoryPlan,
+    world_size: int,
+    available: float,
+    where: str,
+    in_static_parts: Callable[[int], MemoryPlan] | None = None,
+) -> None:
     """Raise where the plan needs more than there is.
+
+    Args:
+        config, plan: of the run.
+        world_size: processes of the run.
+        available, where: see ``device_memory``.
+        in_static_parts: plans the run with so many static parts, where it may have them.
 
     Raises:
         OutOfMemory: in one line, with the settings that fit.
     """
     clips = config.batch_size // world_size
     if plan.peak(clips) > available:
+        parts = in_static_parts and fewest_static_parts(config, clips, available, in_static_parts)
+        more = [f"--step.static-parts {parts}"] if parts else []
         raise OutOfMemory(
             f"batch_size {config.batch_size}: a step of {clips} clips in a process needs about "
             f"{amount(plan.peak(clips))}, and {where} has {amount(available)}; "
-            f"{remedies(config, plan, world_size, available)}; --memory-check off starts all the same"
+            f"{remedies(config, plan, world_size, available, more)}; --memory-check off starts all the same"
         )
 
 
-def remedies(config: TrainConfig, plan: MemoryPlan, world_size: int, available: float) -> str:
-    """The settings that fit into ``available`` bytes, each alone."""
+def fewest_static_parts(
+    config: TrainConfig, clips: int, available: float, in_static_parts: Callable[[int], MemoryPlan]
+) -> int | None:
+    """The smallest number of static parts with which ``clips`` fit; None where no number is enough."""
+    part = clips // config.step.accumulate
+    first, last = max(2, config.step.static_parts + 1), min(part, MOST_STATIC_PARTS)
+    choices = [parts for parts in range(first, last + 1) if part % parts == 0]
+    if not choices or in_static_parts(choices[-1]).peak(clips) > available:  # a trace each: the last one says whether
+        return None
+    return next(parts for parts in choices if in_static_parts(parts).peak(clips) <= available)
+
+
+def remedies(config: TrainConfig, plan: MemoryPlan, world_size: int, available: float, more: Sequence[str] = ()) -> str:
+    """The settings that fit into ``available`` bytes, each alone; ``more`` are found already."""
     clips, found = config.batch_size // world_size, []
     if most := plan.largest_batch(available):
         most -= most % config.step.accumulate if most >= config.step.accumulate else 0
@@ -92,8 +133,7 @@ def remedies(config: TrainConfig, plan: MemoryPlan, world_size: int, available: 
     could_recompute = config.step.compile != "off" and not config.step.recompute and config.method.twice_differentiable
     if could_recompute and plan.scaled(RECOMPUTE).peak(clips) <= available:
         found.append("--step.recompute")
-    if hasattr(config.step, "static_parts") and config.method.static != "none":
-        found.append("--step.static-parts (more of them)")
+    found += more
     if not found:
         return "not even one clip fits; use a smaller model or clip, or a device with more memory"
     return f"what fits: {' or '.join(found)}"
@@ -116,8 +156,8 @@ def memory_errors(config: TrainConfig, world_size: int = 1) -> Iterator[None]:
             found = [f"--batch-size {max(1, config.batch_size // 2)}", f"--step.accumulate {parts}"]
         if config.step.compile != "off" and not config.step.recompute:
             found.append("--step.recompute")
-        if hasattr(config.step, "static_parts") and config.method.static != "none":
-            found.append("--step.static-parts (more of them)")
+        if config.method.static_pass:
+            found.append(f"--step.static-parts {2 * max(1, config.step.static_parts)} (without batch norm)")
         advice = " or ".join(found) or "a smaller model or clip"
         reason = (str(error).splitlines() or [""])[0][:160]
         raise OutOfMemory(

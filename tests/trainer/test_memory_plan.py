@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from synthetic_run import CLASSES, dropout_net, loader_of, make_dataset, run_config
+from synthetic_run import CLASSES, dropout_net, layer_norm_net, loader_of, make_dataset, run_config
 from torch import nn
 
 from unstill.bench.harness.failures import OUT_OF_MEMORY, out_of_memory_goes_to
@@ -77,9 +77,10 @@ def test_buffers_inside_convolutions_are_planned(one_thread):
 def plan_of(tmp_path):
     """Plans a small run; keyword options change its configuration."""
 
-    def plan(model=None, cuda=False, **changes):
+    def plan(model=None, cuda=False, static_parts=None, **changes):
         model = (model or dropout_net)(CLASSES).train()
-        return plan_memory(run_config(tmp_path, **changes), model, classes=CLASSES, cuda=cuda)
+        options = {"cuda": cuda, "static_parts": static_parts}
+        return plan_memory(run_config(tmp_path, **changes), model, classes=CLASSES, **options)
 
     return plan
 
@@ -119,6 +120,18 @@ def test_what_is_offered_instead_fits(tmp_path, plan_of):
     parts = int(re.search(r"--step.accumulate (\d+)", line)[1])
     assert plan_of(step=replace(EAGER, accumulate=parts)).peak(24) <= memory
     refuse_what_cannot_fit(replace(config, batch_size=40), plan, 2, memory, "this card")
+
+
+def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
+    in_parts = lambda parts: plan_of(layer_norm_net, static_parts=parts, step=EAGER)  # noqa: E731
+    one, two = (in_parts(parts).peak(4) for parts in (1, 2))
+    assert one > 1.2 * two
+    config = run_config(tmp_path, batch_size=4, step=EAGER)
+    with pytest.raises(OutOfMemory, match=r"--step\.static-parts 2"):
+        refuse_what_cannot_fit(config, in_parts(1), 1, two, "this card", in_parts)
+    with pytest.raises(OutOfMemory) as refusal:  # the motion pass alone needs more
+        refuse_what_cannot_fit(config, in_parts(1), 1, in_parts(4).peak(4) - 1, "this card", in_parts)
+    assert "static-parts" not in str(refusal.value)
 
 
 def test_planning_changes_neither_the_network_nor_the_draws(plan_of):
