@@ -33,7 +33,10 @@ from .optimisers.schedule import ScheduleConfig
 from .step_config import StepConfig
 
 # what a resumed run may change: where things are and how they are watched, nothing that moves a weight
-FREE_TO_CHANGE = ("data", "out", "validation", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after")
+FREE_TO_CHANGE = (
+    *("data", "out", "validation", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after"),
+    "memory_check",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,9 @@ class TrainConfig:
     """Steps in a row with a loss or gradient that is not finite before the run stops; single ones are skipped."""
     stop_after: int | None = None
     """Stop after this step as if preempted; the schedule is still that of the full run."""
+    memory_check: Literal["on", "off"] = "on"
+    """Before the first step, say how much memory it needs and what the device has, and refuse what cannot fit. off:
+    start in any case."""
     replay: int = 0
     """For measuring, not for training: read only so many batches, keep them on the device, and train on them over and
     over. Its clips/s is what the step could take from an ideal loader; every record of such a run says so. 0: train."""

@@ -26,6 +26,7 @@ from .checkpoints.preemption import Preempted, StopRequest
 from .config import TrainConfig, to_dict
 from .distributed import Ranks, process_group
 from .known_failures import double_backward_errors
+from .memory_check import check_memory, memory_errors
 from .monitoring.metrics import MetricsFile, TensorBoard, WandB, Writers
 from .monitoring.run_monitor import RunMonitor
 from .validation import Validator, score
@@ -75,6 +76,7 @@ def train(
         data = DatasetInfo.read(config.data)
         steps = count_steps(config, data, ranks)
         state, step = build(config, data, ranks, steps)
+        check_memory(config, state, step.tables, len(data.classes), ranks)
         saver = Checkpointer(config, data, ranks)
         if validate is None and config.validation is not None:
             validate = Validator(config, data.classes)
@@ -87,7 +89,7 @@ def train(
             loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
             with monitor, loader as batches:
                 for batch in monitor.timed(step.inputs(batches)):
-                    with double_backward_errors(config.model.name):
+                    with double_backward_errors(config.model.name), memory_errors(config, ranks.world_size):
                         step(batch)
                     if monitor.due(state.step):
                         monitor.record(state, step.learning_rate(state.step - 1))

@@ -25,6 +25,7 @@ from ...trainer.distributed import process_group
 from ..harness import ceilings
 from ..harness.bottleneck import Stage, verdict
 from ..harness.ceilings import Ceiling
+from ..harness.failures import out_of_memory_goes_to
 from ..harness.record import ResultFile
 from ..harness.row import Row, number
 from ..harness.section import Chart, Section
@@ -81,8 +82,11 @@ def run(config: RooflineBench) -> Path:
         limits, stages, cached = measure(recipe, config.seconds)
     # a dataset in memory leaves the disk alone, and on a CPU nothing is copied
     idle = [name for name, is_idle in (("disk", cached), ("copy", recipe.device == "cpu")) if is_idle]
-    sentence = verdict([stage for stage in stages if stage.name not in idle], config.needed)
-    needed = config.needed or next(stage.rate for stage in stages if stage.name == "step")
+    counted = [stage for stage in stages if stage.name not in idle]
+    # a step that is out of memory needs nothing: the other stages are then beside the slowest of them
+    least = min(stage.delivered for stage in counted if stage.delivered is not None)
+    needed = config.needed or next(stage.delivered for stage in stages if stage.name == "step") or least
+    sentence = verdict(counted, needed)
     facts = {"recipe": workload.recipe_name(), "model": recipe.model.name, "method": method_name(recipe)}
     facts |= {"clip": clip_name(recipe), "batch": recipe.batch_size}
     notes.append(_cache_note(cached))
@@ -138,9 +142,10 @@ def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[St
                 stages.copy(limits["copy"]),
                 stages.clip_prep(limits["memory"]),
                 stages.together(),
-                stages.step(limits["products"]),
             ]
-            if device.type == "cpu":
+            with out_of_memory_goes_to(lambda why: found.append(Stage(name="step", delivered=None, how=why))):
+                found.append(stages.step(limits["products"]))
+            if device.type == "cpu" and found[-1].delivered is not None:
                 found.append(stages.cores())
             size = sum(path.stat().st_size for path in stages.shards)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -9,7 +9,6 @@ On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and the largest ba
 
 import copy
 import ctypes
-import itertools
 import multiprocessing
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 from torchvision.ops import StochasticDepth
 
@@ -32,6 +30,8 @@ from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.monitoring.flops import peak_flops, step_flops
 from ...trainer.passes import backward_in_passes, step_passes
+from ..harness.allocator import cpu_peak
+from ..harness.failures import one_line
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Role, Row, finite
 from ..harness.section import Chart, Section
@@ -281,7 +281,7 @@ def _serve(variant: Variant, device: str, pipe) -> None:
     except EOFError:
         return
     except Exception as error:
-        pipe.send(RuntimeError(f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"))
+        pipe.send(RuntimeError(one_line(error)))
 
 
 def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
@@ -307,7 +307,7 @@ def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
     timed()
 
     def facts() -> dict:
-        found = {"first_step_s": first, "peak_mib": _gpu_peak(step) if gpu else _cpu_peak(step)}
+        found = {"first_step_s": first, "peak_mib": _gpu_peak(step) if gpu else cpu_peak(step) / 2**20}
         if not gpu:
             found["resident_mib"] = _resident_peak(step)
         if variant.compiled:
@@ -394,16 +394,6 @@ def _gpu_peak(step: Callable[[], object]) -> float:
     step()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() / 2**20
-
-
-def _cpu_peak(step: Callable[[], object]) -> float:
-    # what the allocator handed out, as on a GPU; scratch memory of libraries is not in it
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
-        step()
-    profiled: Any = found.profiler  # its types do not say what a finished profile holds
-    events = [event for event in profiled.kineto_results.events() if event.name() == "[memory]"]
-    live = itertools.accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns()))
-    return max(live) / 2**20
 
 
 def _resident_peak(step: Callable[[], object]) -> float:

@@ -31,6 +31,7 @@ from ...trainer.distributed import Ranks
 from ...trainer.methods import Baseline
 from ...trainer.monitoring.config import LogConfig
 from ...trainer.train import train
+from ..harness.failures import out_of_memory_goes_to
 from ..harness.record import ResultFile, quantiles
 from ..harness.row import Row, finite
 from ..harness.section import Chart, Section
@@ -99,7 +100,13 @@ def run(config: TrainBench) -> Path:
             runs.append(replace(recipe, method=Baseline(), augmentation=None))
         for number, each in enumerate(runs):
             run_folder = Path(temporary) / f"run{number}"
-            results.add(*measure(config, replace(each, out=run_folder), workload.recipe_name()))
+            name = workload.recipe_name()
+            facts = {"batch": each.batch_size, "model": each.model.name, "clip": clip_name(each)}
+            title = f"{name}, {method_name(each)}"
+            with out_of_memory_goes_to(
+                lambda why, title=title, facts=facts: results.add(Row(title=title, facts=facts | {"error": why}))
+            ):
+                results.add(*measure(config, replace(each, out=run_folder), name))
     results.show(f"training, {recipe.device}")
     return results.finish()
 

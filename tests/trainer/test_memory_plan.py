@@ -1,0 +1,178 @@
+"""The memory of a step: the plan beside torch's allocator, what it refuses, and running out."""
+
+import logging
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from synthetic_run import CLASSES, dropout_net, layer_norm_net, loader_of, make_dataset, run_config
+from torch import nn
+
+from unstill.bench.harness.failures import OUT_OF_MEMORY, out_of_memory_goes_to
+from unstill.bench.suites.memory import Case, compared
+from unstill.trainer.memory_check import OutOfMemory, refuse_what_cannot_fit
+from unstill.trainer.memory_plan import plan_memory
+from unstill.trainer.methods import Baseline
+from unstill.trainer.step_config import StepConfig
+from unstill.trainer.train import train
+
+EAGER = StepConfig(precision="fp32", compile="off")
+
+
+class SoftmaxNet(nn.Module):
+    """One matrix product and a softmax over many columns."""
+
+    def __init__(self, classes: int, columns: int = 4096):
+        super().__init__()
+        self.columns, self.head = nn.Linear(3, columns), nn.Linear(columns, classes)
+
+    def forward(self, x):
+        return self.head(self.columns(x.mean((2, 3, 4))).softmax(1))
+
+
+class Giant(nn.Module):
+    """Asks for 32 TiB."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, x):
+        return self.head(x.mean((2, 3, 4))) + 0 * torch.empty(1 << 43).sum()
+
+
+class ReadsValues(nn.Module):
+    """Cannot run on tensors without data."""
+
+    def __init__(self, classes: int):
+        super().__init__()
+        self.head = nn.Linear(3, classes)
+
+    def forward(self, x):
+        assert x.detach().numpy().size
+        return self.head(x.mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize("method", ["cross entropy", "albar"])
+@pytest.mark.parametrize(
+    ("model", "frames", "size", "batch", "step", "error"),
+    [
+        ("reduced_swin", 4, 28, 2, EAGER, 0.01),
+        ("reduced_swin", 4, 28, 2, replace(EAGER, precision="bf16"), 0.02),
+        ("motion_cnn", 8, 64, 8, replace(EAGER, accumulate=2, ema=0.9), 0.15),
+    ],
+)
+def test_the_allocator_takes_what_was_planned(one_thread, model, frames, size, batch, step, error, method):
+    row = compared(Case(model, frames, size, batch, method, step))
+    assert row.facts["ratio"] == pytest.approx(1, abs=error), dict(row.facts)
+
+
+def test_buffers_inside_convolutions_are_planned(one_thread):
+    row = compared(Case("r3d_18", 8, 56, 2, "cross entropy", EAGER))  # 0.72 of the allocator's peak without them
+    assert row.facts["ratio"] == pytest.approx(1, abs=0.15), dict(row.facts)
+
+
+@pytest.fixture
+def plan_of(tmp_path):
+    """Plans a small run; keyword options change its configuration."""
+
+    def plan(model=None, cuda=False, static_parts=None, **changes):
+        model = (model or dropout_net)(CLASSES).train()
+        options = {"cuda": cuda, "static_parts": static_parts}
+        return plan_memory(run_config(tmp_path, **changes), model, classes=CLASSES, **options)
+
+    return plan
+
+
+def test_a_gpu_computes_softmax_in_float32(plan_of):
+    options = {"step": replace(EAGER, precision="bf16"), "method": Baseline()}
+    cpu, gpu = (plan_of(SoftmaxNet, cuda, **options) for cuda in (False, True))
+    # saved for the backward: the softmax itself in float32 (4 bytes), and its bf16 copy for the last layer (2 bytes)
+    assert cpu.saved[1] - cpu.resident[1] == pytest.approx(2 * 4096, rel=0.05)
+    assert gpu.saved[1] - gpu.resident[1] == pytest.approx(6 * 4096, rel=0.05)
+
+
+def test_weights_gradients_and_moments_are_fixed(plan_of):
+    weights = 4 * sum(p.numel() for p in SoftmaxNet(CLASSES).parameters())
+    plain, averaged = (plan_of(SoftmaxNet, method=Baseline(), step=replace(EAGER, ema=ema)) for ema in (0.0, 0.9))
+    assert plain.resident[0] == pytest.approx(3 * weights, rel=0.01)  # and AdamW's two moments
+    assert averaged.resident[0] == pytest.approx(4 * weights, rel=0.01)
+    assert plain.peak(1) - plain.queue[0] > 4 * weights  # and the gradients
+
+
+def test_the_largest_batch_is_the_largest_that_fits(plan_of):
+    plan = plan_of()
+    for memory in (plan.peak(1), 1.5 * plan.peak(7), 1 << 30):
+        most = plan.largest_batch(memory)
+        assert plan.peak(most) <= memory < plan.peak(most + 1)
+    assert plan.largest_batch(plan.peak(1) - 1) == 0
+
+
+def test_what_is_offered_instead_fits(tmp_path, plan_of):
+    config = run_config(tmp_path, batch_size=48, step=EAGER)
+    plan = plan_of(step=EAGER)
+    memory = plan.peak(20)
+    with pytest.raises(OutOfMemory, match="--memory-check off") as refusal:
+        refuse_what_cannot_fit(config, plan, 2, memory, "this card")  # 24 clips in each of two processes
+    line = str(refusal.value)
+    assert "\n" not in line and int(re.search(r"--batch-size (\d+)", line)[1]) == 2 * 20
+    parts = int(re.search(r"--step.accumulate (\d+)", line)[1])
+    assert plan_of(step=replace(EAGER, accumulate=parts)).peak(24) <= memory
+    refuse_what_cannot_fit(replace(config, batch_size=40), plan, 2, memory, "this card")
+
+
+def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
+    in_parts = lambda parts: plan_of(layer_norm_net, static_parts=parts, step=EAGER)  # noqa: E731
+    one, two = (in_parts(parts).peak(4) for parts in (1, 2))
+    assert one > 1.2 * two
+    config = run_config(tmp_path, batch_size=4, step=EAGER)
+    with pytest.raises(OutOfMemory, match=r"--step\.static-parts 2"):
+        refuse_what_cannot_fit(config, in_parts(1), 1, two, "this card", in_parts)
+    with pytest.raises(OutOfMemory) as refusal:  # the motion pass alone needs more
+        refuse_what_cannot_fit(config, in_parts(1), 1, in_parts(4).peak(4) - 1, "this card", in_parts)
+    assert "static-parts" not in str(refusal.value)
+
+
+def test_planning_changes_neither_the_network_nor_the_draws(plan_of):
+    torch.manual_seed(3)
+    model = dropout_net(CLASSES).train()
+    before, draws = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    plan_of(lambda classes: model)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), draws) and all(p.grad is None for p in model.parameters())
+
+
+def small_run(folder, model, **changes):
+    make_dataset(folder / "data")
+    config = run_config(folder, method=Baseline(), step=EAGER, **changes)
+    return replace(config, model=replace(config.model, name=f"{__name__}:{model}"))
+
+
+def test_a_run_that_cannot_fit_is_refused_before_its_first_step(tmp_path):
+    config = small_run(tmp_path, "Giant")
+    with pytest.raises(OutOfMemory, match="needs about"):
+        train(config, make_loader=loader_of())
+    assert not config.out.exists()
+
+
+def test_running_out_of_memory_is_one_line_with_remedies(tmp_path):
+    with pytest.raises(OutOfMemory, match=r"--batch-size 2 or --step.accumulate 2.*DefaultCPUAllocator") as error:
+        train(small_run(tmp_path, "Giant", memory_check="off"), make_loader=loader_of())
+    assert "\n" not in str(error.value)
+
+
+def test_a_step_that_cannot_be_traced_is_trained_all_the_same(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="unstill"):
+        assert train(small_run(tmp_path, "ReadsValues"), make_loader=loader_of()).steps == 10
+    assert "memory: unknown" in caplog.text
+
+
+def test_a_benchmark_goes_on_after_running_out_of_memory():
+    seen = []
+    with out_of_memory_goes_to(seen.append):
+        torch.empty(1 << 50)
+    assert seen == [OUT_OF_MEMORY]
+    with pytest.raises(RuntimeError, match="shape"), out_of_memory_goes_to(seen.append):
+        torch.zeros(2) @ torch.zeros(3, 3)
+    assert len(seen) == 1
