@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
-from ..pipeline.loading.clips import Clips
+from ..pipeline.loading.clips import Clips, ClipSource
 from .assembly import assemble
 from .config import TrainConfig
 from .distributed import Ranks
@@ -153,6 +153,7 @@ def plan_memory(
 def fake_clips(clips: int, frames: int, size: int) -> Clips:
     """What the loader delivers, uninitialised."""
     number = lambda: torch.empty(clips, dtype=torch.int64)  # noqa: E731
+    none = np.zeros(clips, np.int64)
     return Clips(
         frames=torch.empty(clips, frames, size, size, 3, dtype=torch.uint8),
         label=number(),
@@ -162,7 +163,7 @@ def fake_clips(clips: int, frames: int, size: int) -> Clips:
         static_index=number(),
         flip=torch.empty(clips, dtype=torch.bool),
         draws=torch.empty(clips, 8),
-        region=torch.empty(clips, 4),
+        source=ClipSource(none, none, np.tile(np.float32([0, 0, 1, 1]), (clips, 1))),
     )
 
 
