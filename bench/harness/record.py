@@ -131,6 +131,11 @@ class ResultFile:
         self.rows += rows
         self._write(complete=False)
 
+    def replace(self, start: int, *rows: Row) -> None:
+        """Put rows in the place of those from ``start`` on, and write the file: more is known of the same."""
+        self.rows[start:] = rows
+        self._write(complete=False)
+
     def note(self, sentence: str) -> None:
         """Add a sentence; it is written with the next row."""
         self.notes.append(sentence)

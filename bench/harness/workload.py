@@ -21,6 +21,16 @@ from .nvdec import missing_library
 from .synthetic_videos import synthetic_dataset
 
 MOTIONS = 256  # videos of the procedural dataset, 8 frames of 64x64 each
+# Guesses for a GPU machine of the H100's class, to plan by. swin3d_t with ALBAR: Dynamo and AOT took 150 to 223 s on
+# two slow cores, and 15,500 nodes are then lowered.
+START_SECONDS = 20  # imports, CUDA, the network
+VIDEOS_SECONDS = 15  # the synthetic dataset
+COMPILE_SECONDS = {  # model, with the penalty
+    ("swin3d_t", True): 230,
+    ("swin3d_t", False): 70,
+    ("r3d_18", True): 60,
+    ("r3d_18", False): 25,
+}
 VIDEOS, VIDEO_FRAMES = 32, 128  # other synthetic videos: enough of them that no two clips are alike
 
 
@@ -36,7 +46,7 @@ class Workload:
     videos: Path | None = None
     """Where to keep the synthetic dataset; a temporary folder by default."""
     batch_size: int | None = None
-    """Clips in a step; by default the recipe's, on a GPU at least 32."""
+    """Clips in a step; by default the recipe's."""
     frames: int | None = None
     """Frames in a clip; by default the recipe's."""
     size: int | None = None
@@ -63,8 +73,12 @@ class Workload:
             return replace(self, device="cpu")
         return self
 
-    def train_config(self, folder: Path) -> TrainConfig:
+    def train_config(self, folder: Path, *, with_data: bool = True) -> TrainConfig:
         """The run: made ready in ``folder``, with data that exists.
+
+        Args:
+            folder: for the run, and for synthetic videos where none is named.
+            with_data: make the synthetic videos; without, the configuration is for reading alone.
 
         Raises:
             InputError: no such recipe or dataset.
@@ -74,7 +88,7 @@ class Workload:
             raise InputError(f"no recipe named {name!r}; expected one of: {', '.join(RECIPES)}")
         recipe, kept = RECIPES[name](), self.videos or folder
         small = fits_motions(recipe)
-        data = self.data or (_motions if small else _videos)(kept, device)
+        data = self.data or ((_motions if small else _videos)(kept, device) if with_data else kept)
         if self.data is None and small and getattr(recipe.method, "scenes", None) is not None:
             recipe = replace(recipe, method=replace(recipe.method, scenes=kept / "motions" / "truth" / "train.csv"))
         # most CPUs emulate bf16: with the recipes' bf16 and layout r3d_18 on 8x64 did not end in ten minutes
@@ -87,12 +101,19 @@ class Workload:
             model=replace(recipe.model, weights="none"),  # a benchmark downloads nothing
             clip=replace(recipe.clip, frames=self.frames or recipe.clip.frames, size=self.size or recipe.clip.size),
             step=replace(recipe.step, compile=self.compile or recipe.step.compile, **on_device),
-            batch_size=self.batch_size or (max(32, recipe.batch_size) if device == "cuda" else recipe.batch_size),
+            batch_size=self.batch_size or recipe.batch_size,
             device=device,
             loader=self.loader,
             validation=None,
             checkpoint=CheckpointConfig(every=0, resume="never"),
         )
+
+
+def compile_seconds(config: TrainConfig) -> float:
+    """A guess of how long the step of a run compiles on a GPU machine; 60 s for a network that has no entry."""
+    if config.step.compile == "off":
+        return 0.0
+    return COMPILE_SECONDS.get((config.model.name, config.method.twice_differentiable), 60)
 
 
 def clip_name(config: TrainConfig) -> str:

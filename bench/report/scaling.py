@@ -127,6 +127,7 @@ def _inputs(numbers: Numbers, results: list[Result]) -> None:
         gops, frames = per_clip(clip)
         numbers.let(f"gops_{name}", gops)
         numbers.let(f"frames_{name}", frames)
+        numbers.let(f"layered_{name}", layered_frames(clip))
         numbers.let(f"tflop_{name}", tflop)
 
 
@@ -151,6 +152,12 @@ def per_clip(clip: ClipConfig) -> tuple[float, float]:
     starts = np.arange(VIDEO_FRAMES - span + 1)
     first, last = touched_fragments(starts, span, VIDEO_FRAMES, GOP)
     return float((last - first).mean()), float((starts - first * GOP + span).mean())
+
+
+def layered_frames(clip: ClipConfig) -> float:
+    """Frames that a clip of stride 2 decodes where even frames need no odd ones: the mean over all even starts."""
+    starts = np.arange(0, VIDEO_FRAMES - (clip.frames - 1) * clip.stride, 2)
+    return float((starts % GOP / 2).mean() + clip.frames)
 
 
 def _file(results: list[Result], file: str) -> Result:

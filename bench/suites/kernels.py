@@ -22,6 +22,7 @@ from ...kernels.launch_configs import ClipTile
 from ..harness.record import ResultFile, show, spread
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
+from ..harness.workload import START_SECONDS
 
 MEAN, STD = (0.43, 0.39, 0.35), (0.22, 0.21, 0.25)
 AOT_FILE = "kernels_sm90.json"
@@ -381,6 +382,14 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float, 
             timed = milliseconds(fused, config)
             ratio = {} if ours is None else dict(times_clip_prep=timed["p50"] / ours)
             results.add(_measured(timed, dict(kernel="step_boundary", provider="triton", **described, **ratio)))
+
+
+def planned(config: KernelsBench) -> float:
+    """Seconds that a GPU machine should need at most."""
+    clips, losses = 4 * 3 + 4, (len(config.classes) + 1) * 2 * 3
+    compiled = 4 + len(config.classes) + 1  # by torch.compile; Triton's own take a fraction of a second each
+    each = 3 * config.milliseconds / 1e3 + 0.3  # do_bench warms up, and estimates first
+    return START_SECONDS + (25 if config.aot else 0) + 6 * compiled + (clips + losses + 1) * each
 
 
 def _copy_limit(ms: float, drawn: dict[str, Any], described: dict) -> Row:

@@ -6,11 +6,13 @@ wall clock.
 """
 
 import gc
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -44,9 +46,11 @@ from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
 from ..harness.synthetic_videos import synthetic_dataset, synthetic_video
+from ..harness.workload import START_SECONDS
 
 # the project's targets
 LEAST_OF_WHOLE_FILES, MOST_BY_START, LEAST_READ = 1.8, 1.3, 5000.0
+NAMES = {"h264": "H.264", "hevc": "HEVC"}
 OURS, WHOLE = "unstill (GOPs only)", "DALI, whole file"
 
 _CHARTS = {
@@ -105,6 +109,16 @@ class LoaderBench:
     """Duration of each measurement on the GPU."""
     device: str | None = None
     """cpu or cuda; by default what there is."""
+    codecs: tuple[Literal["h264", "hevc"], ...] = ("h264",)
+    """GPU: codecs of the videos. NVDEC of the Hopper generation decodes HEVC faster than H.264."""
+    count: int = 128
+    """GPU: videos of each codec."""
+    threads: tuple[int, ...] = (7, 14, 16, 28)
+    """GPU: DALI threads to try, which are decoder sessions; an H100 has 7 decoders."""
+    pipelines: tuple[int, ...] = (1, 2)
+    """GPU: DALI pipelines to try with each number of threads."""
+    peers: bool = True
+    """GPU: also the other loaders, and clips by where they start."""
 
 
 def run(config: LoaderBench) -> Path:
@@ -338,38 +352,55 @@ def _reading_rate(index: SampleIndex, root: Path, sampler: TrainSampler, clips: 
 
 
 def _on_gpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
-    root = synthetic_dataset(videos / "h264", videos=128, codec="h264")
-    results.note("H.264 336x256, 250 frames, GOP 12; clips 224x224, batch 64; clips/s of wall clock, no training")
-    index = SampleIndex.load(root)
-    limit = _decoders(config, index, root, results)
-    rates = {}
-    clip = ClipConfig(frames=16, stride=2)
-    for pipelines in (1, 2, 4):
-        for threads in (8, 16, 24, 32):
-            path = f"unstill 16x2, {threads} threads x {pipelines} pipelines"
+    results.note("336x256, 250 frames, GOP 12; clips 224x224, batch 64; clips/s of wall clock, no training")
+    for codec in config.codecs:
+        root = synthetic_dataset(videos / f"{codec}_{config.count}", videos=config.count, codec=codec)
+        index = SampleIndex.load(root)
+        limit = _decoders(config, index, root, codec, results)
+        rates, clip = {}, ClipConfig(frames=16, stride=2)
+        for pipelines, threads in itertools.product(config.pipelines, config.threads):
+            path = f"unstill {NAMES[codec]} 16x2, {threads} threads x {pipelines} pipelines"
             found = _loader_rate(config, root, clip, LoaderConfig(decode_threads=threads, pipelines=pipelines))
             results.add(_wall_row(path, found, "threads"))
             rates[threads, pipelines] = found["clips_per_s"]
-    best = max(rates, key=lambda setting: rates[setting])
-    results.note(f"best: {best[0]} threads x {best[1]} pipelines")
-    _gpu_cost_by_start(config, index, root, clip, best[0], results)
-    for frames in (16, 32):
-        _gpu_paths(config, index, root, ClipConfig(frames=frames, stride=2), best, limit, results)
+        best = max(rates, key=lambda setting: rates[setting])
+        results.note(f"best, {NAMES[codec]}: {best[0]} threads x {best[1]} pipelines")
+        for frames in (16, 32):
+            _our_path(config, root, codec, ClipConfig(frames=frames, stride=2), best, limit, results)
+        if config.peers and codec == config.codecs[0]:
+            _gpu_cost_by_start(config, index, root, clip, best[0], results)
+            for frames in (16, 32):
+                _peer_paths(config, index, root, codec, ClipConfig(frames=frames, stride=2), best[0], results)
 
 
-def _decoders(config: LoaderBench, index: SampleIndex, root: Path, results: ResultFile) -> float:
+def planned(config: LoaderBench) -> float:
+    """Seconds that a GPU machine should need at most."""
+    each = config.seconds + 1.5  # opening and warming up
+    encoding = {"h264": 0.1, "hevc": 0.6}  # seconds a video, on 16 cores
+    measured = len(config.threads) * len(config.pipelines) + len(_SESSIONS) + 2 + 2
+    seconds = sum(20 * encoding[codec] + config.count * encoding[codec] + measured * each for codec in config.codecs)
+    if config.peers:
+        seconds += 10 * (config.seconds / 2 + 1.5) + 2 * 4 * (config.seconds + 10)  # 16 processes start
+    return START_SECONDS + seconds
+
+
+_SESSIONS = (7, 14, 28)
+
+
+def _decoders(config: LoaderBench, index: SampleIndex, root: Path, codec: str, results: ResultFile) -> float:
     """Frames/s that the decoders deliver of whole files at best."""
     whole_files, every = WholeFileReader(index, shards_in(root, index)), np.arange(len(index))
     spans = whole_files.spans(every, every, every).tolist()  # of whole files, whatever the frames
     files = [whole_files.read(sample, *span) for sample, span in enumerate(spans)]
+    whole_files.close()
     limit = 0.0
-    for threads in (8, 16, 32):
+    for threads in _SESSIONS:
         rate, use = sequential_rate(files, threads, config.seconds)
-        results.add(_decoder_row(f"sequential decode, {threads} sessions", rate, use))
+        results.add(_decoder_row(f"sequential decode, {NAMES[codec]}, {threads} sessions", rate, use))
         limit = max(limit, rate)
-    for width in (340, 336):  # 340 is coded as 352: does DALI still reuse decoder sessions?
-        rate, use = sequential_rate(_raw_videos(24, width=width), 16, config.seconds)
-        results.add(_decoder_row(f"sequential decode, {width}x256, 16 sessions", rate, use))
+    for width in (340, 336) if codec == "h264" else ():  # 340 is coded as 352: does DALI still reuse sessions?
+        rate, use = sequential_rate(_raw_videos(24, width=width), 14, config.seconds)
+        results.add(_decoder_row(f"sequential decode, {width}x256, 14 sessions", rate, use))
     return limit
 
 
@@ -385,23 +416,37 @@ def _wall_row(path: str, found: dict, figure: str, **more) -> Row:
     return Row(value=found["clips_per_s"], unit="clips/s", better="higher", figure=figure, **said)
 
 
-def _gpu_paths(
+def _our_path(
     config: LoaderBench,
-    index: SampleIndex,
     root: Path,
+    codec: str,
     clip: ClipConfig,
     best: tuple[int, int],
     limit: float,
     results: ResultFile,
 ) -> None:
-    """Our loader at its best setting, beside the limit and the other loaders."""
-    shape, (threads, pipelines) = f"{clip.frames}x{clip.stride}", best
+    """Our loader at its best setting, beside the limit of the decoders."""
+    shape, (threads, pipelines) = f"{NAMES[codec]} {clip.frames}x{clip.stride}", best
     found = _loader_rate(config, root, clip, LoaderConfig(decode_threads=threads, pipelines=pipelines))
     at = {"group": f"clips of {shape}"}
     found["of_limit"] = found["decoded_frames_per_s"] / limit
     results.add(_wall_row(f"unstill, {shape}", found, "gpu rate", label="unstill", **at))
     most = {"clips_per_s": found["clips_per_s"] / found["of_limit"]}
     results.add(_wall_row(f"sequential decoding, {shape}", most, "gpu rate", **at, role="limit"))
+
+
+def _peer_paths(
+    config: LoaderBench,
+    index: SampleIndex,
+    root: Path,
+    codec: str,
+    clip: ClipConfig,
+    threads: int,
+    results: ResultFile,
+) -> None:
+    """The other loaders, on the same videos."""
+    shape = f"{NAMES[codec]} {clip.frames}x{clip.stride}"
+    at = {"group": f"clips of {shape}"}
     whole = dali_webdataset_batches(root, clip.frames, clip.stride, clip.size, 64, threads, "cuda")
     name = "DALI readers.webdataset, whole file"
     results.add(_wall_row(f"{name}, {shape}", _wall_rate(whole, config.seconds), "gpu rate", label=name, **at))

@@ -9,17 +9,18 @@ same run (ceilings.py), what each stage delivers by the code that trains (stages
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from tyro.conf import arg
 
 from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ...pipeline.options import check_options, more_than
+from ...pipeline.shards.index import SampleIndex
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import process_group
 from ..harness import ceilings
@@ -30,7 +31,7 @@ from ..harness.record import ResultFile
 from ..harness.row import Row, number
 from ..harness.section import Chart, Section
 from ..harness.stages import RunStages
-from ..harness.workload import Workload, clip_name, method_name
+from ..harness.workload import START_SECONDS, VIDEOS_SECONDS, Workload, clip_name, compile_seconds, method_name
 
 _CHARTS = {
     "stages": Chart(
@@ -79,24 +80,31 @@ def run(config: RooflineBench) -> Path:
     workload, notes = config.workload, list[str](_NOTES)
     with tempfile.TemporaryDirectory() as temporary:
         recipe = workload.train_config(Path(temporary))
-        limits, stages, cached = measure(recipe, config.seconds)
+        cached = fits_page_cache(recipe.data)
+        notes.append(_cache_note(cached))
+        if recipe.device == "cpu":
+            notes.append("cores: what is left when the loader and the step share this machine's cores, as in training.")
+        forced = recipe.device == "cpu" and torch.cuda.is_available()
+        results = ResultFile("roofline_on_cpu" if forced else "roofline", out=config.out, notes=notes)
+        facts = {"recipe": workload.recipe_name(), "model": recipe.model.name, "method": method_name(recipe)}
+        facts |= {"clip": clip_name(recipe), "batch": recipe.batch_size}
+        stages: list[Stage] = []
+        for found in measure(recipe, config.seconds):
+            if isinstance(found, Ceiling):
+                results.add(ceiling_row(found))
+            else:
+                stages.append(found)
+                results.add(stage_row(found, None, facts))  # what is needed is known when the step is measured
     # a dataset in memory leaves the disk alone, and on a CPU nothing is copied
     idle = [name for name, is_idle in (("disk", cached), ("copy", recipe.device == "cpu")) if is_idle]
     counted = [stage for stage in stages if stage.name not in idle]
     # a step that is out of memory needs nothing: the other stages are then beside the slowest of them
     least = min(stage.delivered for stage in counted if stage.delivered is not None)
     needed = config.needed or next(stage.delivered for stage in stages if stage.name == "step") or least
+    results.replace(len(results.rows) - len(stages), *(stage_row(stage, needed, facts) for stage in stages))
     sentence = verdict(counted, needed)
-    facts = {"recipe": workload.recipe_name(), "model": recipe.model.name, "method": method_name(recipe)}
-    facts |= {"clip": clip_name(recipe), "batch": recipe.batch_size}
-    notes.append(_cache_note(cached))
-    if recipe.device == "cpu":
-        notes.append("cores: what is left when the loader and the step share this machine's cores, as in training.")
-    forced = recipe.device == "cpu" and torch.cuda.is_available()
-    results = ResultFile("roofline_on_cpu" if forced else "roofline", out=config.out, notes=notes)
-    results.add(*map(ceiling_row, limits), *(stage_row(stage, needed, facts) for stage in stages))
     title = ", ".join(f"{name} {value}" for name, value in facts.items())
-    results.show(f"{title}: {amount(needed, 'clips')}/s needed", _SHOWN)
+    results.show(title, _SHOWN)
     print(sentence)
     return results.finish(summary=sentence)
 
@@ -112,44 +120,53 @@ _NOTES = (
 _SHOWN = ("in_words", "of_needed_percent", "limit_clips_per_s", "of_limit_percent", "arithmetic", "skipped")
 
 
-def measure(recipe: TrainConfig, seconds: float) -> tuple[list[Ceiling], list[Stage], bool]:
-    """Everything in one run.
+def measure(recipe: TrainConfig, seconds: float) -> Iterator[Ceiling | Stage]:
+    """The machine's limits, then the stages in the order of the data, each as soon as it is measured.
 
     Args:
         recipe: what would be trained.
         seconds: how long each measurement takes.
-
-    Returns:
-        The machine's limits, the stages in the order of the data, and whether the dataset fits into the page cache.
     """
     with process_group(recipe.device) as ranks, leave_a_core_for_decoding(recipe.device):
         device = ranks.device
         with closing(RunStages(recipe, ranks, seconds)) as stages:
-            limits = {
-                "cache": ceilings.cached_reading(stages.shards, stages.read_threads, seconds),
-                "disk": ceilings.disk_reading(stages.shards, stages.read_threads, seconds),
-                "copy": ceilings.host_to_device(device, seconds),
-                "memory": ceilings.device_copy(device, seconds),
-                "products": ceilings.matrix_products(device, recipe.step.precision, seconds),
-                "decoder": ceilings.decoding(stages.videos(), device, stages.decode_threads, seconds),
-            }
+            limits: dict[str, Ceiling] = {}
+            for name, measured in (
+                ("cache", lambda: ceilings.cached_reading(stages.shards, stages.read_threads, seconds)),
+                ("disk", lambda: ceilings.disk_reading(stages.shards, stages.read_threads, seconds)),
+                ("copy", lambda: ceilings.host_to_device(device, seconds)),
+                ("memory", lambda: ceilings.device_copy(device, seconds)),
+                ("products", lambda: ceilings.matrix_products(device, recipe.step.precision, seconds)),
+                ("decoder", lambda: ceilings.decoding(stages.videos(), device, stages.decode_threads, seconds)),
+            ):
+                limits[name] = measured()
+                yield limits[name]
             if device.type == "cuda":
                 torch.cuda.empty_cache()  # the decoder has memory of its own
-            found = [
-                stages.read(limits["cache"]),
-                stages.disk(limits["disk"]),
-                stages.decode(limits["decoder"]),
-                stages.copy(limits["copy"]),
-                stages.clip_prep(limits["memory"]),
-                stages.together(),
-            ]
-            with out_of_memory_goes_to(lambda why: found.append(Stage(name="step", delivered=None, how=why))):
-                found.append(stages.step(limits["products"]))
-            if device.type == "cpu" and found[-1].delivered is not None:
-                found.append(stages.cores())
-            size = sum(path.stat().st_size for path in stages.shards)
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return list(limits.values()), found, size <= CACHE_SHARE * memory
+            yield stages.read(limits["cache"])
+            yield stages.disk(limits["disk"])
+            yield stages.decode(limits["decoder"])
+            yield stages.copy(limits["copy"])
+            yield stages.clip_prep(limits["memory"])
+            yield stages.together()
+            step: list[Stage] = []
+            with out_of_memory_goes_to(lambda why: step.append(Stage(name="step", delivered=None, how=why))):
+                step.append(stages.step(limits["products"]))
+            yield step[0]
+            if device.type == "cpu" and step[0].delivered is not None:
+                yield stages.cores()
+
+
+def planned(config: RooflineBench) -> float:
+    """Seconds that a GPU machine should need at most."""
+    recipe = config.workload.train_config(Path("planned"), with_data=False)
+    return START_SECONDS + VIDEOS_SECONDS + 13 * (config.seconds + 1.5) + compile_seconds(recipe)
+
+
+def fits_page_cache(data: Path) -> bool:
+    """Whether a dataset, read once, stays in memory."""
+    size = sum((Path(data) / name).stat().st_size for name in SampleIndex.load(data).shard_names)
+    return size <= CACHE_SHARE * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def ceiling_row(ceiling: Ceiling) -> Row:
@@ -161,20 +178,21 @@ def ceiling_row(ceiling: Ceiling) -> Row:
     return Row(title=title, value=ceiling.rate, unit=unit, better="higher", role="limit", facts=facts)
 
 
-def stage_row(stage: Stage, needed: float, run: Mapping[str, object]) -> Row:
+def stage_row(stage: Stage, needed: float | None, run: Mapping[str, object]) -> Row:
     """A stage: clips/s, what is needed, what the machine allows.
 
     Args:
         stage: as measured.
-        needed: clips/s.
+        needed: clips/s; None while it is not known.
         run: recipe, model, ...
     """
-    facts = {**run, "stage": stage.name, "needed_clips_per_s": needed}
-    said: dict[str, Any] = {"title": f"stage: {stage.name}", "unit": "clips/s"}
+    facts = {**run, "stage": stage.name} | ({} if needed is None else {"needed_clips_per_s": needed})
+    said = {"title": f"stage: {stage.name}", "unit": "clips/s"}
     if stage.delivered is None:
         return Row(**said, facts=facts | {"skipped": stage.how})
-    facts["of_needed_percent"] = 100 * stage.delivered / needed
-    if stage.limit is not None and stage.ceiling is not None and stage.work is not None:
+    if needed is not None:
+        facts["of_needed_percent"] = 100 * stage.delivered / needed
+    if stage.limit is not None:
         arithmetic = f"{amount(stage.ceiling, stage.unit)}/s / {amount(stage.work, stage.unit)}"
         facts |= {
             "limit_clips_per_s": stage.limit,
@@ -186,7 +204,7 @@ def stage_row(stage: Stage, needed: float, run: Mapping[str, object]) -> Row:
         said |= {
             "figure": "stages",
             "label": f"{stage.name}: {number(stage.delivered)} of {number(stage.limit)} clips/s",
-            "detail": f"{arithmetic}; needed: {number(needed)} clips/s",
+            "detail": arithmetic if needed is None else f"{arithmetic}; needed: {number(needed)} clips/s",
         }
     return Row(**said, value=stage.delivered, better="higher", facts=facts | {"how": stage.how})
 

@@ -4,17 +4,18 @@ Every variant runs in a process of its own, so that its peak memory is its own. 
 come; a benchmark that is cut off keeps what it has.
 
 On a CPU: a reduced Swin (two stages of two blocks, width 48), ALBAR eager and compiled, and their gradients in float64.
-On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and the largest batch's memory.
+On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and memory at the recipes' batches. A variant that runs
+out of memory or time is a row that says so, and the next one starts.
 """
 
 import copy
 import ctypes
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 from torchvision.ops import StochasticDepth
 
+from ...pipeline.errors import InputError
 from ...trainer.batch import Batch
 from ...trainer.loss_module import LossModule, compile_loss
 from ...trainer.methods import Albar, Baseline
@@ -35,8 +37,12 @@ from ..harness.failures import one_line
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Role, Row, finite
 from ..harness.section import Chart, Section
+from ..harness.workload import COMPILE_SECONDS, START_SECONDS
 
 SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "reduced_swin": (8, 56)}
+# ALBAR on swin3d_t keeps 7.7 GiB a clip for the backward, its official arithmetic 10.4: 8 clips are the most for 80 GB
+BATCHES = {"swin3d_t": (6, 8), "r3d_18": (32, 64), "reduced_swin": (2,)}
+STEP_SECONDS = {"swin3d_t": 1.0, "r3d_18": 0.5, "reduced_swin": 0.2}  # eager float32 is the slowest
 TARGETS = {  # of a row beside another: (variant, other, what, at most)
     "cpu time": ("albar compiled", "albar eager", "time", 0.95),
     "cpu time, recompute": ("albar compiled, recompute", "albar eager", "time", 0.95),
@@ -79,13 +85,18 @@ class StepBench:
     models: tuple[str, ...] = ()
     """Of swin3d_t, r3d_18, reduced_swin; by default the first two on a GPU, the last on a CPU."""
     batches: tuple[int, ...] = ()
-    """Clips in a step; the first is for times, all are for the memory table. By default 16, 32, 64; 2 on a CPU."""
+    """Clips in a step; the first is for times, all are for the memory table. By default those of the recipes and one
+    larger: 6 and 8 for swin3d_t, 32 and 64 for r3d_18, 2 on a CPU."""
+    only: tuple[str, ...] = ()
+    """GPU: names of the variants to measure, such as "albar compiled"; by default all."""
     steps: int = 10
     """Timed steps of each variant."""
-    seconds: float = 140
-    """GPU: no new variant is started after this time; those left out are named in the result. CPU: no limit."""
+    seconds: float = 1200
+    """GPU: a variant is started only if it should end within this time; those left out are named. CPU: no limit."""
+    variant_seconds: float = 330
+    """GPU: a variant is stopped after this time, and keeps the steps that it has."""
     extras: bool = False
-    """GPU: also closed convolutions, channels-last, float32, and one joined forward."""
+    """GPU: also other layouts, float32, and one joined forward."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +114,11 @@ class Variant:
     joint: bool = False
     recompute: bool = False
 
+    def estimate(self, steps: int) -> float:
+        """Seconds that it should take on a GPU of the H100's class: start, compilation, steps, counting operations."""
+        compiling = COMPILE_SECONDS.get((self.model, self.kind == "albar"), 60) if self.compiled else 0
+        return START_SECONDS + compiling * (1.3 if self.recompute else 1) + (steps + 4) * STEP_SECONDS[self.model]
+
 
 def run(config: StepBench) -> Path:
     """Measure, print the table and the targets, and return the result file."""
@@ -112,17 +128,17 @@ def run(config: StepBench) -> Path:
     if gpu:  # one after another: each may need the whole device
         start = time.monotonic()
         for variant in chosen:
-            if time.monotonic() - start > config.seconds:
+            if time.monotonic() - start + variant.estimate(config.steps) > config.seconds:
                 left_out.append(f"{variant.model} {variant.name} x{variant.batch}")
                 continue
-            results.add(*measure([variant], config.steps, "cuda"))
+            results.add(*measure([variant], config.steps, "cuda", config.variant_seconds))
             row = results.rows[-1]
             print(f"{row.title}: {row.facts.get('error') or f'{row.value:.4g} ms'}", flush=True)
     else:
         results.add(*measure(chosen, config.steps, "cpu"))
         results.add(gradient_difference())
     if left_out:
-        results.note(f"not measured, the time was over: {', '.join(left_out)}")
+        results.note(f"not measured, for want of time: {', '.join(left_out)}")
     results.add(*beside_targets(results.rows, gpu))
     results.show("one training step", _SHOWN)
     return results.finish()
@@ -156,53 +172,83 @@ def variants(config: StepBench, gpu: bool) -> list[Variant]:
                 ("cross entropy compiled", "cross_entropy", True, False),
             )
         ]
-    batch, *others = config.batches or (16, 32, 64)
-    fast: dict[str, Any] = {"precision": "bf16", "compiled": True}
-    chosen = []
-    for model in models:
-        last: dict[str, Any] = {"channels_last": model == "r3d_18"}
+    chosen = [variant for model in models for variant in _on_gpu(config, model)]
+    # the most telling ones of every model first, then the rest, and last what may take minutes a step
+    first = {model: (config.batches or BATCHES[model])[0] for model in models}
+    telling = lambda variant: variant.name in _FIRST and variant.batch == first[variant.model]  # noqa: E731
+    chosen.sort(key=lambda variant: (_may_take_minutes(variant), not telling(variant)))
+    unknown = sorted({*config.only} - {variant.name for variant in chosen})
+    if unknown:
+        names = dict.fromkeys(variant.name for variant in chosen)
+        raise InputError(f"only: no variant named {unknown[0]!r}; expected some of {', '.join(names)}")
+    return [variant for variant in chosen if not config.only or variant.name in config.only]
+
+
+_FIRST = ("albar compiled", "cross entropy compiled")
+
+
+def _may_take_minutes(variant: Variant) -> bool:
+    # PyTorch's own double backward asks cuDNN for convolutions whose kernel is a feature map: 20 of them in r3d_18
+    return variant.kind != "cross_entropy" and not variant.closed_conv and variant.model == "r3d_18"
+
+
+def _on_gpu(config: StepBench, model: str) -> list[Variant]:
+    batch, *others = config.batches or BATCHES[model]
+    last = model == "r3d_18"  # whose convolutions like channels last
+    ours = Variant("albar compiled", model, batch, "albar", "bf16", True, closed_conv=True, channels_last=last)
+    chosen = [
+        ours,
+        replace(ours, name="cross entropy compiled", kind="cross_entropy", closed_conv=False),
+        replace(ours, name="albar compiled, recompute", recompute=True),
+        Variant("reference", model, batch, kind="reference"),
+        replace(ours, name="albar eager", compiled=False),
+        *(replace(ours, batch=other) for other in others),
+        replace(ours, name="albar compiled, plain convolutions", closed_conv=False),
+    ]
+    if config.extras:
         chosen += [
-            Variant("reference", model, batch, kind="reference"),
-            Variant("albar compiled", model, batch, **fast, **last),
-            Variant("cross entropy compiled", model, batch, kind="cross_entropy", **fast, **last),
+            replace(ours, name="albar compiled, other layout", channels_last=not last),
+            replace(ours, name="albar compiled fp32", precision="fp32"),
+            replace(ours, name="albar compiled, one forward", joint=True),
+            replace(ours, name="albar eager fp32", precision="fp32", compiled=False),
         ]
-    for model in models:
-        last = {"channels_last": model == "r3d_18"}
-        chosen.append(Variant("albar eager", model, batch, precision="bf16", **last))
-        if model == "r3d_18":
-            chosen.append(Variant("albar compiled, closed conv", model, batch, closed_conv=True, **fast, **last))
-        if config.extras:
-            chosen += [
-                Variant("albar compiled, other layout", model, batch, **fast, channels_last=not last["channels_last"]),
-                Variant("albar compiled fp32", model, batch, compiled=True, **last),
-                Variant("albar compiled, one forward", model, batch, **fast, **last, joint=True),
-                Variant("albar eager fp32", model, batch, **last),
-            ]
-        chosen += [Variant("albar compiled", model, other, **fast, **last) for other in others]
     return chosen
 
 
-def measure(chosen: list[Variant], steps: int, device: str) -> list[Row]:
+def planned(config: StepBench) -> float:
+    """Seconds that a GPU machine should need at most."""
+    each = [min(variant.estimate(config.steps), config.variant_seconds) for variant in variants(config, gpu=True)]
+    return min(sum(each), config.seconds)
+
+
+def measure(chosen: list[Variant], steps: int, device: str, seconds: float | None = None) -> list[Row]:
     """One row a variant. Each lives in a process of its own, and they step in turn, so that other work on the machine
     disturbs all alike; a failure is a row, too.
+
+    Args:
+        chosen: what to measure.
+        steps: timed steps of each.
+        device: cpu or cuda.
+        seconds: when a variant is stopped; a step that began counts until then.
     """
-    processes = [StepProcess(variant, device) for variant in chosen]
+    end = None if seconds is None else time.monotonic() + seconds
+    processes = [StepProcess(variant, device, end) for variant in chosen]
     samples = [[] for _ in processes]
     for _ in range(steps):
         for process, times in zip(processes, samples, strict=True):
-            times.append(process.ask("time"))
+            if (ms := process.ask("time")) is not None:
+                times.append(ms)
     rows = []
     for variant, process, times in zip(chosen, processes, samples, strict=True):
-        timed, facts = None, {}
-        if process.error is None:
-            timed = quantiles(times)
+        timed, facts = quantiles(times) if times else None, {}
+        if timed is not None:
             facts = process.ask("facts") or {}
             rate = variant.batch * 1e3 / timed["p50"]
             if "peak_flops" in facts:
                 facts["mfu"] = facts["tflop_per_clip"] * 1e12 * rate / facts.pop("peak_flops")
             facts = {"clips_per_s": rate, **facts}
         if process.error is not None:
-            timed, facts["error"] = None, process.error
+            facts["error"] = process.error
         process.close()
         rows.append(variant_row(variant, timed, facts))
     return rows
@@ -213,7 +259,7 @@ def variant_row(variant: Variant, timed: dict[str, float] | None, facts: dict) -
 
     Args:
         variant: what was measured.
-        timed: p20, p50, p80 of a step in ms, or None where it failed.
+        timed: p20, p50, p80 of a step in ms, or None where there is none.
         facts: memory, compile time, error, ...
     """
     name = variant.name.replace("reference", "official arithmetic")
@@ -240,17 +286,23 @@ def _role(variant: Variant) -> Role:
 class StepProcess:
     """A variant in a process of its own, warmed up.
 
+    Args:
+        variant: what it computes.
+        device: cpu or cuda.
+        end: when it is stopped, on the clock of ``time.monotonic``; None: never.
+
     Attributes:
         error: why it failed, in one line, else None.
     """
 
-    def __init__(self, variant: Variant, device: str):
+    def __init__(self, variant: Variant, device: str, end: float | None = None):
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(variant, device, theirs))
         self._process.start()
         theirs.close()
         self.error: str | None = None
+        self._end = end
         self.ask("ready")
 
     def ask(self, what: str):
@@ -259,9 +311,15 @@ class StepProcess:
             return None
         try:
             self._pipe.send(what)
+            if self._end is not None and not self._pipe.poll(max(0.0, self._end - time.monotonic())):
+                self._process.kill()
+                self.error = "stopped at its time limit"
+                return None
             answer = self._pipe.recv()
         except (EOFError, OSError):
-            answer = RuntimeError("the process died")
+            self._process.join()
+            killed = self._process.exitcode == -signal.SIGKILL  # what the system does when memory runs out
+            answer = RuntimeError("killed, out of memory?" if killed else "the process died")
         if isinstance(answer, Exception):
             self.error = str(answer)
             return None

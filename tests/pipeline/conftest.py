@@ -90,6 +90,26 @@ def make_video(frames=20, height=64, width=96, codec="vp9", gop=6, seed=0, label
     return Video(mp4, codec, frames, height, width, 1 if codec == "mjpeg" else gop, label)
 
 
+# width and height of the smallest picture that NVDEC decodes; DALI refuses a smaller one as if it were damaged
+NVDEC_LEAST = {"h264": (48, 16), "hevc": (144, 144), "vp9": (128, 128), "av1": (128, 128)}
+
+
+def make_gpu_video(frames=20, height=160, width=176, codec="h264", gop=6, seed=0, label=0) -> Video:
+    """As ``make_video``, of a size that NVDEC decodes."""
+    least = NVDEC_LEAST[codec]
+    if width < least[0] or height < least[1]:
+        raise ValueError(f"{codec} {width}x{height}: NVDEC decodes none below {least[0]}x{least[1]}")
+    return make_video(frames, height, width, codec, gop, seed, label)
+
+
+def pytest_collection_modifyitems(items):
+    # who needs a GPU is not run here: this is the only place where a video that NVDEC refuses can be noticed
+    small = {"video", "small_dataset", "class_folders"}
+    for item in items:
+        if item.get_closest_marker("gpu") and (found := small & {*item.fixturenames}):
+            raise pytest.UsageError(f"{item.nodeid} is marked gpu and uses {found.pop()}: take gpu_video")
+
+
 def write_dataset(root: Path, videos: list[Video], per_shard: int = 4, classes=("a", "b", "c", "d")) -> Path:
     """Shards and their index."""
     (root / "shards").mkdir(parents=True)
@@ -140,6 +160,12 @@ def write_dataset(root: Path, videos: list[Video], per_shard: int = 4, classes=(
 def video():
     """The function ``make_video``."""
     return make_video
+
+
+@pytest.fixture(scope="session")
+def gpu_video():
+    """The function ``make_gpu_video``, for tests that are marked gpu."""
+    return make_gpu_video
 
 
 @pytest.fixture(scope="session")

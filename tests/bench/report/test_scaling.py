@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unstill.bench.harness.result_files import read_results
-from unstill.bench.report.scaling import PAGE, RECIPES, page, per_clip
+from unstill.bench.report.scaling import PAGE, RECIPES, layered_frames, page, per_clip
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig
 from unstill.trainer.methods import Baseline
@@ -42,6 +42,8 @@ def test_counted_figures_by_brute_force():
         found.append((len(gops), needed[-1] + 1 - min(gops) * gop))
     gops, decoded = (sum(column) / len(found) for column in zip(*found, strict=True))
     assert per_clip(clip) == (pytest.approx(gops), pytest.approx(decoded))
+    even = [set(range(start // gop * gop, start + 31, 2)) for start in range(0, frames - 30, 2)]
+    assert layered_frames(clip) == pytest.approx(sum(map(len, even)) / len(even))
 
 
 def test_the_operations_of_a_step_are_those_that_are_counted():

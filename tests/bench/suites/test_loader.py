@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from unstill.bench.harness.loader_peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable
+from unstill.bench.harness.record import ResultFile
+from unstill.bench.harness.result_files import read_results
 from unstill.bench.harness.synthetic_videos import synthetic_dataset
+from unstill.bench.report.figures import figures
 from unstill.bench.suites import loader as bench
 from unstill.pipeline.loading.gop_reader import GopReader
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
@@ -49,3 +52,24 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     assert {"unstill (GOPs only)", "DALI, whole file", "PyAV + DataLoader", "webdataset + PyAV"} <= rows.keys()
     found = [(row.get("at_least"), row.get("at_most")) for row in rows.values() if "met" in row]
     assert found == [(1.8, None), (None, 1.3), (5000.0, None)]
+
+
+def test_every_measurement_of_a_gpu_is_written_and_drawn(tmp_path, monkeypatch):
+    """The GPU's path with numbers in the place of its clocks: what is only run there must not fail there first."""
+    monkeypatch.setattr(
+        bench, "synthetic_dataset", functools.partial(synthetic_dataset, frames=48, height=64, width=96)
+    )
+    monkeypatch.setattr(bench, "sequential_rate", lambda videos, threads, seconds: (1000.0 * threads, 50.0))
+    monkeypatch.setattr(bench, "_raw_videos", lambda count, width: [])
+    monkeypatch.setattr(bench, "_wall_rate", lambda batches, seconds: {"clips_per_s": 5.0, "nvdec_percent": None})
+    monkeypatch.setattr(bench, "_loader_rate", lambda *_: {"clips_per_s": 20.0, "decoded_frames_per_s": 700.0})
+    config = bench.LoaderBench(codecs=("h264", "hevc"), count=2, threads=(7, 14), pipelines=(1, 2))
+    results = ResultFile("loader", out=tmp_path)
+    bench._on_gpu(config, tmp_path, results)
+    (written,) = read_results(tmp_path)
+    drawn = {figure.title: figure for figure in figures(written, bench.SECTIONS["loader"])}
+    rate = [(bar.group, bar.label, bar.role) for bar in drawn["Delivering random clips to the GPU"].bars]
+    assert ("clips of HEVC 32x2", "unstill", "ours") in rate and ("clips of H.264 16x2", "unstill", "ours") in rate
+    assert ("clips of H.264 16x2", "PyAV + DataLoader, 16 workers", "peer") in rate
+    assert len(drawn["Decoder threads and pipelines"].bars) == 8
+    assert {bar.role for bar in drawn["Sequential decoding"].bars} == {"limit"}

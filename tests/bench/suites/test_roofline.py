@@ -107,6 +107,21 @@ def test_files_are_read_whole_and_a_missing_o_direct_is_a_reason(tmp_path, monke
 
 
 @pytest.mark.slow
+def test_a_step_that_runs_out_of_memory_leaves_the_other_stages(tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(workload, "MOTIONS", 16)
+    monkeypatch.setattr(stages.RunStages, "step", full)
+    small = workload.Workload(device="cpu", videos=tmp_path / "videos", batch_size=4, frames=4, size=16)
+    path = roofline.run(roofline.RooflineBench(out=tmp_path, workload=small, seconds=0.02))
+    result = json.loads(path.read_text())
+    found = {row["stage"]: row for row in result["rows"] if "stage" in row}
+    assert found["step"]["skipped"] == "out of memory" and found["decode"]["value"] > 0
+    assert "not measured: step, out of memory" in result["summary"]
+
+
+@pytest.mark.slow
 def test_the_benchmark_measures_every_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(workload, "MOTIONS", 16)
     small = workload.Workload(device="cpu", videos=tmp_path / "videos", batch_size=4, frames=4, size=16)

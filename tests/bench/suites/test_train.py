@@ -1,6 +1,7 @@
 """The end-to-end training benchmark counts the right steps, and its run is the trainer's own."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from unstill.bench.harness import workload
 from unstill.bench.suites import train as bench
 from unstill.pipeline.errors import InputError
+from unstill.trainer.methods import Baseline
 
 
 @pytest.fixture
@@ -31,6 +33,36 @@ def test_only_whole_windows_after_the_first_of_a_turn_count():
     assert (real["clips_per_s"], ideal["clips_per_s"]) == (40.0, 80.0)
     assert real["data_wait_percent"] == 50.0 and real["loop_wait_percent"] == pytest.approx(20)
     assert real["step_ms_p50"] == (1006 + 1020) / 2 and ideal["step_ms_p50"] == (1014 + 1028) / 2 and real["steps"] == 6
+
+
+def test_a_run_that_is_stopped_after_its_first_turn_has_a_row():
+    turns = bench.Turns(rounds=1, windows=1, steps=2)
+    logged = [{"step": 4, "clips_per_s": 30.0, "data_wait": 0.1}]
+    (real,) = bench.summary(turns, logged, [5.0, 5.0, 7.0])
+    assert real["loader"] == "real" and real["clips_per_s"] == 30 and real["step_ms_p50"] == 7
+    assert "data_wait_percent" not in real
+
+
+def test_running_out_of_memory_is_a_row_and_the_next_run_starts(tmp_path, monkeypatch):
+    def measure(config, recipe, name, results):
+        if not isinstance(recipe.method, Baseline):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        results.add(bench.loader_row(bench.run_facts(recipe, name) | {"loader": "real", "clips_per_s": 3.0}))
+
+    monkeypatch.setattr(bench, "measure", measure)
+    small = workload.Workload(device="cpu", data=tmp_path)
+    rows = json.loads(bench.run(bench.TrainBench(out=tmp_path, workload=small)).read_text())["rows"]
+    assert [(row["method"], row.get("value"), row.get("error")) for row in rows] == [
+        ("albar", None, "out of memory"),
+        ("cross entropy", 3.0, None),
+    ]
+
+
+def test_the_published_number_is_the_target_of_its_own_recipe():
+    found = workload.Workload(recipe="kinetics400_scratch", device="cuda").train_config(Path("x"), with_data=False)
+    facts = bench.run_facts(found, "kinetics400_scratch") | {"clips_per_s": 170.0}
+    assert bench.loader_row(facts | {"loader": "real"}).met is False
+    assert bench.loader_row(facts | {"loader": "ideal"}).met is None
 
 
 def test_a_window_holds_all_kinds_of_steps_and_outlasts_what_was_prepared(tmp_path):

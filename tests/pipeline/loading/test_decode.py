@@ -24,7 +24,7 @@ class AskedFor:
 
     def draw(self, positions):
         sample, start, stride = self.asked[positions].T
-        n, whole = len(positions), np.full(len(positions), SIZE)
+        n, whole = len(positions), np.full(len(positions), self.clip.size)
         zero = np.zeros(n, np.int64)
         return ClipRequests(
             positions, sample, start, stride, zero, zero, whole, whole, zero > 0, zero, np.zeros((n, 8), np.float32)
@@ -32,7 +32,7 @@ class AskedFor:
 
 
 def decode_clips(root, clip, asked, device="cpu", batch=16) -> torch.Tensor:
-    """The clips at (sample, start, stride), uint8 (n, T, 64, 64, 3) on the CPU."""
+    """The clips at (sample, start, stride), uint8 (n, T, size, size, 3) on the CPU."""
     index, device = SampleIndex.load(root), torch.device(device)
     reader = GopReader(index, shards_in(root, index))
     stream = ClipStream(
@@ -130,10 +130,10 @@ def test_the_message_of_a_failure_is_one_plain_line():
 @pytest.mark.gpu
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
 @pytest.mark.parametrize(("frames", "stride"), [(4, 1), (9, 2)])
-def test_nvdec_agrees_with_pyav(tmp_path, video, dataset, pyav_frames, codec, frames, stride):
+def test_nvdec_agrees_with_pyav(tmp_path, gpu_video, dataset, pyav_frames, codec, frames, stride):
     """Every start on the GPU: the right frame, within 2 levels of PyAV on average."""
-    sample = video(frames=FRAMES, height=SIZE, width=SIZE, codec=codec)
-    clip = ClipConfig(frames=frames, stride=stride, size=SIZE)
+    sample = gpu_video(frames=FRAMES, height=160, width=160, codec=codec)
+    clip = ClipConfig(frames=frames, stride=stride, size=160)
     asked = every_clip(clip, [FRAMES])
     clips = decode_clips(dataset(tmp_path / "data", [sample]), clip, asked, device="cuda")
     theirs = pyav_frames(sample.mp4)

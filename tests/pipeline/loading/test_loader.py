@@ -197,9 +197,9 @@ def test_endless_training_has_no_length(small_dataset):
 
 
 @pytest.mark.gpu
-def test_gpu_batches_are_on_the_device_and_survive_a_busy_training_stream(tmp_path, video, dataset):
+def test_gpu_batches_are_on_the_device_and_survive_a_busy_training_stream(tmp_path, gpu_video, dataset):
     """The training stream lags far behind the loader; what it finally reads is still the batch it was given."""
-    samples = [video(frames=20, codec="h264", seed=n, label=n % 4) for n in range(8)]
+    samples = [gpu_video(seed=n, label=n % 4) for n in range(8)]
     root = dataset(tmp_path / "data", samples)
 
     def means(busy: bool) -> torch.Tensor:

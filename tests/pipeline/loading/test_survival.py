@@ -4,6 +4,7 @@ import csv
 import io
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -323,12 +324,12 @@ def test_memory_stays_flat_over_many_batches_and_rebuilds(tmp_path, video, datas
 
 
 @pytest.mark.gpu
-def test_damage_on_the_gpu(tmp_path, video, dataset):
+def test_damage_on_the_gpu(tmp_path, gpu_video, dataset):
     """NVDEC: a clip that does not decode costs one substitute, and the run goes on."""
-    good = [video(frames=12, gop=6, codec="h264", seed=n) for n in range(7)]
+    good = [gpu_video(frames=12, seed=n) for n in range(7)]
     init, offsets = fragment_table(good[0].mp4)
     zeroed = good[0].mp4[: init + 200] + bytes(len(good[0].mp4) - init - 200)
-    bad = type(good[0])(zeroed, "h264", 12, 64, 96, 6, table=(init, offsets))
+    bad = replace(good[0], mp4=zeroed, table=(init, offsets))
     root = dataset(tmp_path / "data", [*good[:3], bad, *good[3:]])
     clips, loader = run(root, device="cuda")
     assert len(clips) == STEPS and loader.bad.samples == {3}
@@ -337,8 +338,8 @@ def test_damage_on_the_gpu(tmp_path, video, dataset):
 
 
 @pytest.mark.gpu
-def test_gpu_memory_stays_flat_over_rebuilds(tmp_path, video, dataset):
-    root = dataset(tmp_path / "data", [video(frames=12, gop=6, codec="h264", seed=n) for n in range(4)])
+def test_gpu_memory_stays_flat_over_rebuilds(tmp_path, gpu_video, dataset):
+    root = dataset(tmp_path / "data", [gpu_video(frames=12, seed=n) for n in range(4)])
     run(root, steps=20, device="cuda")
     before = torch.cuda.mem_get_info()[0]
     for _ in range(20):
