@@ -27,8 +27,7 @@ def gelu_linear(h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
         weight: (D, H). bias: (D,) or None.
 
     Returns:
-        (..., D). Differentiable any number of times in ``h``, ``weight`` and ``bias`` except that the second derivative
-        by ``h`` has no further derivative.
+        (..., D). Differentiable twice by everything; a third derivative raises.
 
     Raises:
         NotImplementedError: forward-mode differentiation.

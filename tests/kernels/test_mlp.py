@@ -164,6 +164,18 @@ def test_under_autocast_it_is_as_exact_as_plain_layers(op):
     assert errors[1] < 1.2 * errors[0] < 0.05
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
+@pytest.mark.parametrize("op", CLOSED)
+def test_on_a_gpu(op, dtype, tolerance, monkeypatch):
+    monkeypatch.setitem(importlib.import_module("unstill.kernels.row_chunks").CHUNK_BYTES, "cuda", 1 << 16)
+    tensors = [normal(4096, 96), normal(384, 96), normal(384), normal(96, 384), normal(96)]
+    tensors = [t.detach().div(t[0].numel() ** 0.5).cuda().requires_grad_() for t in tensors]
+    lower = [t.detach().to(dtype).requires_grad_() for t in tensors]
+    for found, expected in zip(penalised(CLOSED[op], *lower), penalised(plain, *tensors), strict=True):
+        assert (found.double() - expected).norm() <= tolerance * expected.norm()
+
+
 # ------------------------------------------------------------------------------------------------- elementwise part
 
 

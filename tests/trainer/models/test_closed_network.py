@@ -1,6 +1,8 @@
 """Networks with closed layers: equal gradients, less memory, and no convolution of an extraordinary shape."""
 
 import copy
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,13 +15,16 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from torchvision.models.vision_transformer import EncoderBlock
 
 from unstill.pipeline.errors import InputError
+from unstill.trainer.build import build_networks
 from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar
-from unstill.trainer.models.closed_attention import ClosedCalls
+from unstill.trainer.models.closed_attention import ClosedCalls, ClosedWindowAttention
+from unstill.trainer.models.closed_conv import PatchConv3d
 from unstill.trainer.models.closed_network import close_layers, close_network
 from unstill.trainer.models.position_bias import look_up_position_biases
 from unstill.trainer.models.registry import build_model
 from unstill.trainer.monitoring.flops import step_flops
+from unstill.trainer.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -102,7 +107,8 @@ def test_a_steps_gradients_are_those_of_the_plain_network(family):
 @pytest.mark.parametrize(
     "family, layers, backend",
     [
-        ("swin", "mlp", "inductor"),
+        ("swin", "mlp", "aot_eager_decomp_partition"),
+        pytest.param("swin", "mlp", "inductor", marks=pytest.mark.slow),
         ("mvit_v2", "attention", "aot_eager_decomp_partition"),
         ("vit", "gelu", "aot_eager_decomp_partition"),
     ],
@@ -189,6 +195,18 @@ def test_closed_convolutions_are_counted_and_cost_no_more(name, frames, side):
     close_network(model, "auto", "auto", penalty=True)
     # ATen's form of a weight gradient computes more than is needed, and cuts it off
     assert 0.98 * plain < step_flops(model, Albar(), frames, side) <= plain
+
+
+def test_a_run_with_a_penalty_closes_its_layers():
+    config, data = RECIPES["hmdb51_albar"](), SimpleNamespace(classes=["jump", "run"])
+    config = replace(config, model=replace(config.model, weights="none"))
+    found = []
+    for method in (config.method, replace(config.method, w_gp=0.0)):
+        with torch.device("meta"):
+            model, _ = build_networks(replace(config, method=method), data, torch.device("meta"), {}, "head")
+        found.append({type(module) for module in model.modules()})
+    assert {ClosedWindowAttention, PatchConv3d} <= found[0]
+    assert not {ClosedWindowAttention, PatchConv3d} & found[1]
 
 
 def test_layers_are_closed_where_the_penalty_is_and_dropout_inside_them_is_refused():
