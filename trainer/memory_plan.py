@@ -162,7 +162,6 @@ def fake_clips(clips: int, frames: int, size: int) -> Clips:
         static_index=number(),
         flip=torch.empty(clips, dtype=torch.bool),
         draws=torch.empty(clips, 8),
-        region=torch.empty(clips, 4),
     )
 
 
