@@ -276,7 +276,7 @@ TOKENS = torch.zeros(4, 2, 6, 8)
         (dict(v=TOKENS[:, :, :5]), r"k and v \(B, H, N, d\)"),
         (dict(q=TOKENS[:, :1]), r"expected q \(B, H, M, d\)"),
         (dict(q=TOKENS[:, :, :0]), "at least one token"),
-        (dict.fromkeys("qkv", torch.zeros(1, 1, 2, 129)), "d <= 128"),
+        (dict.fromkeys("qkv", torch.zeros(1, 1, 2, 257)), "d <= 256"),
         (dict(bias=torch.zeros(2, 6, 5)), r"bias must be \(H, M, N\) = \(2, 6, 6\)"),
         (dict(bias=torch.zeros(2, 6, 6, dtype=torch.int8)), "bias must be floating point"),
         (dict(regions=torch.zeros(2, 6)), "regions must be int8"),
