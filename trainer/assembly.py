@@ -11,6 +11,7 @@ from .distributed import Ranks, wrap
 from .inputs.prepare import clip_options
 from .loss_module import LossModule, compile_loss
 from .models.registry import head_name
+from .models.sample_dropout import draw_per_sample
 from .monitoring.metrics import Meter
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
@@ -57,8 +58,13 @@ def assemble(
     fused = config.step.fused_boundary
     module = partial(BoundaryLossModule, clip_options=clip_options(config)) if fused else LossModule
     autocast = torch.bfloat16 if config.step.precision == "bf16" else None
-    closed_calls = config.step.closed_layers != "off"
-    loss = module(model, method, autocast, head=head, method_module=method_module, closed_calls=closed_calls)
+    loss = module(
+        *(model, method, autocast),
+        head=head,
+        method_module=method_module,
+        closed_calls=config.step.closed_layers != "off",
+        static_draws=draw_per_sample(model) if static_parts > 1 else None,
+    )
     # before wrapping: the gradient hooks stay outside of the graphs
     compile_loss(loss, config.step.compile, config.step.recompute)
     wrapped = wrap(loss, ranks, all_in_last_pass=not (method.static_pass and method_module is not None))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-SCENE, STATIC_TARGET, PEOPLE = "scene", "static_target", "people"
+SCENE, STATIC_TARGET, PEOPLE, DRAWS = "scene", "static_target", "people", "draws"
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Batch:
         static_index: int64 (B,), which frame of the clip the static clip repeats.
         per_sample: more tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
             (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
-            ``target``. ``clean``, ``clean_weight``: see ``consistency``.
+            ``target``. ``draws``: int64 (B,), keys of what a network draws, see ``sample_dropout``. ``clean``,
+            ``clean_weight``: see ``consistency``.
     """
 
     motion: Tensor

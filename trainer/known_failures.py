@@ -10,6 +10,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ..pipeline.errors import InputError
 from .methods import Method
+from .models.sample_dropout import draws_for_batch
 
 
 def refuse_unsupported(model: nn.Module, method: Method, name: str) -> None:
@@ -56,21 +57,29 @@ def refuse_static_parts(model: nn.Module, method: Method, parts: int, name: str)
         name: the model's name, for the message.
 
     Raises:
-        InputError: the network takes statistics of the batch, or the method has no static pass of its own.
+        InputError: the network takes statistics of the batch or draws for it, or the method has no static pass.
     """
-    if parts <= 1:
-        return
+    if parts > 1 and (reason := why_not_in_parts(model, method, name)):
+        raise InputError(f"step.static_parts {parts}: {reason}; use --step.static-parts 1")
+
+
+def why_not_in_parts(model: nn.Module, method: Method, name: str) -> str | None:
+    """Why the static pass cannot be computed in parts of the batch; None: it can.
+
+    Args:
+        model: the network.
+        method: what will be trained.
+        name: the model's name, for the reason.
+    """
     if not method.static_pass:
-        raise InputError(
-            f"step.static_parts {parts}: this method takes motion and static clips in one pass; use "
-            "--step.static-parts 1, or --step.accumulate"
-        )
+        return "this method has no pass for static clips alone"
     path = next((path for path, module in model.named_modules() if isinstance(module, _BatchNorm)), None)
     if path is not None:
-        raise InputError(
-            f"step.static_parts {parts}: model {name}: {path} is a batch norm, whose statistics are taken over all "
-            "static clips; use --step.static-parts 1"
-        )
+        return f"model {name}: {path} is a batch norm, whose statistics are taken over all static clips"
+    path = draws_for_batch(model)
+    if path is not None:
+        return f"model {name}: {path} draws random numbers for the batch and not for each sample"
+    return None
 
 
 def refuse_custom_functions(graph: torch.fx.GraphModule) -> None:

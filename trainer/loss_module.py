@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch._inductor.compile_fx import compile_fx
 
 from ..kernels import static_losses, weighted_loss
+from .batch import DRAWS
 from .known_failures import refuse_custom_functions
 from .methods import Method
 from .methods.terms import RowLosses
 from .models.observed_network import ObservedNetwork
+from .models.sample_dropout import SampleDraws
 
 
 class LossModule(nn.Module):
@@ -33,6 +35,7 @@ class LossModule(nn.Module):
         head: name of the model's last layer, for methods that want its input.
         method_module: what ``method.module`` made; trained together with the model.
         closed_calls: see ``ObservedNetwork``.
+        static_draws: of the model's layers; where given, the kind "static" draws by ``per_sample["draws"]``.
     """
 
     def __init__(
@@ -44,8 +47,10 @@ class LossModule(nn.Module):
         head: str = "",
         method_module: nn.Module | None = None,
         closed_calls: bool = True,
+        static_draws: SampleDraws | None = None,
     ):
         super().__init__()
+        self.static_draws = static_draws
         self.model = model
         self.method = method
         self.method_module = method_module
@@ -83,7 +88,12 @@ class LossModule(nn.Module):
         method: Any = self.method  # only one with ``static_pass`` has a ``static_loss``
         common: dict[str, Any] = {"penalise": penalise, "per_sample": per_sample}
         if kind == "static":
-            return method.static_loss(self.network, row_losses, static, target, **common)
+            if self.static_draws is None:
+                return method.static_loss(self.network, row_losses, static, target, **common)
+            self.static_draws.keys = per_sample[DRAWS]
+            loss, terms = method.static_loss(self.network, row_losses, static, target, **common)
+            self.static_draws.keys = None
+            return loss, terms
         loss, terms = method.loss(self.network, row_losses, motion, static, target, **common)
         if kind == "all" and method.static_pass:
             static_loss, static_terms = method.static_loss(self.network, row_losses, static, target, **common)

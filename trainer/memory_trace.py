@@ -36,7 +36,7 @@ _FLOAT32 = {
 }
 _CONVOLUTIONS = (
     *("aten::convolution", "aten::convolution_backward"),
-    *("unstill::conv3d", "unstill::conv3d_dgrad", "unstill::conv3d_wgrad"),
+    *("unstill::convolution", "unstill::convolution_dgrad", "unstill::convolution_wgrad"),
 )
 
 
@@ -139,9 +139,9 @@ def _convolution_buffers(name: str, args: tuple, out) -> list[int]:
     oneDNN copies inputs and weights to its own layout, and sums weight gradients in up to four more copies of the
     weight. float64 in three dimensions unfolds the input instead: the whole batch, or clip by clip with a dilation.
     """
-    if name == "unstill::conv3d_wgrad":
+    if name == "unstill::convolution_wgrad":
         given, result, weight, _, _, dilation = args[:6]
-    elif name == "unstill::conv3d_dgrad":
+    elif name == "unstill::convolution_dgrad":
         result, weight, given, _, _, dilation = args[:6]
     elif name == "aten::convolution_backward":
         result, given, weight, _, _, _, dilation = args[:7]
@@ -151,7 +151,7 @@ def _convolution_buffers(name: str, args: tuple, out) -> list[int]:
         rows = math.prod(weight.shape[1:])
         columns = result.nbytes // result.shape[1] // (result.shape[0] if max(dilation) > 1 else 1)
         return [] if rows == weight.shape[1] else [rows * columns]
-    if name in ("unstill::conv3d", "aten::convolution"):
+    if name in ("unstill::convolution", "aten::convolution"):
         return [given.nbytes, weight.nbytes]
     return [given.nbytes, result.nbytes, 5 * weight.nbytes]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..pipeline.loading.clips import Clips
 from .augmentations.base import Context
-from .batch import Batch
+from .batch import DRAWS, Batch, upload
 from .config import TrainConfig
 from .inputs.prepare import Prepare
 from .optimisers.factory import set_learning_rate
@@ -95,6 +95,9 @@ class TrainStep:
     def _batch(self, clips: Clips) -> Batch:
         motion, static = self._clips(clips)
         per_sample = clips.per_sample | {name: table[clips.sample] for name, table in self.tables.items()}
+        if self._static_parts > 1:
+            keys = [_fold(self._config.seed, self._state.step, self._rank, row) for row in range(len(clips))]
+            per_sample[DRAWS] = upload(np.array(keys, np.int64), motion.device)
         batch = Batch(motion, static, clips.label, clips.static_index, per_sample)
         if self._config.augmentation is None:
             return batch

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from unstill.pipeline.loading.clips import Clips, ClipSource
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, step_positions
@@ -167,3 +168,21 @@ class ManyBuckets(nn.Module):
 def many_buckets_net(classes: int) -> nn.Module:
     """See ``ManyBuckets``."""
     return ManyBuckets(classes)
+
+
+class RandomNet(nn.Module):
+    """No statistics of the batch; dropout and stochastic depth, as video transformers have them."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.net, self.depth = Net(8, nn.GroupNorm(1, 4), dropout=0.3), StochasticDepth(0.4, "row")
+        self.norm, self.drop, self.head = nn.LayerNorm(8), nn.Dropout(0.5), nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.net(x)
+        return self.head(self.drop(x + self.depth(torch.tanh(self.norm(x)))))
+
+
+def random_net(classes: int) -> nn.Module:
+    """See ``RandomNet``."""
+    return RandomNet(classes)

@@ -109,8 +109,11 @@ def test_parts_that_would_change_the_numbers_are_refused():
     norm = nn.Sequential(nn.Conv3d(3, 4, 1), nn.BatchNorm3d(4))
     with pytest.raises(InputError, match=r"static_parts 2: model mine: 1 is a batch norm.*--step\.static-parts 1"):
         refuse_static_parts(norm, Albar(), 2, "mine")
-    with pytest.raises(InputError, match="one pass"):
+    with pytest.raises(InputError, match="no pass for static clips alone"):
         refuse_static_parts(nn.Conv3d(3, 4, 1), Albar(forward="joint"), 2, "mine")
+    dropping = nn.Sequential(nn.Conv3d(3, 4, 1), nn.Dropout3d(0.1))
+    with pytest.raises(InputError, match="model mine: 1 draws random numbers for the batch"):
+        refuse_static_parts(dropping, Albar(), 2, "mine")
     for parts in (0, 1):
         refuse_static_parts(norm, Albar(), parts, "mine")
     with pytest.raises(InputError, match=r"step\.static_parts is -1"):

@@ -1,42 +1,25 @@
-"""ALBAR's step with the motion loss's backward before the static pass, and a meter of live bytes and operations.
-
-The weights are the published recipe's. Sequential order: only one pass's graph is alive at a time.
-"""
+"""A step of the trainer's passes on a network, without a run around it, and a meter of live bytes and operations."""
 
 import weakref
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from unstill.trainer.models.observed_network import ObservedNetwork
-
-W_ADV, W_ENT, W_GP, EPS = 1.0, 4.25, 10.0, 1e-12
-
-
-def cross_entropy_step(model: nn.Module, motion: Tensor, target: Tensor) -> None:
-    F.cross_entropy(model(motion), target).backward()
+from unstill.trainer.batch import Batch
+from unstill.trainer.loss_module import LossModule
+from unstill.trainer.methods import Method
+from unstill.trainer.passes import backward_in_passes, step_passes
 
 
-def albar_step(model: nn.Module, motion: Tensor, target: Tensor, *, parts: int = 1, closed_calls: bool = True) -> None:
-    """Gradients of ALBAR's loss in ``model``; the static pass in ``parts`` of the batch."""
-    network = ObservedNetwork(model, "", None, None, closed_calls)
-    F.cross_entropy(network(motion), target).backward()
-    still, parameters = motion[:, :, motion.shape[2] // 2, None].expand_as(motion), list(model.parameters())
-    for static, labels in zip(still.chunk(parts), target.chunk(parts), strict=True):
-        static_loss(network, static.contiguous().requires_grad_(), labels).div(parts).backward(inputs=parameters)
-
-
-def static_loss(network: ObservedNetwork, static: Tensor, target: Tensor) -> Tensor:
-    z = network(static, twice_differentiable=True)
-    log_p = z.log_softmax(1)
-    entropy = -(log_p.exp() * log_p).sum(1).mean()
-    (g,) = torch.autograd.grad(z.sum(), static, create_graph=True)
-    norm = (g.square().sum((1, 2, 3)) + EPS).sqrt().mean()
-    return -W_ADV * F.cross_entropy(z, target) - W_ENT * entropy + W_GP * norm
+def gradient_step(model: nn.Module, method: Method, motion: Tensor, target: Tensor, *, parts: int = 1) -> None:
+    """Gradients of the method's loss in ``model``, in the order of training; the static pass in ``parts``."""
+    static = None if method.static == "none" else motion[:, :, motion.shape[2] // 2, None]
+    passes = step_passes(method, len(motion), method.penalises(0), static_parts=parts)
+    batch = Batch(motion, static, target)
+    backward_in_passes(LossModule(model, method), batch, passes, parameters=list(model.parameters()))
 
 
 class Meter(TorchDispatchMode):
