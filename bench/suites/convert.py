@@ -32,11 +32,12 @@ LIMITS = Limits(seconds=300.0, memory_bytes=320 << 20)
 
 FFMPEG_OPTIONS = {  # the same encoders with the same settings
     "h264": "-c:v libx264 -preset veryfast -profile:v high -crf {q} "
-    "-x264-params keyint={g}:min-keyint={g}:scenecut=0:bframes=0",
+    "-x264-params keyint={g}:min-keyint={g}:scenecut=0:open-gop=0:bframes=1:b-adapt=0:b-pyramid=none:no-mbtree=1:"
+    "cpu-independent=1:cabac=0",
     "vp9": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -lag-in-frames 0 -auto-alt-ref 0 -row-mt 0 -crf {q} -b:v 0 "
     "-g {g} -keyint_min {g}",
     "hevc": "-c:v libx265 -preset fast -crf {q} -x265-params "
-    "keyint={g}:min-keyint={g}:scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:log-level=none",
+    "keyint={g}:min-keyint={g}:scenecut=0:open-gop=0:bframes=1:b-adapt=0:b-pyramid=0:pools=none:frame-threads=1:log-level=none",
 }
 
 

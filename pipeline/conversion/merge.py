@@ -17,7 +17,8 @@ from .plan import PlanHeader
 from .stats import STATS_NAME, write_stats
 
 QUARANTINE_NAME = "quarantine.csv"
-DATASET_VERSION = 1
+DATASET_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # version 1 has no layers
 
 
 def merge(output: LocalOutput, header: PlanHeader) -> dict:
@@ -114,6 +115,7 @@ def build_index(manifests: list[dict], classes: tuple[str, ...]) -> SampleIndex:
         key_text=np.frombuffer(b"".join(keys), np.uint8),
         shard_names=tuple(f"{SHARD_FOLDER}/{manifest['shard']}" for manifest in manifests),
         classes=classes,
+        layers=np.array([sample.get("layers", 1) for sample in samples], np.uint8),
     )
 
 
@@ -135,7 +137,7 @@ def read_dataset(path: Path) -> dict | None:
     """
     try:
         dataset = json.loads((path / DATASET_NAME).read_bytes())
-        if dataset["version"] != DATASET_VERSION:
+        if dataset["version"] not in READABLE_VERSIONS:
             raise ValueError(f"version {dataset['version']}")
         return dataset
     except FileNotFoundError:

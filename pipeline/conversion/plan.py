@@ -25,7 +25,7 @@ from ..sources.tree import remote_facts
 from .content_hash import content_sha256
 
 PLAN_NAME = "plan.jsonl"
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,25 @@ def plan_settings(recipe: VideoFormat, seed: int, samples_per_shard: int) -> dic
 
 
 def tool_versions() -> dict:
-    """Versions of the libraries that decode and encode."""
+    """Versions of the libraries that decide the bytes; of those that tell no version, the hash of the loaded file."""
     libraries = {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())}
-    return {"av": av.__version__, **libraries}
+    return {"av": av.__version__, "ffmpeg": getattr(av, "ffmpeg_version_info", ""), **libraries, **_loaded_codecs()}
+
+
+def _loaded_codecs() -> dict[str, str]:
+    """The first 12 digits of the SHA-256 of each codec library that libavcodec brought into this process."""
+    found = {}
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "/lib" in line}
+    except FileNotFoundError:  # not Linux
+        return {}
+    for path in sorted(paths):
+        name = re.match(r"lib(x264|x265|vpx|dav1d)\b", os.path.basename(path))
+        if name:
+            with open(path, "rb") as file:
+                found[name[1]] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return found
 
 
 def make_plan(listing: Listing, settings: dict) -> Plan:

@@ -15,7 +15,8 @@ from .quarantine import Failure
 from .reader import EXTENSIONS
 
 MAX_KEY = 90  # KEY.json must fit the 100 bytes of a ustar name
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # version 1 has no layers
 
 
 def canonical_json(value: object) -> bytes:
@@ -48,7 +49,7 @@ class ShardWriter:
 
         Args:
             video: the header that the transcoder returned (frames, fps as [num, den], width, height, codec, gop,
-                init_bytes, offsets, source).
+                layers, init_bytes, offsets, source).
         """
         fps = Fraction(*video["fps"])
         fps_milli = round(fps * 1000)
@@ -64,6 +65,7 @@ class ShardWriter:
             "width": video["width"],
             "height": video["height"],
             "codec": video["codec"],
+            "layers": video["layers"],
             "crc32": zlib.crc32(mp4),
             "original": video["source"],
         }
@@ -147,7 +149,7 @@ def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[
         "width": about["width"],
         "height": about["height"],
         "codec": about["codec"],
-    }
+    } | ({"layers": about["layers"]} if "layers" in about else {})
 
 
 def shard_name(shard: int) -> str:
@@ -190,9 +192,9 @@ def shard_done(folder: Path, shard: int, plan_id: str) -> bool:
 
 
 def read_manifest(folder: Path, shard: int) -> dict | None:
-    """The shard's manifest, or None when there is none of this version."""
+    """The shard's manifest, or None when there is none that this program can read."""
     try:
         manifest = json.loads((folder / manifest_name(shard)).read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("version") == MANIFEST_VERSION else None
+    return manifest if isinstance(manifest, dict) and manifest.get("version") in READABLE_VERSIONS else None

@@ -18,8 +18,9 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     Args:
         task: to convert: ``path``, ``offset``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end``
             (seconds or None), ``maybe_cut``, ``recipe``. To check a video in a shard: ``path``, ``offset``,
-            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``. To look
-            at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe`` true.
+            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec`` and
+            ``layers``. To look at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe``
+            true.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -49,6 +50,7 @@ def run_task(task: dict) -> tuple[dict, bytes]:
         "height": facts.height,
         "codec": facts.codec,
         "gop": facts.gop,
+        "layers": facts.layers,
         "init_bytes": facts.init_bytes,
         "offsets": facts.offsets.tolist(),
         "source": {
@@ -114,7 +116,7 @@ class Window(io.RawIOBase):
 def _check_stored(file, task: dict) -> dict:
     file.seek(task["offset"])
     expect = task["expect"]
-    facts = check_video(file.read(task["bytes"]), gop=expect["gop"], frames=expect["frames"])
+    facts = check_video(file.read(task["bytes"]), gop=expect["gop"], frames=expect["frames"], layers=expect["layers"])
     found = {"fps_milli": round(facts.fps * 1000), "width": facts.width, "height": facts.height, "codec": facts.codec}
     for name, value in found.items():
         if value != expect[name]:

@@ -4,17 +4,16 @@ import hashlib
 import os
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import av
 import pytest
 
+from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.sandbox.pool import Limits, Pool, Worker
 
-RECIPE = {
-    "codec": "vp9", "short_side": 32, "fps": None, "gop": 4, "quality": None, "max_seconds": None,
-    "max_megapixels": 10.0, "max_file_mb": 100.0,
-}  # fmt: skip
+RECIPE = asdict(ConvertConfig(source="", out="", codec="vp9", short_side=32, gop=4).recipe())
 WHOLE = {"offset": 0, "start": None, "end": None, "maybe_cut": False}
 ROOMY = Limits(seconds=60.0, memory_bytes=320 << 20)
 
