@@ -22,7 +22,7 @@ _PROBES = 3  # intact samples that must fail before the codec is blamed
 
 
 def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
-    """A batch of one clip: the first frame of one sample, whole. Raises BadClip as ``GopReader.read``."""
+    """A batch of one clip: the first frame of one sample, whole. Raises BadClip as ``GopReader.clip``."""
     one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
     requests = ClipRequests(
         position=none,
@@ -37,7 +37,8 @@ def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBa
         static_index=none,
         draws=np.zeros((1, 8), np.float32),
     )
-    return EncodedBatch(requests, [reader.read(sample, 0, 1)], np.zeros((1, 1), np.int64), none)
+    clip = reader.clip(sample, none)
+    return EncodedBatch(requests, [clip.mp4], clip.frames[None], none, none + clip.bytes_read)
 
 
 def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: str | Path) -> int | None:

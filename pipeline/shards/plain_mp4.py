@@ -96,31 +96,35 @@ def _runs(offsets: list[int], sizes: list[int]) -> list[tuple[int, int]]:
 
 def _head(header: TrackHeader, duration: int, size: list[int], keys: list[int], ahead: list[int]) -> bytes:
     """Everything before the content of ``mdat``."""
-    count, timescale = len(size), header.timescale
+    count = len(size)
     length = (count + max(ahead, default=0)) * duration
+    clock, shown = struct.pack(">II", header.timescale, length), struct.pack(">II", header.width, header.height)
     tables = [
         header.description,
-        _box(b"stts", struct.pack(">4I", 0, 1, count, duration)),
-        _box(b"stss", struct.pack(f">{2 + len(keys)}I", 0, len(keys), *keys)),
-        _box(b"stsc", struct.pack(">5I", 0, 1, 1, count, 1)),
-        _box(b"stsz", struct.pack(f">{3 + count}I", 0, 0, count, *size)),
+        struct.pack(">I4s4I", 24, b"stts", 0, 1, count, duration),
+        struct.pack(f">I4s{2 + len(keys)}I", 16 + 4 * len(keys), b"stss", 0, len(keys), *keys),
+        struct.pack(">I4s5I", 28, b"stsc", 0, 1, 1, count, 1),
+        struct.pack(f">I4s{3 + count}I", 20 + 4 * count, b"stsz", 0, 0, count, *size),
     ]
     if ahead:
         pairs = [value for shift in ahead for value in (1, shift * duration)]
-        tables.append(_box(b"ctts", struct.pack(f">{2 + 2 * count}I", 0, count, *pairs)))
-    mvhd = _box(
-        b"mvhd", struct.pack(">5I", 0, 0, 0, timescale, length), _RATE_AND_VOLUME, _MATRIX, bytes(24), b"\0\0\0\2"
+        tables.append(struct.pack(f">I4s{2 + 2 * count}I", 16 + 8 * count, b"ctts", 0, count, *pairs))
+    stbl = 8 + sum(map(len, tables)) + 20  # with stco
+    minf = 8 + len(_VMHD) + len(_DINF) + stbl
+    mdia = 8 + 32 + len(_HDLR) + minf  # with mdhd
+    trak = 8 + 92 + mdia  # with tkhd
+    moov = 8 + 108 + trak  # with mvhd
+    begin = len(_FTYP) + moov + 8
+    return b"".join(
+        (
+            *(_FTYP, _BOX.pack(moov, b"moov"), _MVHD, clock, _MVHD_END),
+            *(_BOX.pack(trak, b"trak"), _TKHD, clock[4:], _TKHD_END, shown),
+            *(_BOX.pack(mdia, b"mdia"), _MDHD, clock, _MDHD_END, _HDLR),
+            *(_BOX.pack(minf, b"minf"), _VMHD, _DINF, _BOX.pack(stbl, b"stbl"), *tables),
+            struct.pack(">I4s3I", 20, b"stco", 0, 1, begin),
+            _BOX.pack(8 + sum(size), b"mdat"),
+        )
     )
-    shown = struct.pack(">II", header.width << 16, header.height << 16)
-    tkhd = _box(b"tkhd", struct.pack(">6I", 3, 0, 0, 1, 0, length), bytes(16), _MATRIX, shown)
-    mdhd = _box(b"mdhd", struct.pack(">5I2H", 0, 0, 0, timescale, length, 0x55C4, 0))
-
-    def moov(first_byte: int) -> bytes:
-        stbl = _box(b"stbl", *tables, _box(b"stco", struct.pack(">3I", 0, 1, first_byte)))
-        return _box(b"moov", mvhd, _box(b"trak", tkhd, _box(b"mdia", mdhd, _HDLR, _box(b"minf", _VMHD, _DINF, stbl))))
-
-    begin = len(_FTYP) + len(moov(0)) + _BOX.size
-    return _FTYP + moov(begin) + _BOX.pack(_BOX.size + sum(size), b"mdat")
 
 
 def _box(kind: bytes, *parts: bytes) -> bytes:
@@ -128,9 +132,15 @@ def _box(kind: bytes, *parts: bytes) -> bytes:
     return _BOX.pack(_BOX.size + len(body), kind) + body
 
 
+# What is the same in every slice. The boxes that carry times are split where the times lie.
 _MATRIX = struct.pack(">9i", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation, no scaling
-_RATE_AND_VOLUME = struct.pack(">IH10x", 0x10000, 0x100)
 _FTYP = _box(b"ftyp", b"isom\0\0\2\0isomiso2mp41")
+_MVHD = struct.pack(">I4s12x", 108, b"mvhd")
+_MVHD_END = struct.pack(">IH10x", 0x10000, 0x100) + _MATRIX + struct.pack(">24xI", 2)  # rate, volume; next track
+_TKHD = struct.pack(">I4s6I", 92, b"tkhd", 3, 0, 0, 1, 0, 0)[:-4]
+_TKHD_END = bytes(16) + _MATRIX
+_MDHD = struct.pack(">I4s12x", 32, b"mdhd")
+_MDHD_END = struct.pack(">2H", 0x55C4, 0)  # no language
 _HDLR = _box(b"hdlr", struct.pack(">II4s12x", 0, 0, b"vide"), b"video\0")
 _VMHD = _box(b"vmhd", struct.pack(">I8x", 1))
 _DINF = _box(b"dinf", _box(b"dref", struct.pack(">II", 0, 1), _box(b"url ", struct.pack(">I", 1))))
