@@ -5,7 +5,6 @@ so that it does not depend on what else the machine does. Ours includes decoding
 ffmpeg only writes the file.
 """
 
-import hashlib
 import os
 import resource
 import shutil
@@ -15,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.sandbox.pool import Limits, Worker
 from ...pipeline.conversion.transcode import QUALITY
@@ -91,8 +91,9 @@ def _sources(folder: Path, config: ConvertBench) -> list[Path]:
 def _task(source: Path, codec: str) -> dict:
     recipe = asdict(ConvertConfig(source="", out="", codec=codec).recipe())
     data = source.read_bytes()
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "offset": 0}
-    return {"path": str(source), **facts, "start": None, "end": None, "maybe_cut": False, "recipe": recipe}
+    with open(source, "rb") as file:
+        facts = {"bytes": len(data), "content": block_digest(file, 0, len(data)), "modified": None, "offset": 0}
+    return {"path": str(source), **facts, "start": None, "end": None, "recipe": recipe}
 
 
 def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, notes: list[str]) -> list[dict]:

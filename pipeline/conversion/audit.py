@@ -150,11 +150,16 @@ def render(report: AuditReport) -> RenderableType:
         )
         table.add_row("codecs", _most_common(Counter(header["codec"] for header in report.headers)))
     parts: list[RenderableType] = [table]
-    parts += _named("missing", [video.path for video in listing.missing])
+    parts += _named("missing", [video.path for video in listing.missing if not video.candidates])
+    unsure = [f"{v.path}: may be {' or '.join(v.candidates)}" for v in listing.missing if v.candidates]
+    parts += _named("ambiguous", unsure)
+    for why, count, first in listing.overlooked:
+        parts.append(Text(f"not looked at: {count:,} {why}, for example {printable(first)}"))
     parts += _named("listed again", [f"{v.path} as {listing.classes[v.label]}" for v in listing.duplicates])
     parts += _named("equal content", [" = ".join(group) for group in report.same_content])
     parts += _named("unreadable", [f"{f.path}: {f.reason}, {f.detail}" for f in report.unreadable])
     parts += _named("classes without a video", listing.empty_classes())
+    parts += [Text(f"warning: {printable(warning)}", style="bold yellow") for warning in listing.warnings]
     if report.problem:
         parts.append(Text(f"convert would refuse this source: {report.problem}", style="bold red"))
     return Group(*parts)

@@ -72,6 +72,10 @@ class ConvertConfig(SourceConfig):
     """Videos with larger pictures are quarantined."""
     max_file_mb: float = 4096.0
     """Larger source files are quarantined."""
+    keep_interlaced: bool = False
+    """Leave interlaced pictures as they are; by default they are deinterlaced (bwdif)."""
+    keep_hdr: bool = False
+    """Take HDR (PQ, HLG) and BT.2020 for ordinary video; by default they are mapped to its range and colours."""
 
     def __post_init__(self):
         checks = [
@@ -113,6 +117,8 @@ class ConvertConfig(SourceConfig):
             max_seconds=self.max_seconds,
             max_megapixels=self.max_megapixels,
             max_file_mb=self.max_file_mb,
+            keep_interlaced=self.keep_interlaced,
+            keep_hdr=self.keep_hdr,
         )
 
     def limits(self) -> Limits:
@@ -132,6 +138,9 @@ class ConversionReport:
         complete: all shards are done and merged (False only after ``shards=A:B`` while others are missing).
         shards, bytes: number and total size of the shards.
         seconds: duration of this run.
+        notes: number of videos that were deinterlaced, tone-mapped, ... (see ``Transcoded``).
+        same_content: groups of videos whose sources have the same bytes, and the keys of those in several classes.
+        overlooked, warnings: see ``Listing``.
     """
 
     out: Path | str
@@ -143,6 +152,10 @@ class ConversionReport:
     shards: int
     bytes: int
     seconds: float
+    notes: dict[str, int]
+    same_content: dict
+    overlooked: tuple[tuple[str, int, str], ...]
+    warnings: tuple[str, ...]
 
 
 def convert(config: ConvertConfig) -> ConversionReport:
@@ -154,8 +167,9 @@ def convert(config: ConvertConfig) -> ConversionReport:
     start = time.monotonic()
     listing = list_source(config)
     if config.labels is None and remote_address(config.out) is None and isinstance(listing.root, Path):
-        if listing.root.resolve() in Path(config.out).resolve().parents:  # it would be a class the next time
-            raise InputError(f"{config.out}: lies inside the source {listing.root}; choose a folder outside it")
+        out = Path(config.out).resolve()
+        if listing.root.resolve() in (out, *out.parents):  # it would be a class the next time
+            raise InputError(f"{config.out}: is or lies inside the source {listing.root}; choose a folder outside it")
     with open_output(config.out) as output:
         settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard)
         plan_id = _settled_plan(output, listing, settings)
@@ -166,7 +180,7 @@ def convert(config: ConvertConfig) -> ConversionReport:
             if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
                 output.gather()  # by other jobs, meanwhile
             if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
-                return _partial_report(output, plan, time.monotonic() - start)
+                return _partial_report(output, plan, listing, time.monotonic() - start)
             dataset = merge(output, plan.header)
     return ConversionReport(
         out=output.root if type(output) is LocalOutput else output.name,
@@ -178,6 +192,10 @@ def convert(config: ConvertConfig) -> ConversionReport:
         shards=len(dataset["shards"]),
         bytes=sum(shard["bytes"] for shard in dataset["shards"]),
         seconds=time.monotonic() - start,
+        notes=dataset.get("notes", {}),
+        same_content=dataset.get("same_content", {"groups": 0, "in_several_classes": []}),
+        overlooked=listing.overlooked,
+        warnings=listing.warnings,
     )
 
 
@@ -257,7 +275,7 @@ def _shard_range(text: str | None, shards: int) -> range:
     return range(min(a, shards), min(b, shards))
 
 
-def _partial_report(output: LocalOutput, plan: Plan, seconds: float) -> ConversionReport:
+def _partial_report(output: LocalOutput, plan: Plan, listing: Listing, seconds: float) -> ConversionReport:
     found = (read_manifest(output.shards, shard) for shard in range(plan.header.shards))
     manifests = [manifest for manifest in found if manifest is not None]
     reasons = Counter(failure["reason"] for manifest in manifests for failure in manifest["failures"])
@@ -271,4 +289,8 @@ def _partial_report(output: LocalOutput, plan: Plan, seconds: float) -> Conversi
         shards=len(manifests),
         bytes=sum(manifest["bytes"] for manifest in manifests),
         seconds=seconds,
+        notes={},
+        same_content={"groups": 0, "in_several_classes": []},
+        overlooked=listing.overlooked,
+        warnings=listing.warnings,
     )

@@ -51,6 +51,7 @@ def merge(output: LocalOutput, header: PlanHeader) -> dict:
             f"{output.name}: none of {header.videos} videos could be converted ({first}); see {QUARANTINE_NAME}"
         )
     index = build_index(written, header.classes)
+    samples = [sample for manifest in written for sample in manifest["samples"]]
     _write_index(index, out / INDEX_NAME)
     dataset = {
         "format": "unstill dataset",
@@ -64,6 +65,8 @@ def merge(output: LocalOutput, header: PlanHeader) -> dict:
         "quarantined": len(failures),
         "reasons": dict(sorted(Counter(failure.reason for failure in failures).items())),
         "frames": int(index.frames.sum(dtype=np.int64)),
+        "notes": dict(sorted(Counter(note for sample in samples for note in sample.get("notes", ())).items())),
+        "same_content": same_content(samples),
         "shards": [
             {
                 "name": f"{SHARD_FOLDER}/{manifest['shard']}",
@@ -81,6 +84,18 @@ def merge(output: LocalOutput, header: PlanHeader) -> dict:
     for name in (INDEX_NAME, STATS_NAME, QUARANTINE_NAME, DATASET_NAME):
         output.written(name)
     return dataset
+
+
+def same_content(samples: list[dict]) -> dict:
+    """Videos whose source files have the same bytes: number of groups, and the keys of those in several classes."""
+    groups: dict[tuple, list[dict]] = {}
+    for sample in samples:
+        if "source_sha256" in sample:
+            # two parts of one file have the same source and other frames
+            groups.setdefault((sample["source_sha256"], *sample["fragment_crc"]), []).append(sample)
+    same = [group for group in groups.values() if len(group) > 1]
+    mixed = [group for group in same if len({sample["label"] for sample in group}) > 1]
+    return {"groups": len(same), "in_several_classes": sorted(sorted(s["key"] for s in group) for group in mixed)}
 
 
 def build_index(manifests: list[dict], classes: tuple[str, ...]) -> SampleIndex:

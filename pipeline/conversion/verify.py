@@ -249,6 +249,8 @@ def _read_about(data: bytes) -> dict:
         raise ValueError(f"its JSON names codec {about['codec']!r}, {about['width']}x{about['height']}")
     if about.get("layers", 1) not in (1, 2):
         raise ValueError(f"its JSON names {about['layers']!r} layers, expected 1 or 2")
+    if not isinstance(notes := about.get("notes", []), list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("its JSON's notes are no list of texts")
     return about
 
 

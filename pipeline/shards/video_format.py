@@ -31,6 +31,8 @@ class VideoFormat:
     max_seconds: float | None
     max_megapixels: float
     max_file_mb: float
+    keep_interlaced: bool
+    keep_hdr: bool
 
 
 def output_size(width: int, height: int, short_side: int) -> tuple[int, int]:

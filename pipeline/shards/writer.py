@@ -49,7 +49,7 @@ class ShardWriter:
 
         Args:
             video: the header that the transcoder returned (frames, fps as [num, den], width, height, codec, gop,
-                layers, init_bytes, offsets, source).
+                layers, init_bytes, offsets, source, notes).
         """
         fps = Fraction(*video["fps"])
         fps_milli = round(fps * 1000)
@@ -68,6 +68,7 @@ class ShardWriter:
             "layers": video["layers"],
             "crc32": zlib.crc32(mp4),
             "original": video["source"],
+            "notes": video["notes"],
         }
         contents = (mp4, np.array(table, dtype="<i4").tobytes(), b"%d" % label, canonical_json(about))
         offsets_in_tar = [
@@ -132,6 +133,10 @@ def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[
         about: the content of KEY.json.
     """
     frames, fps_milli, label, gop, init_bytes, *offsets = table
+    original = about.get("original")
+    new = {name: about[name] for name in ("layers", "notes") if name in about}  # version 1 has none of them
+    if isinstance(original, dict) and "sha256" in original:
+        new["source_sha256"] = original["sha256"]
     view = memoryview(mp4)
     return {
         "key": key,
@@ -149,7 +154,8 @@ def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[
         "width": about["width"],
         "height": about["height"],
         "codec": about["codec"],
-    } | ({"layers": about["layers"]} if "layers" in about else {})
+        **new,
+    }
 
 
 def shard_name(shard: int) -> str:
