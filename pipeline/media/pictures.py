@@ -112,7 +112,7 @@ class _Deinterlacer:
         if timed is None:
             self._graph.vpush(None)
         else:
-            self._waiting.append(timed.ticks)
+            self._waiting.append((timed.ticks, timed.frame.duration))
             timed.frame.pts, self._count = self._count, self._count + 1
             self._graph.vpush(timed.frame)
         while self._waiting:
@@ -120,7 +120,8 @@ class _Deinterlacer:
                 out = self._graph.vpull()
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
-            yield TimedFrame(self._waiting.popleft(), out)
+            ticks, out.duration = self._waiting.popleft()
+            yield TimedFrame(ticks, out)
 
 
 def _reformat(scaler: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int], form: str, matrix: int | None):

@@ -206,7 +206,8 @@ def decode(source: VideoSource, times: PacketTimes, complete: bool) -> Iterator[
             elif shape != (frame.width, frame.height):
                 raise BadVideo("size_change", f"{shape[0]}x{shape[1]} becomes {frame.width}x{frame.height} mid-stream")
             if frame.pts is not None:
-                end = (frame.pts + (frame.duration or 0) - (stream.start_time or 0)) * frame.time_base
+                ends = (frame.pts + (frame.duration or 0) - (stream.start_time or 0)) * frame.time_base
+                end = ends if end is None else max(end, ends)
             yield frame
     if shape is None and leading:
         raise BadVideo("corrupt", f"none of its {leading} packets can be decoded")
