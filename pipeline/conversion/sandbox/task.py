@@ -20,7 +20,7 @@ def run_task(task: dict) -> tuple[dict, bytes]:
             ``end`` (seconds or None), ``recipe``. To check a video in a shard: ``path``, ``offset``,
             ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec`` and
             ``layers``. To look at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe``
-            true.
+            true. Several of these at once: ``batch``, a list of them, answered by ``answers``.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -28,6 +28,8 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     Raises:
         MemoryError: the memory limit was hit.
     """
+    if "batch" in task:
+        return {"answers": [run_task(one)[0] for one in task["batch"]]}, b""
     try:
         with open(task["path"], "rb") as file:
             if "expect" in task:
