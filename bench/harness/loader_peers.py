@@ -21,7 +21,7 @@ from nvidia.dali.types import DALIDataType
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resized_crop
 
-from ...pipeline.loading.gop_reader import GopReader
+from ...pipeline.loading.gop_reader import ClipFile, GopReader
 from ...pipeline.loading.sampler import TrainSampler, frame_numbers
 from ...pipeline.shards.index import SampleIndex
 
@@ -168,6 +168,12 @@ class WholeFileReader(GopReader):
         """int64 (n, 2): all fragments of each sample."""
         row = np.asarray(self.index.fragment_row)
         return np.stack([np.zeros(len(sample), np.int64), row[sample + 1] - row[sample]], axis=1)
+
+    def clip(self, sample: int, frames: np.ndarray) -> ClipFile:
+        """The whole video as it lies in the shard."""
+        row = self.index.fragment_row
+        mp4 = self.read(sample, 0, int(row[sample + 1] - row[sample]))
+        return ClipFile(mp4, frames, len(mp4))
 
 
 def dali_webdataset_batches(

@@ -235,13 +235,15 @@ class RunStages:
         sample = requests.sample
         video = np.asarray(self.index.frames, np.int64)[sample]
         frames = frame_numbers(self._config.clip, requests.start_frame, requests.stride, video)
-        spans = self._reader.spans(sample, frames.min(1), frames.max(1))
-        first = spans[:, :1] * np.asarray(self.index.gop, np.int64)[sample][:, None]
         try:
-            encoded = [self._reader.read(row, *span) for row, span in zip(sample.tolist(), spans.tolist(), strict=True)]
+            clips = [self._reader.clip(row, wanted) for row, wanted in zip(sample.tolist(), frames, strict=True)]
         except BadClip as problem:
             raise InputError(f"{self._config.data}: {problem}; see `unstill verify`") from None
-        return EncodedBatch(requests, encoded, frames - first, np.zeros(len(requests), np.int64))
+        numbers, read = (
+            np.stack([clip.frames for clip in clips]),
+            np.array([clip.bytes_read for clip in clips], np.int64),
+        )
+        return EncodedBatch(requests, [clip.mp4 for clip in clips], numbers, np.zeros(len(requests), np.int64), read)
 
     def _clips(self) -> Clips:
         """A batch of noise: neither preparing nor training takes longer for what is to be seen."""
@@ -279,4 +281,5 @@ def _joined(parts: list[EncodedBatch]) -> EncodedBatch:
         [data for part in parts for data in part.encoded],
         np.concatenate([part.frames for part in parts]),
         np.concatenate([part.attempts for part in parts]),
+        np.concatenate([part.bytes_read for part in parts]),
     )

@@ -5,7 +5,6 @@ so that it does not depend on what else the machine does. Ours includes decoding
 ffmpeg only writes the file.
 """
 
-import hashlib
 import os
 import resource
 import shutil
@@ -15,6 +14,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.sandbox.pool import Limits, Worker
 from ...pipeline.conversion.transcode import QUALITY
@@ -35,11 +35,12 @@ LIMITS = Limits(seconds=300.0, memory_bytes=320 << 20)
 
 FFMPEG_OPTIONS = {  # the same encoders with the same settings
     "h264": "-c:v libx264 -preset veryfast -profile:v high -crf {q} "
-    "-x264-params keyint={g}:min-keyint={g}:scenecut=0:bframes=0",
+    "-x264-params keyint={g}:min-keyint={g}:scenecut=0:open-gop=0:bframes=1:b-adapt=0:b-pyramid=none:no-mbtree=1:"
+    "cpu-independent=1:cabac=0",
     "vp9": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -lag-in-frames 0 -auto-alt-ref 0 -row-mt 0 -crf {q} -b:v 0 "
     "-g {g} -keyint_min {g}",
     "hevc": "-c:v libx265 -preset fast -crf {q} -x265-params "
-    "keyint={g}:min-keyint={g}:scenecut=0:bframes=0:open-gop=0:pools=none:frame-threads=1:log-level=none",
+    "keyint={g}:min-keyint={g}:scenecut=0:open-gop=0:bframes=1:b-adapt=0:b-pyramid=0:pools=none:frame-threads=1:log-level=none",
 }
 
 
@@ -115,8 +116,9 @@ def _sources(folder: Path, config: ConvertBench) -> list[Path]:
 def _task(source: Path, codec: Codec) -> dict:
     recipe = asdict(ConvertConfig(source="", out="", codec=codec).recipe())
     data = source.read_bytes()
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "offset": 0}
-    return {"path": str(source), **facts, "start": None, "end": None, "maybe_cut": False, "recipe": recipe}
+    with open(source, "rb") as file:
+        facts = {"bytes": len(data), "content": block_digest(file, 0, len(data)), "modified": None, "offset": 0}
+    return {"path": str(source), **facts, "start": None, "end": None, "recipe": recipe}
 
 
 def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: ResultFile) -> None:

@@ -24,6 +24,7 @@ from .content_hash import content_sha256
 from .sandbox.pool import Limits, Pool
 
 LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
+BATCH = 32  # headers read for one message to a worker
 SHOWN = 8  # lines of each list in the printed report
 
 
@@ -75,20 +76,32 @@ def audit(config: AuditConfig) -> AuditReport:
 
 
 def _read_headers(listing: Listing, workers: int) -> tuple[list[dict], list[Failure]]:
-    def tasks() -> Iterator[tuple[SourceVideo, dict]]:
-        for video in listing.videos:
-            place = place_of(listing.root, video.path)
-            yield video, {**place, "offset": video.offset, "bytes": video.length, "probe": True}
-
     headers, unreadable = [], []
     with Pool(workers, LIMITS) as pool, Progress("reading headers", len(listing.videos), "videos") as progress:
-        for video, answer, _ in pool.map(tasks()):
+        for video, answer in _probed(pool, listing):
             if "bad" in answer:
                 unreadable.append(Failure(video.path, video.name or "", answer["bad"], answer["detail"]))
             else:
                 headers.append(answer)
             progress.advance(note=f"{len(unreadable)} unreadable" if unreadable else "")
     return headers, unreadable
+
+
+def _probed(pool: Pool, listing: Listing) -> Iterator[tuple[SourceVideo, dict]]:
+    """Each video and what its header says; many a message, for a message costs as much as a small file's header."""
+
+    def task(video: SourceVideo) -> dict:
+        return {**place_of(listing.root, video.path), "offset": video.offset, "bytes": video.length, "probe": True}
+
+    if not isinstance(listing.root, Path):  # fetched one by one
+        yield from ((video, answer) for video, answer, _ in pool.map((video, task(video)) for video in listing.videos))
+        return
+    batches = (listing.videos[k : k + BATCH] for k in range(0, len(listing.videos), BATCH))
+    for batch, answer, _ in pool.map((batch, {"batch": [task(video) for video in batch]}) for batch in batches):
+        if "bad" in answer:  # one of them kills its worker: which one?
+            yield from ((video, one) for video, one, _ in pool.map((video, task(video)) for video in batch))
+        else:
+            yield from zip(batch, answer["answers"], strict=True)
 
 
 def _same_content(listing: Listing) -> tuple[tuple[str, ...], ...]:
@@ -150,11 +163,16 @@ def render(report: AuditReport) -> RenderableType:
         )
         table.add_row("codecs", _most_common(Counter(header["codec"] for header in report.headers)))
     parts: list[RenderableType] = [table]
-    parts += _named("missing", [video.path for video in listing.missing])
+    parts += _named("missing", [video.path for video in listing.missing if not video.candidates])
+    unsure = [f"{v.path}: may be {' or '.join(v.candidates)}" for v in listing.missing if v.candidates]
+    parts += _named("ambiguous", unsure)
+    for why, count, first in listing.overlooked:
+        parts.append(Text(f"not looked at: {count:,} {why}, for example {printable(first)}"))
     parts += _named("listed again", [f"{v.path} as {listing.classes[v.label]}" for v in listing.duplicates])
     parts += _named("equal content", [" = ".join(group) for group in report.same_content])
     parts += _named("unreadable", [f"{f.path}: {f.reason}, {f.detail}" for f in report.unreadable])
     parts += _named("classes without a video", listing.empty_classes())
+    parts += [Text(f"warning: {printable(warning)}", style="bold yellow") for warning in listing.warnings]
     if report.problem:
         parts.append(Text(f"convert would refuse this source: {report.problem}", style="bold red"))
     return Group(*parts)

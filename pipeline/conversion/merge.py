@@ -17,7 +17,8 @@ from .plan import PlanHeader
 from .stats import STATS_NAME, write_stats
 
 QUARANTINE_NAME = "quarantine.csv"
-DATASET_VERSION = 1
+DATASET_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # version 1 has no layers
 
 
 def merge(output: LocalOutput, header: PlanHeader) -> dict:
@@ -50,6 +51,7 @@ def merge(output: LocalOutput, header: PlanHeader) -> dict:
             f"{output.name}: none of {header.videos} videos could be converted ({first}); see {QUARANTINE_NAME}"
         )
     index = build_index(written, header.classes)
+    samples = [sample for manifest in written for sample in manifest["samples"]]
     _write_index(index, out / INDEX_NAME)
     dataset = {
         "format": "unstill dataset",
@@ -63,6 +65,8 @@ def merge(output: LocalOutput, header: PlanHeader) -> dict:
         "quarantined": len(failures),
         "reasons": dict(sorted(Counter(failure.reason for failure in failures).items())),
         "frames": int(index.frames.sum(dtype=np.int64)),
+        "notes": dict(sorted(Counter(note for sample in samples for note in sample.get("notes", ())).items())),
+        "same_content": same_content(samples),
         "shards": [
             {
                 "name": f"{SHARD_FOLDER}/{manifest['shard']}",
@@ -80,6 +84,18 @@ def merge(output: LocalOutput, header: PlanHeader) -> dict:
     for name in (INDEX_NAME, STATS_NAME, QUARANTINE_NAME, DATASET_NAME):
         output.written(name)
     return dataset
+
+
+def same_content(samples: list[dict]) -> dict:
+    """Videos whose source files have the same bytes: number of groups, and the keys of those in several classes."""
+    groups: dict[tuple, list[dict]] = {}
+    for sample in samples:
+        if "source_sha256" in sample:
+            # two parts of one file have the same source and other frames
+            groups.setdefault((sample["source_sha256"], *sample["fragment_crc"]), []).append(sample)
+    same = [group for group in groups.values() if len(group) > 1]
+    mixed = [group for group in same if len({sample["label"] for sample in group}) > 1]
+    return {"groups": len(same), "in_several_classes": sorted(sorted(s["key"] for s in group) for group in mixed)}
 
 
 def build_index(manifests: list[dict], classes: tuple[str, ...]) -> SampleIndex:
@@ -114,6 +130,7 @@ def build_index(manifests: list[dict], classes: tuple[str, ...]) -> SampleIndex:
         key_text=np.frombuffer(b"".join(keys), np.uint8),
         shard_names=tuple(f"{SHARD_FOLDER}/{manifest['shard']}" for manifest in manifests),
         classes=classes,
+        layers=np.array([sample.get("layers", 1) for sample in samples], np.uint8),
     )
 
 
@@ -130,7 +147,7 @@ def read_dataset(path: Path) -> dict | None:
     """
     try:
         dataset = json.loads((path / DATASET_NAME).read_bytes())
-        if dataset["version"] != DATASET_VERSION:
+        if dataset["version"] not in READABLE_VERSIONS:
             raise ValueError(f"version {dataset['version']}")
         return dataset
     except FileNotFoundError:

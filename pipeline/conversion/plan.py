@@ -1,4 +1,4 @@
-"""The plan of a conversion: every input with its content's hash, its key, and its place in the shards.
+"""The plan of a conversion: every input with what identifies its content, its key, and its place in the shards.
 
 Made once and kept as ``OUT/plan.jsonl``; all work follows it, so that any number of processes, machines and restarts
 produce the same bytes. First line: the header; then one line a video, in shard order.
@@ -22,10 +22,10 @@ from ..shards.video_format import VideoFormat
 from ..shards.writer import MAX_KEY, canonical_json
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import remote_facts
-from .content_hash import content_sha256
+from .content_hash import block_digest
 
 PLAN_NAME = "plan.jsonl"
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,12 @@ class PlannedVideo:
     """One video of the plan.
 
     Attributes:
-        path, label, start, end, maybe_cut, offset: see ``SourceVideo``.
+        path, label, start, end, offset: see ``SourceVideo``.
         key: its name in the shard, unique in the plan.
         bytes: size when the plan was made.
-        sha256: hash of its content; of a remote file, the version that its store names, after "remote:".
+        content: hash of its length and some of its blocks; of a remote file, the version that its store names, after
+            "remote:". The SHA-256 of all bytes is taken when it is converted: a source is read once.
+        modified: when it was last modified, seconds since 1970; not part of the plan's id, for a copy has another time.
         fault: reason and detail when it goes to the quarantine list without being tried (missing, duplicate).
     """
 
@@ -44,11 +46,11 @@ class PlannedVideo:
     label: int
     start: float | None
     end: float | None
-    maybe_cut: bool
     offset: int
     key: str
     bytes: int
-    sha256: str
+    content: str
+    modified: int | None
     fault: tuple[str, str] | None
 
 
@@ -110,30 +112,48 @@ def plan_settings(recipe: VideoFormat, seed: int, samples_per_shard: int) -> dic
 
 
 def tool_versions() -> dict:
-    """Versions of the libraries that decode and encode."""
+    """Versions of the libraries that decide the bytes; of those that tell no version, the hash of the loaded file."""
     libraries = {name: ".".join(map(str, version)) for name, version in sorted(av.library_versions.items())}
-    return {"av": av.__version__, **libraries}
+    return {"av": av.__version__, "ffmpeg": getattr(av, "ffmpeg_version_info", ""), **libraries, **_loaded_codecs()}
+
+
+def _loaded_codecs() -> dict[str, str]:
+    """The first 12 digits of the SHA-256 of each codec library that libavcodec brought into this process."""
+    found = {}
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "/lib" in line}
+    except FileNotFoundError:  # not Linux
+        return {}
+    for path in sorted(paths):
+        name = re.match(r"lib(x264|x265|vpx|dav1d)\b", os.path.basename(path))
+        if name:
+            with open(path, "rb") as file:
+                found[name[1]] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    return found
 
 
 def make_plan(listing: Listing, settings: dict) -> Plan:
-    """Hash every source file and fix keys, order and shards.
+    """Look at every source file and fix keys, order and shards.
 
     The order is a global shuffle by sha256(seed, key): the same on every machine, for every version of every library.
     """
     videos = [*listing.videos, *listing.missing]
     keys = [*assign_keys(videos), *(_duplicate_key(number) for number in range(len(listing.duplicates)))]
-    facts = _hash_files(listing.root, sorted({(v.path, v.offset, v.length) for v in listing.videos}, key=str))
+    facts = _identify_files(listing.root, sorted({(v.path, v.offset, v.length) for v in listing.videos}, key=str))
     planned = []
     for position, (video, key) in enumerate(zip([*videos, *listing.duplicates], keys, strict=True)):
-        size, digest, fault = 0, "", None
+        size, content, modified, fault = 0, "", None, None
         if position >= len(videos):
             fault = ("duplicate", f"listed again, as class {listing.classes[video.label]!r}")
+        elif video.candidates:
+            fault = ("ambiguous", f"may be {' or '.join(video.candidates[:8])}; write the whole path in the list")
         elif fact := facts.get((video.path, video.offset, video.length)):
-            size, digest = fact
+            size, content, modified = fact
         else:
             fault = ("missing", "not there, or not readable, when the plan was made")
-        part = (video.start, video.end, video.maybe_cut, video.offset)
-        planned.append(PlannedVideo(video.path, video.label, *part, key, size, digest, fault))
+        part = (video.start, video.end, video.offset)
+        planned.append(PlannedVideo(video.path, video.label, *part, key, size, content, modified, fault))
     planned.sort(key=lambda v: hashlib.sha256(f"{settings['seed']}\0{v.key}".encode()).digest())
     per_shard = settings["samples_per_shard"]
     fields = {
@@ -147,7 +167,7 @@ def make_plan(listing: Listing, settings: dict) -> Plan:
     }
     digest = hashlib.sha256(canonical_json(fields))
     for video in planned:
-        digest.update(canonical_json(vars(video)))
+        digest.update(canonical_json({**vars(video), "modified": None}))
     return Plan(PlanHeader(id=digest.hexdigest(), **fields), planned)
 
 
@@ -203,7 +223,7 @@ def listing_digest(listing: Listing) -> str:
     digest = hashlib.sha256(canonical_json(listing.classes))
     for group in (listing.videos, listing.missing, listing.duplicates):
         # one join and one hash: 0.3 s for the 240,000 videos of Kinetics-400, against 2 s through JSON
-        lines = (f"{v.path}\0{v.label} {v.start} {v.end} {v.maybe_cut} {v.offset} {v.length}" for v in group)
+        lines = (f"{v.path}\0{v.label} {v.start} {v.end} {v.offset} {v.length}" for v in group)
         digest.update("\0\0".join([f"{len(group)}", *lines]).encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -255,25 +275,28 @@ def _duplicate_key(number: int) -> str:
 _Place = tuple[str, int, int | None]  # path, offset, length
 
 
-def _hash_files(root: str | Path, places: list[_Place]) -> dict[_Place, tuple[int, str]]:
-    """(bytes, sha256) of each piece of a file, (bytes, version) of a remote one; what cannot be read is left out."""
+def _identify_files(root: str | Path, places: list[_Place]) -> dict[_Place, tuple[int, str, int | None]]:
+    """(bytes, content, modified) of each piece of a file, see ``PlannedVideo``; what cannot be read is left out."""
 
-    def one(place: _Place) -> tuple[int, str] | None:
+    def one(place: _Place) -> tuple[int, str, int | None] | None:
         path, offset, length = place
         if not isinstance(root, Path):
-            return remote_facts(root, path)
+            found = remote_facts(root, path)
+            return None if found is None else (*found, None)
         try:
-            if not stat.S_ISREG(os.stat(root / path).st_mode):
+            status = os.stat(f"{root}/{path}")
+            if not stat.S_ISREG(status.st_mode):
                 return None  # opening a pipe would wait for ever
-            with open(root / path, "rb") as file:
-                return content_sha256(file, offset, length)
+            size = status.st_size if length is None else length
+            with open(f"{root}/{path}", "rb", buffering=0) as file:
+                return size, block_digest(file, offset, size), int(status.st_mtime)
         except OSError:
             return None
 
     found = {}
     with (
         ThreadPoolExecutor(min(32, 2 * (os.cpu_count() or 1))) as threads,
-        Progress("reading", len(places), "videos") as progress,
+        Progress("planning", len(places), "videos") as progress,
     ):
         for place, fact in zip(places, threads.map(one, places), strict=True):
             progress.advance()

@@ -89,7 +89,7 @@ def convert_shards(
 def _request(video: PlannedVideo, root: str | Path, recipe: dict) -> dict | None:
     if _refusal(video, recipe) is not None:
         return None
-    fields = ("offset", "bytes", "sha256", "start", "end", "maybe_cut")
+    fields = ("offset", "bytes", "content", "modified", "start", "end")
     return {**place_of(root, video.path), **{name: getattr(video, name) for name in fields}, "recipe": recipe}
 
 

@@ -44,6 +44,8 @@ def write_stats(output: LocalOutput, dataset: dict, index: SampleIndex, failures
         sizes=_bars([(f"{w}×{h}", n) for (w, h), n in sizes.most_common(12)]),
         rates=_bars([(f"{milli / 1000:g} fps", n) for milli, n in rates.most_common(8)]),
         classes=_bars(sorted(zip(map(printable, index.classes), counts.tolist(), strict=True), key=lambda c: -c[1])),
+        notes=_bars(sorted(dataset["notes"].items(), key=lambda note: -note[1])),
+        same=dataset["same_content"],
         reasons=_bars(sorted(dataset["reasons"].items(), key=lambda reason: -reason[1])),
         failures=[(printable(f.path), f.reason, printable(f.detail)) for f in failures[:FAILURES_SHOWN]],
         more_failures=max(0, len(failures) - FAILURES_SHOWN),

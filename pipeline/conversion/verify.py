@@ -247,6 +247,10 @@ def _read_about(data: bytes) -> dict:
             raise ValueError(f"its JSON has no {name} of type {kind.__name__}")
     if about["codec"] not in CODECS or not (0 < about["width"] < 65536 and 0 < about["height"] < 65536):
         raise ValueError(f"its JSON names codec {about['codec']!r}, {about['width']}x{about['height']}")
+    if about.get("layers", 1) not in (1, 2):
+        raise ValueError(f"its JSON names {about['layers']!r} layers, expected 1 or 2")
+    if not isinstance(notes := about.get("notes", []), list) or not all(isinstance(note, str) for note in notes):
+        raise ValueError("its JSON's notes are no list of texts")
     return about
 
 
@@ -263,13 +267,13 @@ def _duplicates(scans: list[_ShardScan]) -> list[Fault]:
 
 
 def _decode_all(root: Path, scans: list[_ShardScan], workers: int) -> list[Fault]:
-    names = ("frames", "fps_milli", "gop", "width", "height", "codec")
+    names = ("frames", "fps_milli", "gop", "width", "height", "codec", "layers")
     total = sum(len(scan.samples) for scan in scans)
 
     def tasks() -> Iterator[tuple[tuple[str, dict], dict]]:
         for scan in scans:
             for sample in scan.samples:
-                expect = {name: sample[name] for name in names}
+                expect = {name: sample.get(name, 1) for name in names}
                 place = {"offset": sample["offset"], "bytes": sample["bytes"]}
                 yield (scan.name, sample), {"path": os.path.join(root, scan.name), **place, "expect": expect}
 

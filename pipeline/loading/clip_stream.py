@@ -39,7 +39,7 @@ class DecodedBatch:
     Attributes:
         requests: n rows; after replacements.
         clips: uint8 (n, T, size, size, 3) on the device.
-        bytes_read: bytes of the slices.
+        bytes_read: bytes of the GOPs that the clips touch.
         frames_decoded: frames from the start of each slice to the last one delivered.
     """
 
@@ -143,30 +143,26 @@ class ClipStream:
         ]
 
     def _read(self, requests: ClipRequests, attempt: int = 0) -> EncodedBatch:
-        frames, slices = self._slices(requests)
-        attempts = np.full(len(requests), attempt, np.int64)
+        sample = requests.sample
+        frames = frame_numbers(self.clip, requests.start_frame, requests.stride, self._video_frames[sample])
+        attempts, read = np.full(len(requests), attempt, np.int64), np.zeros(len(requests), np.int64)
         encoded: list[np.ndarray | None] = []
-        for row, (sample, (first, last)) in enumerate(zip(requests.sample.tolist(), slices.tolist(), strict=True)):
+        for row, number in enumerate(sample.tolist()):
             try:
-                encoded.append(self.reader.read(sample, first, last))
+                clip = self.reader.clip(number, frames[row])
             except BadClip as problem:
                 substitute = self._replace(requests.take([row]), attempt, str(problem))
                 encoded.append(substitute.encoded[0] if substitute else None)
                 if substitute:
                     requests.put(row, substitute.requests)
                     frames[row], attempts[row] = substitute.frames[0], substitute.attempts[0]
-        batch = EncodedBatch(
-            requests, cast(list[np.ndarray], encoded), frames, attempts
-        )  # no None leaves this function
+                    read[row] = substitute.bytes_read[0]
+            else:
+                encoded.append(clip.mp4)
+                frames[row], read[row] = clip.frames, clip.bytes_read
+        batch = EncodedBatch(requests, cast(list[np.ndarray], encoded), frames, attempts, read)
         good = [row for row, data in enumerate(encoded) if data is not None]
         return batch if len(good) == len(encoded) else batch.take(good)
-
-    def _slices(self, requests: ClipRequests) -> tuple[np.ndarray, np.ndarray]:
-        """Frame numbers within the slices, int64 (n, T); the slices as fragments first .. last - 1, int64 (n, 2)."""
-        sample = requests.sample
-        frames = frame_numbers(self.clip, requests.start_frame, requests.stride, self._video_frames[sample])
-        slices = self.reader.spans(sample, frames.min(1), frames.max(1))
-        return frames - (slices[:, 0] * self._gop[sample])[:, None], slices
 
     def _replace(self, clip: ClipRequests, attempt: int, reason: str) -> EncodedBatch | None:
         """Report a bad clip; return its substitute (which may itself have been replaced), or None in an evaluation."""
@@ -232,10 +228,11 @@ def _join(parts: list[EncodedBatch]) -> EncodedBatch:
         [data for part in parts for data in part.encoded],
         np.concatenate([part.frames for part in parts]),
         np.concatenate([part.attempts for part in parts]),
+        np.concatenate([part.bytes_read for part in parts]),
     )
 
 
 def _finished(batch: EncodedBatch, clips: torch.Tensor) -> DecodedBatch:
     return DecodedBatch(
-        batch.requests, clips, sum(map(len, batch.encoded)), int((batch.frames.max(1) + 1).sum()) if len(batch) else 0
+        batch.requests, clips, int(batch.bytes_read.sum()), int((batch.frames.max(1) + 1).sum()) if len(batch) else 0
     )

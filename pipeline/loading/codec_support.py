@@ -28,7 +28,7 @@ def codec_for(device: str | torch.device) -> Literal["h264", "vp9"]:
 
 
 def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
-    """A batch of one clip: the first frame of one sample, whole. Raises BadClip as ``GopReader.read``."""
+    """A batch of one clip: the first frame of one sample, whole. Raises BadClip as ``GopReader.clip``."""
     one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
     requests = ClipRequests(
         position=none,
@@ -43,7 +43,8 @@ def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBa
         static_index=none,
         draws=np.zeros((1, 8), np.float32),
     )
-    return EncodedBatch(requests, [reader.read(sample, 0, 1)], np.zeros((1, 1), np.int64), none)
+    clip = reader.clip(sample, none)
+    return EncodedBatch(requests, [clip.mp4], clip.frames[None], none, none + clip.bytes_read)
 
 
 def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: str | Path) -> int | None:

@@ -30,12 +30,14 @@ class EncodedBatch:
         encoded: n arrays uint8, an MP4 each.
         frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending but for looped videos.
         attempts: int64 (n,), how many clips were bad before at the same position.
+        bytes_read: int64 (n,), bytes that were read for each clip.
     """
 
     requests: ClipRequests
     encoded: list[np.ndarray]
     frames: np.ndarray
     attempts: np.ndarray
+    bytes_read: np.ndarray
 
     def __len__(self) -> int:
         return len(self.encoded)
@@ -43,7 +45,8 @@ class EncodedBatch:
     def take(self, rows: list[int]) -> "EncodedBatch":
         """Some rows of the batch."""
         encoded = [self.encoded[row] for row in rows]
-        return EncodedBatch(self.requests.take(rows), encoded, self.frames[rows], self.attempts[rows])
+        frames, attempts, read = self.frames[rows], self.attempts[rows], self.bytes_read[rows]
+        return EncodedBatch(self.requests.take(rows), encoded, frames, attempts, read)
 
 
 class ClipDecoder:

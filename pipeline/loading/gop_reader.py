@@ -1,16 +1,19 @@
 """Reads the bytes of the GOPs that a clip touches, and nothing else, by position from the index.
 
-What comes out is a small MP4 of its own: the header of the video followed by its fragments first .. last. Header and
-fragments are checked against the CRC-32 that the converter wrote. ``preadv`` and ``crc32`` both release the interpreter
-lock, so threads read while the training loop runs.
+What comes out is an ordinary MP4 of the frames that must be decoded. All bytes of the GOPs are read, in one piece, and
+checked against the CRC-32 that the converter wrote; frames that nothing needs are left out when the MP4 is built (15
+reads of 2.5 kB cost more than one of 60 kB). ``preadv`` and ``crc32`` both release the interpreter lock, so threads can
+read while the training loop runs.
 """
 
 import errno
+import functools
 import os
 import resource
 import threading
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,8 @@ import numpy as np
 from ..errors import InputError
 from ..shards.fragments import touched_fragments
 from ..shards.index import SampleIndex
+from ..shards.plain_mp4 import needed_samples, plain_mp4
+from ..shards.sample_table import TrackHeader, parse_fragments, parse_header
 
 _DAMAGED = "the shard was changed or damaged after the conversion"
 _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
@@ -25,6 +30,21 @@ _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
 
 class BadClip(Exception):
     """A clip that cannot be delivered; the message says why."""
+
+
+@dataclass(frozen=True)
+class ClipFile:
+    """What a decoder needs for one clip.
+
+    Attributes:
+        mp4: uint8 (n,), an ordinary MP4.
+        frames: int64 (T,), the frame of ``mp4``, in the order shown, that each clip frame is.
+        bytes_read: bytes that were read for it.
+    """
+
+    mp4: np.ndarray
+    frames: np.ndarray
+    bytes_read: int
 
 
 class _OpenShard:
@@ -55,7 +75,9 @@ class GopReader:
     def __init__(self, index: SampleIndex, open_shard: Callable[[int], int]):
         self.index, self._open_shard = index, open_shard
         # plain arrays over the same memory: taking one number out of a memory map costs ten times as much
-        columns = "shard mp4_offset init_bytes init_crc gop frames fragment_row fragment_end fragment_crc".split()
+        columns = (
+            "shard mp4_offset init_bytes init_crc gop frames layers fragment_row fragment_end fragment_crc".split()
+        )
         self._column = {name: np.asarray(getattr(index, name)) for name in columns}
         self._files: dict[int, _OpenShard] = {}
         self._lock = threading.Lock()
@@ -65,6 +87,37 @@ class GopReader:
         """int64 (n, 2): first and one-past-last fragment that frames ``first_frame .. last_frame`` lie in."""
         gop, frames = (self._column[name][sample].astype(np.int64) for name in ("gop", "frames"))
         return np.stack(touched_fragments(first_frame, last_frame - first_frame + 1, frames, gop), axis=1)
+
+    def fragments(self, sample: int, first_frame: int, last_frame: int) -> tuple[int, int]:
+        """First and one-past-last fragment that frames ``first_frame .. last_frame`` of one video lie in."""
+        gop = int(self._column["gop"][sample])
+        return first_frame // gop, last_frame // gop + 1
+
+    def clip(self, sample: int, frames: np.ndarray) -> ClipFile:
+        """The frames of one clip, and those that they are decoded from.
+
+        Args:
+            sample: row of the index.
+            frames: int64 (T,), numbers in the video, in any order.
+
+        Raises:
+            BadClip: the bytes are missing, are not those that the converter wrote, or are no video of our format.
+        """
+        gop, header = int(self._column["gop"][sample]), int(self._column["init_bytes"][sample])
+        wanted = frames.tolist()
+        first, last = self.fragments(sample, min(wanted), max(wanted))
+        data = self.read(sample, first, last)
+        view = memoryview(data)
+        row = int(self._column["fragment_row"][sample])
+        ends = self._column["fragment_end"][row + first : row + last].astype(np.int64)
+        ends += len(data) - ends[-1]
+        try:
+            samples = parse_fragments(view, header, ends.tolist(), first * gop, gop)
+            kept = needed_samples(samples, wanted, int(self._column["layers"][sample]))
+            mp4, numbers = plain_mp4(_parsed_header(bytes(view[:header])), data, samples, kept)
+        except ValueError as error:
+            raise BadClip(f"its bytes are those that were written, but no video of a shard: {error}") from error
+        return ClipFile(mp4, np.searchsorted(numbers, frames), len(data))
 
     def read(self, sample: int, first: int, last: int) -> np.ndarray:
         """The header and fragments ``first .. last - 1`` of one sample.
@@ -135,6 +188,12 @@ class GopReader:
                         del self._files[r]
                     shard = self._files[row] = opened
         return shard
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed_header(header: bytes) -> TrackHeader:
+    """Videos of one size and codec mostly have the same header."""
+    return parse_header(header)
 
 
 def _allow_open_files(shards: int) -> None:

@@ -53,6 +53,10 @@ class AugmentConfig:
     """Probability of a left-right flip. Set 0 where left and right carry the label."""
     static_frame: Literal["first", "middle", "last", "random"] = "middle"
     """Which frame of the clip the static clip repeats."""
+    starts: Literal["auto", "even", "all"] = "auto"
+    """Where clips with an even stride start. even: at even frames, so that half as many frames are decoded where the
+    videos have layers (`unstill convert --layers 2`); every clip that is lost is one frame away from one that is kept.
+    all: anywhere. auto: even in videos with layers, anywhere in others."""
 
     def __post_init__(self):
         area = between(0, 1, "a share of the picture", without_low=True)
@@ -152,6 +156,8 @@ class TrainSampler:
     def __init__(self, index: SampleIndex, clip: ClipConfig, augment: AugmentConfig, seed: int):
         self.clip, self.augment, self.seed, self.size = clip, augment, seed, len(index)
         self._frames, self._width, self._height = _geometry(index)
+        layered = np.asarray(index.layers) == 2
+        self._even = {"auto": layered, "even": np.ones_like(layered), "all": np.zeros_like(layered)}[augment.starts]
 
     def draw(self, positions: np.ndarray, attempt: int = 0) -> ClipRequests:
         """The clips at some positions.
@@ -178,7 +184,7 @@ class TrainSampler:
         return ClipRequests(
             position=positions,
             sample=sample,
-            start_frame=_pick(u[:, 0], room + 1),
+            start_frame=self._start(sample, stride, room, u[:, 0]),
             stride=stride,
             top=top,
             left=left,
@@ -189,6 +195,11 @@ class TrainSampler:
             # rounded down to 24 bits, or the float32 could become 1
             draws=(np.floor(u[:, -DRAWS:] * 2.0**24) * 2.0**-24).astype(np.float32),
         )
+
+    def _start(self, sample: np.ndarray, stride: np.ndarray, room: np.ndarray, u: np.ndarray) -> np.ndarray:
+        even = self._even[sample] & (stride % 2 == 0)
+        # not a start made even afterwards: where room is even, the last one would come half as often as the others
+        return np.where(even, 2 * _pick(u, room // 2 + 1), _pick(u, room + 1))
 
     def _static_index(self, u: np.ndarray) -> np.ndarray:
         last = self.clip.frames - 1

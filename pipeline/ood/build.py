@@ -41,7 +41,6 @@ COLUMNS = (
     *("path", "class", "source", "first_frame", "frames", "background", "mask_coverage"),
     *("static_source", "static_frame", "static_class", "static_top", "static_left"),
 )
-_SPARE_SECONDS = 2  # by which a cut clip of Kinetics may be longer than its part
 _TRIES = 50  # other videos that are looked at for a still actor before giving up
 
 
@@ -161,8 +160,7 @@ class _Work:
 
     def __init__(self, config: OodConfig, videos: tuple[SourceVideo, ...], classes: tuple[str, ...]):
         for video in videos:
-            part = video.length is not None or (video.start is not None and not video.maybe_cut)
-            if part or "://" in str(config.source):
+            if video.length is not None or "://" in str(config.source):
                 raise InputError(
                     f"{config.source}: {video.path} is a part of a file or not on this machine; give a folder of whole "
                     "videos"
@@ -217,10 +215,10 @@ class _Work:
 
     def _cut_out(self, video: SourceVideo):
         """(frames, masks, first frame, rate) between the first and the last frame with a mask, or None and why."""
-        longest = None if video.start is None or video.end is None else video.end - video.start + _SPARE_SECONDS
-        frames, rate = read_frames(self._root / video.path, longest)
-        if longest is not None and len(frames) > longest * rate:
-            return None, f"is longer than the {longest - _SPARE_SECONDS:g} s that the list names; cut it first"
+        if video.start is not None or video.end is not None:
+            end = "its end" if video.end is None else f"{video.end:g} s"
+            return None, f"the list names the part from {video.start or 0:g} s to {end}; cut it out first"
+        frames, rate = read_frames(self._root / video.path)
         try:
             masks = self._masks(str(Path(video.path).with_suffix("")), frames.shape[:3])
         except InputError as error:  # one broken file must not end the work on all others

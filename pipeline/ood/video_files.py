@@ -1,7 +1,6 @@
 """Reading whole videos as RGB frames, and writing composites so that little is lost before they are converted."""
 
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
 import av
@@ -10,27 +9,17 @@ import numpy as np
 
 from ..atomic_files import atomic_path
 from ..errors import InputError
-from ..pyav import LENIENT
+from ..media.whole_video import shown_frames
 
 
-def read_frames(path: Path, most_seconds: float | None = None) -> tuple[np.ndarray, Fraction]:
-    """All frames, uint8 (T,H,W,3), and the frames per second.
-
-    Args:
-        path: the video.
-        most_seconds: stop a frame after so much of it: who wants to know whether it is longer need not hold all of it.
+def read_frames(path: Path) -> tuple[np.ndarray, Fraction]:
+    """All frames, uint8 (T,H,W,3), as people see them, and the frames per second.
 
     Raises:
-        InputError: not a readable video, or one without frames.
+        InputError: not a readable video, a damaged one, or one without frames.
     """
-    try:
-        with av.open(str(path), **LENIENT) as container:
-            stream = container.streams.video[0]
-            rate = stream.average_rate or stream.base_rate or Fraction(25)
-            most = None if most_seconds is None else int(most_seconds * rate) + 1
-            frames = [frame.to_ndarray(format="rgb24") for frame in islice(container.decode(stream), most)]
-    except (av.error.FFmpegError, IndexError, ValueError) as error:
-        raise InputError(f"{path}: not a readable video ({error}); remove or replace it") from None
+    with shown_frames(path) as (shown, rate):
+        frames = list(shown)
     if not frames:
         raise InputError(f"{path}: a video without frames; remove or replace it")
     return np.stack(frames), rate

@@ -5,6 +5,7 @@ Used on each video right after it was encoded, on candidates for ``codec="copy"`
 
 import io
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -15,7 +16,9 @@ import numpy as np
 
 from ..pyav import LENIENT
 from .fragments import fragment_table
+from .plain_mp4 import plain_mp4
 from .quarantine import BadVideo
+from .sample_table import parse_fragments, parse_header
 from .video_format import BLOCK
 
 
@@ -29,6 +32,7 @@ class VideoFacts:
         fps: exact constant rate.
         width, height: pixels.
         gop: frames per closed GOP, which is frames per fragment.
+        layers: 1; or 2, when no frame refers to an odd one.
         init_bytes: length of the header.
         offsets: int64 (K+1,), fragment k is ``mp4[offsets[k]:offsets[k + 1]]``.
     """
@@ -39,22 +43,27 @@ class VideoFacts:
     width: int
     height: int
     gop: int
+    layers: int
     init_bytes: int
     offsets: np.ndarray
 
 
-def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: int | None = None) -> VideoFacts:
+def check_video(
+    mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: int | None = None, layers: int = 1
+) -> VideoFacts:
     """Decode every frame of ``mp4`` and check it against the contract.
 
     The contract: fragmented MP4, one fragment per GOP; one video stream and no other; 8-bit 4:2:0; square pixels; both
-    sides multiples of 16 throughout; frame k is shown at exactly k / fps; key frames at k * gop and nowhere else; no
-    frame arrives out of order.
+    sides multiples of 16 throughout; frame k is shown at exactly k / fps; key frames at k * gop and nowhere else. With
+    one layer no frame arrives out of order. With two, all times may be one frame later, and the even frames alone, as
+    a reader cuts them out, decode to the very pixels that they have in the whole video.
 
     Args:
         mp4: the whole file.
-        gop: frames per GOP.
+        gop: frames per GOP; even when there are two layers.
         fps: the constant rate expected; None takes what the first two frames say.
         frames: the frame count expected; None accepts any above zero.
+        layers: 1 or 2, see ``shards/layers.py``.
 
     Raises:
         BadVideo: reason ``output``, with the first thing that is wrong.
@@ -63,24 +72,21 @@ def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: in
         init_bytes, offsets = fragment_table(mp4)
     except ValueError as error:
         raise BadVideo("output", str(error)) from error
+    even = _even_frames(mp4, init_bytes, offsets, gop) if layers == 2 else None
+    decoded: list[tuple[Fraction, bool, tuple]] = []
     try:
         with av.open(io.BytesIO(mp4), format="mp4", **LENIENT) as container:
             _check_streams(container)
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            key_frames, packets_in_order, last_dts = [], 0, None
-            decoded: list[tuple[Fraction, bool, tuple]] = []
+            packets = _Packets(gop, layers)
             for packet in container.demux(stream):
-                if packet.dts is not None:
-                    if packet.is_keyframe:
-                        key_frames.append(packets_in_order)
-                    if packet.pts != packet.dts or (last_dts is not None and packet.dts <= last_dts):
-                        raise BadVideo("output", f"packet {packets_in_order} is out of order (B-frames?)")
-                    last_dts = packet.dts
-                    packets_in_order += 1
+                packets.check(packet)
                 for frame in packet.decode():
                     if frame.is_corrupt:
                         raise BadVideo("output", f"frame {len(decoded)} decodes as damaged")
+                    if even is not None and len(decoded) % 2 == 0:
+                        _check_even_frame(len(decoded), frame, next(even, None))
                     shape = (frame.width, frame.height, frame.format.name)
                     decoded.append((frame.pts * frame.time_base, frame.key_frame, shape))
             codec = stream.codec_context.codec.canonical_name
@@ -88,13 +94,54 @@ def check_video(mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: in
                 fps = 1 / (decoded[1][0] - decoded[0][0]) if len(decoded) > 1 else Fraction(stream.average_rate or 1)
     except (av.error.FFmpegError, ZeroDivisionError, TypeError) as error:
         raise BadVideo("output", f"does not decode: {error}") from error
-    _check_frames(decoded, packets_in_order, gop, fps, frames)
-    if key_frames != list(range(0, packets_in_order, gop)):
-        raise BadVideo("output", f"key frames at {key_frames[:8]}..., expected every {gop} frames")
+    _check_frames(decoded, packets.count, gop, fps, frames, layers)
+    if packets.key_frames != list(range(0, packets.count, gop)):
+        raise BadVideo("output", f"key frames at {packets.key_frames[:8]}..., expected every {gop} frames")
     if len(offsets) - 1 != -(-len(decoded) // gop):
         raise BadVideo("output", f"{len(offsets) - 1} fragments for {len(decoded)} frames in GOPs of {gop}")
     width, height, _ = decoded[0][2]
-    return VideoFacts(codec, len(decoded), fps, width, height, gop, init_bytes, offsets)
+    return VideoFacts(codec, len(decoded), fps, width, height, gop, layers, init_bytes, offsets)
+
+
+class _Packets:
+    """Checks the order of a stream's packets as they come."""
+
+    def __init__(self, gop: int, layers: int):
+        if layers not in (1, 2) or (layers == 2 and gop % 2):
+            raise BadVideo("output", f"{layers} layers in GOPs of {gop} frames; expected 1, or 2 and an even number")
+        self._layers = layers
+        self._last_dts: int | None = None
+        self.key_frames: list[int] = []
+        self.count = 0
+
+    def check(self, packet: av.Packet) -> None:
+        if packet.dts is None:
+            return  # the end
+        if packet.is_keyframe:
+            self.key_frames.append(self.count)
+        reordered = packet.pts != packet.dts and self._layers == 1
+        if reordered or packet.pts < packet.dts or (self._last_dts is not None and packet.dts <= self._last_dts):
+            raise BadVideo("output", f"packet {self.count} is out of order (B-frames?)")
+        self._last_dts = packet.dts
+        self.count += 1
+
+
+def _even_frames(mp4: bytes, init_bytes: int, offsets: np.ndarray, gop: int) -> Iterator[av.VideoFrame]:
+    """The even frames, decoded from an MP4 that holds no others."""
+    try:
+        samples = parse_fragments(mp4, init_bytes, offsets[1:].tolist(), 0, gop)
+        kept = [k for k, frame in enumerate(samples.frame) if frame % 2 == 0]
+        sliced, _ = plain_mp4(parse_header(mp4[:init_bytes]), np.frombuffer(mp4, np.uint8), samples, kept)
+    except ValueError as error:
+        raise BadVideo("output", str(error)) from error
+    with av.open(io.BytesIO(sliced.data), format="mp4", **LENIENT) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        yield from container.decode(video=0)
+
+
+def _check_even_frame(number: int, whole: av.VideoFrame, alone: av.VideoFrame | None) -> None:
+    if alone is None or not np.array_equal(whole.to_ndarray(), alone.to_ndarray()):
+        raise BadVideo("output", f"frame {number} differs when the odd frames are left out: they are referred to")
 
 
 def check_gops_alone(mp4: bytes, facts: VideoFacts) -> None:
@@ -128,7 +175,7 @@ def _check_streams(container: av.container.InputContainer) -> None:
         raise BadVideo("output", f"pixels are not square ({aspect})")
 
 
-def _check_frames(decoded: list, packets: int, gop: int, fps: Fraction, frames: int | None) -> None:
+def _check_frames(decoded: list, packets: int, gop: int, fps: Fraction, frames: int | None, layers: int) -> None:
     if not decoded or len(decoded) != packets:
         raise BadVideo("output", f"{packets} packets decode to {len(decoded)} frames")
     if frames is not None and len(decoded) != frames:
@@ -136,8 +183,10 @@ def _check_frames(decoded: list, packets: int, gop: int, fps: Fraction, frames: 
     shape = decoded[0][2]
     if shape[0] % BLOCK or shape[1] % BLOCK or shape[2] != "yuv420p":
         raise BadVideo("output", f"{shape[0]}x{shape[1]} {shape[2]}, expected multiples of {BLOCK} and yuv420p")
+    # B-frames without an edit list or negative times: everything is shown one frame late
+    shift = decoded[0][0] if layers == 2 and decoded[0][0] == 1 / fps else 0
     for k, (time, key, shape_k) in enumerate(decoded):
-        if time != k / fps:
+        if time != k / fps + shift:
             raise BadVideo("output", f"frame {k} is shown at {float(time):.6f} s, expected {float(k / fps):.6f} s")
         if key != (k % gop == 0):
             raise BadVideo("output", f"frame {k} is {'' if key else 'not '}a key frame, with GOPs of {gop}")

@@ -41,6 +41,7 @@ class SampleIndex:
         fragment_crc: uint32 (F,), CRC-32 of each fragment.
         key_end: int64 (N,), where each key ends in ``key_text``; the first starts at 0.
         key_text: uint8, all keys, UTF-8, joined.
+        layers: uint8 (N,), temporal layers (``shards/layers.py``); 1 in datasets of version 1, which do not say.
         shard_names: file name of each shard, relative to the dataset's folder.
         classes: class names; ``label`` is the position in it.
     """
@@ -64,6 +65,11 @@ class SampleIndex:
     key_text: np.ndarray
     shard_names: tuple[str, ...]
     classes: tuple[str, ...]
+    layers: np.ndarray | None = None
+
+    def __post_init__(self):
+        if self.layers is None:
+            object.__setattr__(self, "layers", np.ones(len(self.shard), np.uint8))
 
     def __len__(self) -> int:
         return len(self.shard)

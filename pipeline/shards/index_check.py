@@ -9,8 +9,8 @@ from ..errors import InputError
 from .index import SampleIndex
 
 _COLUMNS = (
-    "shard mp4_offset mp4_bytes init_bytes init_crc frames fps_milli label gop width height codec key_end".split()
-)
+    "shard mp4_offset mp4_bytes init_bytes init_crc frames fps_milli label gop width height codec layers key_end"
+).split()
 
 
 def check_index(index: SampleIndex, root: str | Path) -> None:
@@ -33,6 +33,8 @@ def check_index(index: SampleIndex, root: str | Path) -> None:
         and (np.asarray(index.width) > 0).all()
         and (np.asarray(index.height) > 0).all()
         and (gop > 0).all()
+        and np.isin(index.layers, (1, 2)).all()
+        and (gop[np.asarray(index.layers) == 2] % 2 == 0).all()
         and row[0] == 0
         and row[-1] == len(ends)
         and (np.diff(row) == -(-frames // gop)).all()

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 Reason = Literal[
     "missing",  # listed, but no such file
+    "ambiguous",  # listed, but it may be one of several files
     "duplicate",  # listed more than once
     "changed",  # not the bytes that were planned
     "empty",  # zero bytes

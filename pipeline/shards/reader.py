@@ -4,15 +4,18 @@ The general tar readers accept compressed archives (65 KB may hold 64 MB), links
 the file, and end silently at a damaged header. This one names the place and stops.
 """
 
+import math
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 BLOCK = 512
 MAX_MEMBER = 256 << 20  # bytes; the longest videos of a shard are a tenth of it
 MAX_MEMBERS = 4_000_000
+MAX_EXTENSION = 1 << 20  # bytes of a header that extends the next one
+_EXTENSIONS = (b"x", b"g", b"L", b"K")  # PAX for the next member, PAX for all; GNU: long name, long target of a link
 KEY = re.compile(r"[A-Za-z0-9_-]{1,200}")
 EXTENSIONS = ("mp4", "gops", "cls", "json")  # the members of a sample, in their order
 
@@ -62,8 +65,13 @@ class Member:
         return self.name.partition(".")[2]
 
 
-def members(file: BinaryIO) -> Iterator[Member]:
+def members(file: BinaryIO, foreign: bool = False) -> Iterator[Member]:
     """The members of a plain tar, in order; contents are not read.
+
+    Args:
+        file: open for reading.
+        foreign: made by another program: names of more than 100 bytes may be written as PAX or GNU tar do, and members
+            may be of any size that the file has room for.
 
     Raises:
         Malformed: at the first header that is damaged, lies about its size, or belongs to no plain tar; or when the
@@ -71,6 +79,7 @@ def members(file: BinaryIO) -> Iterator[Member]:
     """
     length = os.fstat(file.fileno()).st_size
     position = count = 0
+    long_name: bytes | None = None
     while True:
         file.seek(position)
         header = file.read(BLOCK)
@@ -81,12 +90,40 @@ def members(file: BinaryIO) -> Iterator[Member]:
         if header == bytes(BLOCK):
             _check_end(file, position, length)
             return
-        member = _parse(header, position, length)
-        yield member
+        member = _parse(header, position, length, math.inf if foreign else MAX_MEMBER)
+        if foreign and header[156:157] in _EXTENSIONS:
+            long_name = _long_name(file, member, header[156:157]) or long_name
+        else:
+            yield member if long_name is None else replace(member, name=long_name.decode("utf-8", "backslashreplace"))
+            long_name = None
         count += 1
         if count > MAX_MEMBERS:
             raise Malformed(position, f"more than {MAX_MEMBERS} members")
         position = member.offset + -(-member.size // BLOCK) * BLOCK
+
+
+def _long_name(file: BinaryIO, member: Member, flag: bytes) -> bytes | None:
+    """The name of the next member, from the header that extends it; None when this header says something else.
+
+    Raises:
+        Malformed: it is damaged, or gives the next member another size than that member's own header.
+    """
+    if member.size > MAX_EXTENSION:
+        raise Malformed(member.header, f"an extended header of {member.size} bytes")
+    data = read_member(file, member)
+    if flag != b"x":
+        return data.rstrip(b"\0") if flag == b"L" else None
+    name = None
+    while data:
+        size, _, _ = data.partition(b" ")
+        if not size.isdigit() or not 0 < int(size) <= len(data):
+            raise Malformed(member.header, "a damaged extended header")
+        record, data = data[len(size) + 1 : int(size) - 1], data[int(size) :]
+        key, _, value = record.partition(b"=")
+        if key == b"size":
+            raise Malformed(member.header, "a member of 8 GiB or more")
+        name = value if key == b"path" else name
+    return name
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
@@ -110,7 +147,7 @@ def _refuse_compressed(start: bytes) -> None:
             raise Malformed(0, f"a {name} archive; only plain tar is read")
 
 
-def _parse(header: bytes, position: int, length: int) -> Member:
+def _parse(header: bytes, position: int, length: int, largest: float) -> Member:
     if header[257:263] not in (b"ustar\0", b"ustar "):
         raise Malformed(position, "no tar header here")
     stored = _octal(header[148:156])
@@ -126,8 +163,8 @@ def _parse(header: bytes, position: int, length: int) -> Member:
     left = length - position - BLOCK
     if size > left:
         raise Malformed(position, f"claims {size} bytes, {left} are left in the file")
-    if size > MAX_MEMBER:
-        raise Malformed(position, f"claims {size} bytes, at most {MAX_MEMBER} are allowed")
+    if size > largest:
+        raise Malformed(position, f"claims {size} bytes, at most {largest} are allowed")
     name = header[:100].split(b"\0")[0]
     prefix = header[345:500].split(b"\0")[0] if header[257:263] == b"ustar\0" else b""
     if prefix:

@@ -5,6 +5,7 @@ from fractions import Fraction
 from typing import Literal
 
 Codec = Literal["h264", "hevc", "vp9", "copy"]
+Entropy = Literal["cavlc", "cabac"]
 
 # Aspect ratios (long : short) that real videos have. A source within SNAP of one is stretched to it, which keeps the
 # number of distinct sizes small: a hardware decoder session is rebuilt (50-70 ms on an H100) whenever the size changes.
@@ -24,10 +25,14 @@ class VideoFormat:
     short_side: int
     fps: float | None
     gop: int
+    layers: int
+    entropy: Entropy
     quality: int | None
     max_seconds: float | None
     max_megapixels: float
     max_file_mb: float
+    keep_interlaced: bool
+    keep_hdr: bool
 
 
 def output_size(width: int, height: int, short_side: int) -> tuple[int, int]:

@@ -15,7 +15,8 @@ from .quarantine import Failure
 from .reader import EXTENSIONS
 
 MAX_KEY = 90  # KEY.json must fit the 100 bytes of a ustar name
-MANIFEST_VERSION = 1
+MANIFEST_VERSION = 2
+READABLE_VERSIONS = (1, 2)  # version 1 has no layers
 
 
 def canonical_json(value: object) -> bytes:
@@ -48,7 +49,7 @@ class ShardWriter:
 
         Args:
             video: the header that the transcoder returned (frames, fps as [num, den], width, height, codec, gop,
-                init_bytes, offsets, source).
+                layers, init_bytes, offsets, source, notes).
         """
         fps = Fraction(*video["fps"])
         fps_milli = round(fps * 1000)
@@ -64,8 +65,10 @@ class ShardWriter:
             "width": video["width"],
             "height": video["height"],
             "codec": video["codec"],
+            "layers": video["layers"],
             "crc32": zlib.crc32(mp4),
             "original": video["source"],
+            "notes": video["notes"],
         }
         contents = (mp4, np.array(table, dtype="<i4").tobytes(), b"%d" % label, canonical_json(about))
         offsets_in_tar = [
@@ -130,6 +133,10 @@ def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[
         about: the content of KEY.json.
     """
     frames, fps_milli, label, gop, init_bytes, *offsets = table
+    original = about.get("original")
+    new = {name: about[name] for name in ("layers", "notes") if name in about}  # version 1 has none of them
+    if isinstance(original, dict) and "sha256" in original:
+        new["source_sha256"] = original["sha256"]
     view = memoryview(mp4)
     return {
         "key": key,
@@ -147,6 +154,7 @@ def describe_sample(key: str, source: str, offset: int, mp4: bytes, table: list[
         "width": about["width"],
         "height": about["height"],
         "codec": about["codec"],
+        **new,
     }
 
 
@@ -190,9 +198,9 @@ def shard_done(folder: Path, shard: int, plan_id: str) -> bool:
 
 
 def read_manifest(folder: Path, shard: int) -> dict | None:
-    """The shard's manifest, or None when there is none of this version."""
+    """The shard's manifest, or None when there is none that this program can read."""
     try:
         manifest = json.loads((folder / manifest_name(shard)).read_bytes())
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("version") == MANIFEST_VERSION else None
+    return manifest if isinstance(manifest, dict) and manifest.get("version") in READABLE_VERSIONS else None

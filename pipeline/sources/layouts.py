@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ..errors import InputError
-from .listing import Listing, keep_only, list_class_folders
+from .listing import Listing, keep_only, list_class_folders, read_text
 from .lists import list_with_labels
 from .tars import list_shards
 from .tree import open_tree
@@ -20,12 +20,16 @@ class SourceConfig:
 
     source: Annotated[str | Path, Positional, arg(metavar="SOURCE")]
     """Folder with the videos: one folder a class, or anywhere below when --labels lists them, or WebDataset tars."""
-    layout: Literal["auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "list"] = "auto"
+    layout: Literal[
+        "auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "something", "segments", "list"
+    ] = "auto"
     """What kind of source it is; auto looks at the folder and the list."""
     labels: Path | None = None
-    """List of videos and classes of Kinetics, UCF101, HMDB51 or Diving48, or a CSV path,label[,start,end] (seconds)."""
+    """List of videos and classes of Kinetics, UCF101, HMDB51, Diving48, Something-Something v2, ActivityNet, COIN or
+    THUMOS14, lines "path label" as SlowFast and mmaction2 have them, or a CSV path,label[,start,end] (seconds)."""
     split: str | None = None
-    """Part of the list to take: train, validate, test for Kinetics; train1 to test3 for HMDB51."""
+    """Part of the list to take, in the list's own words: train, validate, test for Kinetics; train1 to test3 for
+    HMDB51; training, validation, testing for ActivityNet. A wrong one is answered by those that there are."""
     only: Path | None = None
     """Text file of video ids, one a line, to take no others; Mini-Kinetics-200 is such a list."""
     classes: Path | None = None
@@ -84,10 +88,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: no such file, no names, or a name twice.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of classes ({error.__class__.__name__})") from error
+    text = read_text(path, "a list of classes")
     if Path(path).suffix == ".json":
         try:
             names = json.loads(text)["classes"]

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..errors import InputError
 from ..shards.quarantine import printable
 from ..shards.reader import Malformed, Member, members, read_member
-from .listing import Listing, SourceVideo, class_key, class_numbers
+from .listing import Listing, SourceVideo
+from .lists import class_lookup, sorted_names
 from .tree import LocalTree, RemoteTree, is_video
 
 MAX_TEXT = 1 << 20  # bytes of a label component
@@ -22,7 +23,8 @@ def list_shards(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = 
     the content of KEY.cls, else a number in KEY.json.
 
     Raises:
-        InputError: a tar cannot be read to its end, a sample has no class, or there are no tars or no videos.
+        InputError: a tar cannot be read to its end, a sample has no class, two members of one name or two videos, or
+            there are no tars or no videos.
     """
     root = tree.root
     if not isinstance(root, Path):
@@ -36,19 +38,13 @@ def list_shards(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = 
     if not found:
         raise InputError(f"{root}: no video in its {len(tars)} tar files")
     labels = {label for _, _, label in found}
-    numbered = all(label.isdecimal() for label in labels)
-    if classes is None:
-        classes = tuple(map(str, range(max(map(int, labels)) + 1))) if numbered else tuple(sorted(labels))
-    numbers = class_numbers(classes)
-    videos = []
-    for tar, member, label in found:
-        number = int(label) if numbered else numbers.get(class_key(label), -1)
-        if not 0 <= number < len(classes):
-            raise InputError(f"{root / tar}: class {printable(label)!r} is not among the {len(classes)} classes")
-        videos.append(
-            SourceVideo(tar, number, offset=member.offset, length=member.size, name=member.name.removeprefix("./"))
-        )
-    return Listing(root, classes, tuple(videos))
+    classes = classes or sorted_names(labels, root)
+    number = class_lookup(classes, labels, root)
+    videos = tuple(
+        SourceVideo(tar, number[label], offset=member.offset, length=member.size, name=member.name.removeprefix("./"))
+        for tar, member, label in found
+    )
+    return Listing(root, classes, videos, overlooked=tree.overlooked(frozenset({".tar"})))
 
 
 def _videos_of(root: Path, tar: str) -> list[tuple[str, Member, str]]:
@@ -56,7 +52,7 @@ def _videos_of(root: Path, tar: str) -> list[tuple[str, Member, str]]:
     try:
         with open(root / tar, "rb") as file:
             group: list[Member] = []
-            for member in members(file):
+            for member in members(file, foreign=True):
                 if member.kind:
                     continue
                 if group and _split(member.name)[0] != _split(group[0].name)[0]:
@@ -66,7 +62,7 @@ def _videos_of(root: Path, tar: str) -> list[tuple[str, Member, str]]:
             found += _sample(file, tar, group)
     except Malformed as malformed:
         raise InputError(
-            f"{root / tar}: byte {malformed.offset}: {malformed.problem}; mend or remove the tar"
+            f"{root / tar}: byte {malformed.offset}: {malformed.problem}; repair or remove the tar"
         ) from malformed
     except OSError as error:
         raise InputError(f"{root / tar}: cannot be read ({error.strerror})") from error
@@ -77,6 +73,12 @@ def _sample(file, tar: str, group: list[Member]) -> list[tuple[str, Member, str]
     videos = [member for member in group if is_video(member.name)]
     if not videos:
         return []
+    key = printable(_split(group[0].name)[0])
+    names = [member.name for member in group]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{tar}: sample {key!r} has two members called {printable(twice[0])!r}; keys must be unique")
+    if len(videos) > 1:
+        raise InputError(f"{tar}: sample {key!r} has two videos, {' and '.join(printable(v.name) for v in videos)}")
     by_extension = {_split(member.name)[1]: member for member in group}
     texts = {}
     for extension in ("json", "cls"):
@@ -86,7 +88,6 @@ def _sample(file, tar: str, group: list[Member]) -> list[tuple[str, Member, str]
     label = _label(texts.get("json", ""), texts.get("cls", ""))
     if label:
         return [(tar, videos[0], label)]
-    key = printable(_split(group[0].name)[0])
     raise InputError(f"{tar}: sample {key!r} has no class; expected KEY.cls, or a label in KEY.json")
 
 

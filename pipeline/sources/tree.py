@@ -16,19 +16,59 @@ from ..shards.quarantine import BadVideo
 
 # Only decides which files are looked at: what a file is, its content says.
 VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .ts .m2ts .mts .flv .wmv .asf .3gp .3g2 .ogv .ogg .vob .ivf".split()
+    ".mp4 .m4v .mov .qt .avi .divx .xvid .mkv .webm .mpg .mpeg .mpe .m2p .ts .m2t .m2ts .mts .flv .f4v .wmv .asf .3gp "
+    ".3g2 .ogv .ogg .vob .mod .ivf".split()
+)
+# Videos all the same, that no decoder here reads: they are counted and named.
+_OTHER_VIDEOS = frozenset(
+    ".gif .webp .apng .y4m .yuv .mxf .gxf .rm .rmvb .dv .h264 .264 .avc .h265 .265 .hevc .m1v .m2v .mjpeg .mjpg .obu "
+    ".wtv .dvr-ms .nut .bik .amv .mjp2 .mj2 .swf .roq .tod".split()
 )
 CHUNK = 8 << 20
 # what object stores call the identity of a file's content
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "md5", "crc32c", "checksum", "sha256", "LastModified", "last_modified")
 
 
-class LocalTree:
-    """A folder."""
+class _Tree:
+    """The files of a source; paths with "/", sorted.
+
+    Attributes:
+        root: the folder or address.
+    """
+
+    root: Path | str
+
+    def files(self, suffixes: frozenset[str]) -> list[str]:
+        """Sorted paths below the root; hidden ones are left out."""
+        return [path for path in self._found() if has_suffix(path, suffixes)]
+
+    def overlooked(self, used: frozenset[str] = VIDEO_SUFFIXES) -> tuple[tuple[str, int, str], ...]:
+        """(why, how many, the first one) of the files whose suffix is not among ``used``."""
+        groups: dict[str, list[str]] = {}
+        for path in self._found():
+            if not has_suffix(path, used):
+                suffix = "." + path.rpartition(".")[2].lower() if "." in path.rpartition("/")[2] else ""
+                kind = "of a video format that is not read" if suffix in _OTHER_VIDEOS else "not a video by its name"
+                kind = "a video beside the tar files" if suffix in VIDEO_SUFFIXES else kind
+                groups.setdefault(f"{kind} ({suffix or 'no suffix'})", []).append(path)
+        for why, paths in self._left_out().items():
+            groups.setdefault(why, []).extend(paths)
+        return tuple((why, len(paths), min(paths)) for why, paths in sorted(groups.items()))
+
+    def _found(self) -> list[str]:
+        raise NotImplementedError
+
+    def _left_out(self) -> dict[str, list[str]]:
+        raise NotImplementedError
+
+
+class LocalTree(_Tree):
+    """A folder. Links to folders are followed, but not into a folder that they lie in."""
 
     def __init__(self, root: Path):
         self.root = root
         self._files: list[str] | None = None
+        self._not_found: dict[str, list[str]] = {}
         if not root.is_dir():
             problem = "not a folder" if root.exists() else "no such folder"
             raise InputError(f"{root}: {problem}; expected the folder that holds the videos")
@@ -37,27 +77,41 @@ class LocalTree:
         """Names of the folders (and of links to folders) directly in the root."""
         return sorted(e.name for e in os.scandir(self.root) if e.is_dir() and not e.name.startswith("."))
 
-    def files(self, suffixes: frozenset[str]) -> list[str]:
-        """Sorted paths below the root; hidden ones and links to folders are left out, but for links in the root."""
+    def _found(self) -> list[str]:
         if self._files is None:
             self._files = sorted(self._walk())
-        return [path for path in self._files if has_suffix(path, suffixes)]
+        return self._files
+
+    def _left_out(self) -> dict[str, list[str]]:
+        return self._not_found
 
     def _walk(self) -> Iterator[str]:
-        pending = [""]
+        pending = [("", frozenset([_identity(self.root)]))]
         while pending:
-            below = pending.pop()
-            for entry in os.scandir(os.path.join(self.root, below)):
-                if entry.name.startswith("."):
-                    continue
+            below, above = pending.pop()
+            try:
+                entries = list(os.scandir(os.path.join(self.root, below)))
+            except OSError as error:
+                self._not_found.setdefault(f"in a folder that cannot be read ({error.strerror})", []).append(below)
+                continue
+            for entry in entries:
                 path = f"{below}/{entry.name}" if below else entry.name
-                if entry.is_dir(follow_symlinks=not below):
-                    pending.append(path)
+                if entry.name.startswith("."):
+                    self._not_found.setdefault("hidden (its name starts with a dot)", []).append(path)
                 elif not entry.is_dir():
                     yield path
+                elif (identity := _identity(entry.path)) in above:
+                    self._not_found.setdefault("a link to a folder that it lies in", []).append(path)
+                else:
+                    pending.append((path, above | {identity}))
 
 
-class RemoteTree:
+def _identity(path: str | Path) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_dev, found.st_ino
+
+
+class RemoteTree(_Tree):
     """A folder behind an address; listed once."""
 
     def __init__(self, root: str):
@@ -70,16 +124,20 @@ class RemoteTree:
         if not found:
             raise InputError(f"{root}: no files there; expected the folder that holds the videos")
         prefix = path.rstrip("/") + "/"
-        below = (name.removeprefix(prefix) for name in found)
-        self._files = sorted(name for name in below if not any(part.startswith(".") for part in name.split("/")))
+        below = sorted(name.removeprefix(prefix) for name in found)
+        hidden = {name for name in below if any(part.startswith(".") for part in name.split("/"))}
+        self._files = [name for name in below if name not in hidden]
+        self._hidden = {"hidden (its name starts with a dot)": sorted(hidden)} if hidden else {}
 
     def folders(self) -> list[str]:
         """Names of the folders directly in the root that hold a file."""
         return sorted({name.split("/")[0] for name in self._files if "/" in name})
 
-    def files(self, suffixes: frozenset[str]) -> list[str]:
-        """Sorted paths below the root; hidden ones are left out."""
-        return [name for name in self._files if has_suffix(name, suffixes)]
+    def _found(self) -> list[str]:
+        return self._files
+
+    def _left_out(self) -> dict[str, list[str]]:
+        return self._hidden
 
 
 def open_tree(source: str | Path) -> LocalTree | RemoteTree:

@@ -82,6 +82,7 @@ class Video:
     gop: int
     label: int = 0
     table: tuple[int, np.ndarray] | None = None
+    layers: int = 1
 
 
 def make_video(frames=20, height=64, width=96, codec="vp9", gop=6, seed=0, label=0) -> Video:
@@ -152,6 +153,7 @@ def write_dataset(root: Path, videos: list[Video], per_shard: int = 4, classes=(
         key_text=np.frombuffer(b"".join(keys), np.uint8),
         shard_names=tuple(names),
         classes=classes,
+        layers=column((v.layers for v in videos), np.uint8),
     ).save(root / INDEX_NAME)
     return root
 

@@ -28,6 +28,18 @@ def convert(options: ConvertConfig) -> int:
         print(f"  {count} quarantined: {reason}")
     if report.quarantined:
         print(f"  each one with its reason: {report.out}/quarantine.csv")
+    for note, count in report.notes.items():
+        print(f"  {count} {note}")
+    for why, count, first in report.overlooked:
+        print(f"  {count} files not looked at: {why}, for example {first!r}")
+    for keys in report.same_content["in_several_classes"][:8]:
+        print(f"  the same bytes in several classes: {', '.join(keys)}")
+    for warning in report.warnings:
+        print(f"  warning: {warning}")
+    if report.complete:
+        print(f"look at {report.out}/stats.html; then: unstill train RECIPE --data {report.out} --out runs/NAME")
+    else:
+        print("other shards are still to be made; the job that makes the last one merges them")
     return 0
 
 

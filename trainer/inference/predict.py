@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
-import av.error
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
+from ...pipeline.media.whole_video import shown_frames
 from .classifier import load_classifier
 from .config import PredictConfig
 from .export import ONNX_FILE, TORCH_FILE, onnx_runner
@@ -91,20 +90,8 @@ def read_clips(video: Path, clip: ClipConfig, views: int) -> Tensor:
 
 def _decode(video: Path, size: int) -> Tensor:
     """All frames, cut to the centred square and resized: uint8 (F, size, size, 3)."""
-    if not video.is_file():
-        raise InputError(f"{video}: no such file")
-    small = []
-    try:
-        with av.open(str(video), options={"protocol_whitelist": "file"}) as container:
-            if not container.streams.video:
-                raise InputError(f"{video}: has no video stream")
-            stream = container.streams.video[0]
-            stream.thread_type = "AUTO"
-            for frame in container.decode(stream):
-                small.append(_square(torch.from_numpy(frame.to_ndarray(format="rgb24")), size))
-    except (av.error.FFmpegError, OSError, ValueError) as error:
-        if not small:
-            raise InputError(f"{video}: cannot be decoded ({str(error).splitlines()[0]})") from None
+    with shown_frames(video) as (shown, _):
+        small = [_square(torch.from_numpy(picture), size) for picture in shown]
     if not small:
         raise InputError(f"{video}: has no frames")
     return torch.stack(small)

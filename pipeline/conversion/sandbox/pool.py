@@ -195,7 +195,7 @@ class Pool:
         if task is None:
             return {}, b""
         if "fetch" in task:
-            expect = (task["bytes"], task["sha256"]) if "sha256" in task else None
+            expect = (task["bytes"], task["content"]) if "content" in task else None
             try:
                 with fetched(task["fetch"], expect) as path:
                     return self._run_local({**task, "path": path})

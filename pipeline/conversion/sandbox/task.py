@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 from ...shards.contract import check_video
 from ...shards.quarantine import BadVideo
 from ...shards.video_format import VideoFormat
-from ..content_hash import content_sha256
+from ..content_hash import block_digest, content_sha256
 from ..transcode import probe, transcode
 
 
@@ -16,10 +16,11 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     """Run one request.
 
     Args:
-        task: to convert: ``path``, ``offset``, ``bytes``, ``sha256`` (of the planned source), ``start``, ``end``
-            (seconds or None), ``maybe_cut``, ``recipe``. To check a video in a shard: ``path``, ``offset``,
-            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec``. To look
-            at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe`` true.
+        task: to convert: ``path``, ``offset``, ``bytes``, ``content``, ``modified`` (see ``PlannedVideo``), ``start``,
+            ``end`` (seconds or None), ``recipe``. To check a video in a shard: ``path``, ``offset``,
+            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec`` and
+            ``layers``. To look at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe``
+            true. Several of these at once: ``batch``, a list of them, answered by ``answers``.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -27,14 +28,16 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     Raises:
         MemoryError: the memory limit was hit.
     """
+    if "batch" in task:
+        return {"answers": [run_task(one)[0] for one in task["batch"]]}, b""
     try:
         with open(task["path"], "rb") as file:
             if "expect" in task:
                 return _check_stored(file, task), b""
             if task.get("probe"):
                 return _probe(file, task), b""
-            source = _check_source(file, task)
-            done = transcode(source, VideoFormat(**task["recipe"]), task["start"], task["end"], task["maybe_cut"])
+            source, sha256 = _check_source(file, task)
+            done = transcode(source, VideoFormat(**task["recipe"]), task["start"], task["end"])
     except FileNotFoundError:
         return {"bad": "missing", "detail": "the file has gone since the plan was made"}, b""
     except BadVideo as bad:
@@ -49,37 +52,44 @@ def run_task(task: dict) -> tuple[dict, bytes]:
         "height": facts.height,
         "codec": facts.codec,
         "gop": facts.gop,
+        "layers": facts.layers,
         "init_bytes": facts.init_bytes,
         "offsets": facts.offsets.tolist(),
         "source": {
-            "codec": done.source_codec,
-            "width": done.source_width,
-            "height": done.source_height,
-            "fps": round(done.source_fps, 3),
+            "codec": done.source.codec,
+            "width": done.source.width,
+            "height": done.source.height,
+            "fps": round(done.source.fps, 3),
+            "sha256": sha256,
         },
+        "notes": list(done.notes),
     }
     return header, done.mp4
 
 
-def _check_source(file: BinaryIO, task: dict) -> BinaryIO:
-    """The planned bytes as a file of their own; raises BadVideo when they are no longer those of the plan."""
+def _check_source(file: BinaryIO, task: dict) -> tuple[BinaryIO, str]:
+    """The planned bytes as a file of their own, and their SHA-256; after it they lie in the system's cache.
+
+    Raises:
+        BadVideo: they are no longer those of the plan.
+    """
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise BadVideo("changed", "no longer a plain file")
-    whole = os.fstat(file.fileno()).st_size
-    if not task["offset"] and whole != task["bytes"]:
-        raise BadVideo("changed", f"{whole} bytes, {task['bytes']} when the plan was made")
-    if task["sha256"].startswith("remote:"):  # its version was compared when it was fetched
-        return file
-    length = task["bytes"] if task["offset"] else None
-    size, digest = content_sha256(file, task["offset"], length)
+    status = os.fstat(file.fileno())
+    if not task["offset"] and status.st_size != task["bytes"]:
+        raise BadVideo("changed", f"{status.st_size} bytes, {task['bytes']} when the plan was made")
+    if task["bytes"] == 0:
+        raise BadVideo("empty", "zero bytes")
+    if not task["content"].startswith("remote:"):  # a remote one's version was compared when it was fetched
+        if task["modified"] not in (None, int(status.st_mtime)):
+            raise BadVideo("changed", "modified since the plan was made")
+        if block_digest(file, task["offset"], task["bytes"]) != task["content"]:
+            raise BadVideo("changed", "other content than when the plan was made")
+    size, sha256 = content_sha256(file, task["offset"], task["bytes"])
     if size != task["bytes"]:
         raise BadVideo("changed", f"{size} bytes, {task['bytes']} when the plan was made")
-    if digest != task["sha256"]:
-        raise BadVideo("changed", "other content than when the plan was made")
-    if size == 0:
-        raise BadVideo("empty", "zero bytes")
     file.seek(0)
-    return _part(file, task["offset"], task["bytes"])
+    return _part(file, task["offset"], task["bytes"]), sha256
 
 
 def _part(file: BinaryIO, offset: int, length: int) -> BinaryIO:
@@ -118,7 +128,7 @@ class Window(io.RawIOBase):
 def _check_stored(file, task: dict) -> dict:
     file.seek(task["offset"])
     expect = task["expect"]
-    facts = check_video(file.read(task["bytes"]), gop=expect["gop"], frames=expect["frames"])
+    facts = check_video(file.read(task["bytes"]), gop=expect["gop"], frames=expect["frames"], layers=expect["layers"])
     found = {"fps_milli": round(facts.fps * 1000), "width": facts.width, "height": facts.height, "codec": facts.codec}
     for name, value in found.items():
         if value != expect[name]:

@@ -2,30 +2,25 @@
 
 import io
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 
+from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.transcode import transcode
 from unstill.pipeline.shards.contract import check_video
+from unstill.pipeline.shards.plain_mp4 import plain_mp4
 from unstill.pipeline.shards.quarantine import BadVideo
+from unstill.pipeline.shards.sample_table import parse_fragments, parse_header
 from unstill.pipeline.shards.video_format import VideoFormat, output_rate, output_size
-
-RECIPE = {
-    "short_side": 64,
-    "fps": None,
-    "gop": 5,
-    "quality": None,
-    "max_seconds": None,
-    "max_megapixels": 1.0,
-    "max_file_mb": 100.0,
-}
 
 
 def recipe(**changes) -> VideoFormat:
-    return VideoFormat(**{"codec": "vp9", **RECIPE, **changes})
+    config = ConvertConfig(source="", out="", codec="vp9", short_side=64, gop=6, layers=1, max_megapixels=1.0)
+    return replace(config.recipe(), **{"gop": 5, **changes})
 
 
 def encode(
@@ -81,9 +76,35 @@ def test_a_gop_cut_out_decodes_to_the_same_frames(codec):
     np.testing.assert_array_equal(sliced, decoded(done.mp4)[5:12])
 
 
-def test_same_input_same_bytes():
-    source = encode(levels(7))
-    assert transcode(io.BytesIO(source), recipe()).mp4 == transcode(io.BytesIO(source), recipe()).mp4
+@pytest.mark.parametrize("count", [1, 2, 13, 18, 24, 25])
+@pytest.mark.parametrize(
+    ("codec", "entropy"), [("h264", "cavlc"), ("h264", "cabac"), ("hevc", "cavlc"), ("vp9", "cavlc")]
+)
+def test_no_frame_refers_to_an_odd_one(codec, entropy, count):
+    pictures = np.random.default_rng(0).integers(0, 255, (count, 64, 96, 3), dtype=np.uint8)
+    done = transcode(io.BytesIO(encode(pictures)), recipe(codec=codec, entropy=entropy, layers=2, gop=12))
+    whole = decoded(done.mp4)
+    assert done.facts.layers == 2 and len(whole) == count
+    init, offsets = done.facts.init_bytes, done.facts.offsets.tolist()
+    for first in range(len(offsets) - 1):  # from every GOP on
+        samples = parse_fragments(done.mp4, offsets[first], offsets[first + 1 :], 12 * first, 12)
+        assert sorted(samples.frame) == list(range(12 * first, count))
+        even = [k for k, frame in enumerate(samples.frame) if frame % 2 == 0]
+        mp4, frames = plain_mp4(parse_header(done.mp4[:init]), np.frombuffer(done.mp4, np.uint8), samples, even)
+        assert frames == list(range(12 * first, count, 2))
+        np.testing.assert_array_equal(decoded(mp4.tobytes()), whole[frames])
+
+
+def test_a_video_whose_odd_frames_are_referred_to_is_not_layered():
+    picture = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    pictures = [np.roll(picture, 3 * k, axis=1) for k in range(12)]
+    one_layer = transcode(io.BytesIO(encode(pictures)), recipe(codec="h264", gop=6)).mp4
+    check_video(one_layer, gop=6)
+    with pytest.raises(BadVideo, match="frame 2 differs when the odd frames are left out"):
+        check_video(one_layer, gop=6, layers=2)
+    layered = transcode(io.BytesIO(encode(pictures)), recipe(codec="h264", layers=2, gop=6)).mp4
+    with pytest.raises(BadVideo, match="out of order"):
+        check_video(layered, gop=6)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def test_the_message_of_a_failure_is_one_plain_line():
     decoder = ClipDecoder(1, 8, torch.device("cpu"), threads=1, depth=1)
     one, zero = np.full(1, 8), np.zeros(1, np.int64)
     requests = ClipRequests(zero, zero, zero, zero, zero, zero, one, one, zero > 0, zero, np.zeros((1, 8), np.float32))
-    decoder.submit(EncodedBatch(requests, [np.zeros(100, np.uint8)], zero[:, None], zero))
+    decoder.submit(EncodedBatch(requests, [np.zeros(100, np.uint8)], zero[:, None], zero, zero))
     with pytest.raises(RuntimeError) as error:
         decoder.collect()
     assert "\n" in str(error.value) and decoder_message(error.value) == "Failed to create video decoder"

@@ -26,6 +26,9 @@ from unstill.pipeline.loading.sampler import (
 class Videos(SimpleNamespace):
     """What a sampler needs of an index."""
 
+    def __init__(self, **columns):
+        super().__init__(**{"layers": np.ones(len(columns["frames"]), np.uint8), **columns})
+
     def __len__(self):
         return len(self.frames)
 
@@ -188,3 +191,34 @@ def test_one_view(anchor, start):
 def test_wrong_options_are_refused(config, options):
     with pytest.raises(InputError, match=next(iter(options))):
         config(**options)
+
+
+def starts(frames: int, layers: int, rule: str, clip: ClipConfig, n=4000) -> np.ndarray:
+    """int64 (n,): first frames of n clips of one video."""
+    one = Videos(frames=np.array([frames]), width=np.array([64]), height=np.array([64]), layers=np.array([layers]))
+    drawn = TrainSampler(one, clip, AugmentConfig(starts=rule), seed=0).draw(np.arange(n))
+    assert (drawn.start_frame + (clip.frames - 1) * drawn.stride < max(frames, clip.frames)).all()
+    return drawn.start_frame
+
+
+@pytest.mark.parametrize("frames", [40, 41])
+def test_clips_of_layered_videos_start_at_any_even_frame_alike(frames):
+    clip = ClipConfig(frames=8, stride=2)
+    found = starts(frames, 2, "auto", clip)
+    counts = np.bincount(found, minlength=frames - 14)
+    assert (counts[1::2] == 0).all()
+    even = counts[::2]  # 0, 2, ... up to the last even one that fits
+    assert len(even) == (frames - 15) // 2 + 1
+    expected = len(found) / len(even)
+    assert ((even - expected) ** 2 / expected).sum() < 48  # 12 degrees of freedom: 3e-6
+    assert np.array_equal(starts(frames, 1, "even", clip), found)
+    assert np.array_equal(starts(frames, 2, "all", clip), starts(frames, 1, "auto", clip))
+
+
+def test_an_odd_stride_starts_anywhere():
+    assert np.array_equal(np.unique(starts(30, 2, "auto", ClipConfig(frames=8, stride=3))), np.arange(9))
+
+
+def test_datasets_without_layers_are_drawn_as_ever():
+    drawn = TrainSampler(videos(), ClipConfig(frames=8), AugmentConfig(), seed=7).draw(np.arange(12))
+    assert drawn.start_frame.tolist() == [5, 156, 0, 20, 119, 0, 0, 84, 4, 37, 127, 73]

@@ -119,6 +119,6 @@ def test_kinetics_clips_must_be_cut(tmp_path):
     )
     report = build(config)
     assert report.composites == 1
-    assert report.left_out == {"zumba/-5ms-cGtnwE.mp4": "is longer than the 1 s that the list names; cut it first"}
+    assert report.left_out == {"zumba/-5ms-cGtnwE.mp4": "the list names the part from 3 s to 4 s; cut it out first"}
     with pytest.raises(InputError, match="made with per_video 1"):
         build(OodConfig(**{**vars(config), "per_video": 2}))

@@ -54,10 +54,10 @@ def test_kinetics(tmp_path):
     config = ConvertConfig(source=root, out=tmp_path / "out", labels=tmp_path / "train.csv", split="train")
     listing = find_videos(config)
     assert listing.classes == ("air drumming", "massaging person's head", "zumba")
-    assert [(v.path, v.label, v.start, v.maybe_cut) for v in listing.videos] == [
-        ("BBBBBBBBBBB_000000_000010.mp4", 0, 0.0, True),
-        ("train/-0aBcDeFgHi_000001_000011.mp4", 0, 1.0, True),
-        ("train/massaging_persons_head/AAAAAAAAAAA.mkv", 1, 20.0, True),
+    assert [(v.path, v.label, v.start, v.end) for v in listing.videos] == [
+        ("BBBBBBBBBBB_000000_000010.mp4", 0, None, None),  # named after its part: cut already
+        ("train/-0aBcDeFgHi_000001_000011.mp4", 0, None, None),
+        ("train/massaging_persons_head/AAAAAAAAAAA.mkv", 1, 20.0, 30.0),
     ]
     assert [v.path for v in listing.missing] == ["CCCCCCCCCCC_000005_000015"]
     assert [v.path for v in listing.duplicates] == ["train/-0aBcDeFgHi_000001_000011.mp4"]
@@ -153,24 +153,27 @@ def test_class_names_are_compared_without_punctuation(tmp_path):
     names = found(root, classes=tmp_path / "names.txt")
     assert names == {"Air Drumming/x.mp4": "air_drumming", "zumba/y.mp4": "zumba"}
     (tmp_path / "names.txt").write_text("air drumming\nair_drumming\nzumba\n")
-    assert "punctuation alone" in refused(root, classes=tmp_path / "names.txt")
+    assert "may be 'air drumming' or 'air_drumming'" in refused(root, classes=tmp_path / "names.txt")
 
 
-def test_an_already_cut_video_is_taken_whole_and_a_long_one_cut(tmp_path, convert_config, video):
+def test_whether_a_kinetics_file_is_cut_its_name_says_and_not_its_length(tmp_path, convert_config, video):
     root = tmp_path / "k"
     root.mkdir()
-    (root / "AAAAAAAAAAA.mp4").write_bytes(video(frames=60, height=32, width=32).mp4)  # 2 s: the part itself
-    (root / "BBBBBBBBBBB.mp4").write_bytes(video(frames=150, height=32, width=32).mp4)  # 5 s: holds the part
-    (tmp_path / "t.csv").write_text(
-        "label,youtube_id,time_start,time_end\nx,AAAAAAAAAAA,1,3\nx,BBBBBBBBBBB,1,3\nx,CCCCCCCCCCC,1,3\n"
-    )
+    (root / "AAAAAAAAAAA_000001_000003.mp4").write_bytes(video(frames=150, height=32, width=32).mp4)  # 5 s
+    (root / "BBBBBBBBBBB.mp4").write_bytes(
+        video(frames=75, height=32, width=32).mp4
+    )  # 2.5 s: half a second of the part
+    (root / "CCCCCCCCCCC.mp4").write_bytes(video(frames=60, height=32, width=32).mp4)  # 2 s: none of it
+    rows = ["label,youtube_id,time_start,time_end", "x,AAAAAAAAAAA,1,3", "x,BBBBBBBBBBB,2,4", "x,CCCCCCCCCCC,9,11"]
+    (tmp_path / "t.csv").write_text("\n".join([*rows, "x,DDDDDDDDDDD,1,3"]))
     report = convert(convert_config(root, tmp_path / "out", labels=tmp_path / "t.csv"))
-    assert (report.planned, report.converted, report.reasons) == (3, 2, {"missing": 1})
+    assert (report.planned, report.converted, report.reasons) == (4, 2, {"missing": 1, "no_frames": 1})
     index = SampleIndex.load(tmp_path / "out")
     assert dict(zip(index.keys(), index.frames.tolist(), strict=True)) == {
-        "AAAAAAAAAAA_1_3": 60,
-        "BBBBBBBBBBB_1_3": 60,
+        "AAAAAAAAAAA_000001_000003": 150,
+        "BBBBBBBBBBB_2_4": 15,
     }
+    assert "begins at 9 s, it ends at 2.00 s" in (tmp_path / "out" / "quarantine.csv").read_text()
 
 
 def add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

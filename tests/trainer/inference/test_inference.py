@@ -112,7 +112,7 @@ def test_videos_are_classified_and_unreadable_ones_named(exported, tmp_path):
         found = predict(PredictConfig(videos=videos, model=exported.folder, engine=engine, views=3, top=4))
         assert [len(each.ranked) for each in found] == [4, 0, 0]
         assert sum(p for _, p in found[0].ranked) == pytest.approx(1)
-        assert "cannot be decoded" in str(found[1]) and "no such file" in str(found[2])
+        assert "unreadable" in str(found[1]) and "No such file" in str(found[2])
     with pytest.raises(InputError, match=r"--formats onnx|onnxruntime"):
         predict(PredictConfig(videos=videos, model=exported.folder, engine="onnx"))
     with pytest.raises(InputError, match="expected at least 1"):

@@ -1,27 +1,27 @@
 """A decoder that crashes, hangs or explodes costs one video and nothing else."""
 
-import hashlib
 import os
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 
 import av
 import pytest
 
+from unstill.pipeline.conversion.content_hash import block_digest
+from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.sandbox.pool import Limits, Pool, Worker
 
-RECIPE = {
-    "codec": "vp9", "short_side": 32, "fps": None, "gop": 4, "quality": None, "max_seconds": None,
-    "max_megapixels": 10.0, "max_file_mb": 100.0,
-}  # fmt: skip
-WHOLE = {"offset": 0, "start": None, "end": None, "maybe_cut": False}
+RECIPE = asdict(ConvertConfig(source="", out="", codec="vp9", short_side=32, gop=4).recipe())
+WHOLE = {"offset": 0, "start": None, "end": None}
 ROOMY = Limits(seconds=60.0, memory_bytes=320 << 20)
 
 
 def task(path: Path) -> dict:
-    data = path.read_bytes()
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        facts = {"bytes": size, "content": block_digest(file, 0, size), "modified": None}
     return {"path": str(path), **facts, **WHOLE, "recipe": RECIPE}
 
 
@@ -36,7 +36,7 @@ def good(tmp_path, video) -> Path:
 def hanging(tmp_path) -> dict:
     """A task that waits for ever: a pipe that nobody writes to."""
     os.mkfifo(tmp_path / "pipe.mp4")
-    return {**RECIPE, "path": str(tmp_path / "pipe.mp4"), "bytes": 1, "sha256": "", **WHOLE}
+    return {**RECIPE, "path": str(tmp_path / "pipe.mp4"), "bytes": 1, "content": "", "modified": None, **WHOLE}
 
 
 def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good, hanging):
