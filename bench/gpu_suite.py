@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def main() -> int:
     return sum(run_stage(STAGES[stage], given.kept.absolute(), out, f"stage {stage}") for stage in stages)
 
 
-def plan(stages: Sequence[int]) -> list[str]:
+def plan(stages: Iterable[int]) -> list[str]:
     """The parts of each stage with planned seconds, limits and commands, as lines."""
     lines = []
     for stage in stages:
@@ -179,6 +179,7 @@ def run_within(command: Sequence[str], seconds: float, environment: dict[str, st
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
+    assert process.stdout is not None
     stopped = False
 
     def stop() -> None:

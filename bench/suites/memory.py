@@ -6,7 +6,7 @@ same plan, counted as on a CPU, beside what torch's CPU allocator hands out in r
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -27,10 +27,11 @@ from ...trainer.step_config import StepConfig
 from ..harness.allocator import cpu_peak
 from ..harness.failures import one_line
 from ..harness.record import ResultFile, show, shown
-from ..harness.row import Row
+from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
 from .step import network
 
+Precision = Literal["bf16", "fp32", "fp64"]
 GIB = 1 << 30
 CLASSES = 51
 SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "mvit_v2_s": (16, 224), "motion_cnn": (8, 64)}
@@ -44,7 +45,7 @@ MOST_ERROR = 0.15
 SECTIONS = {
     "memory-plan": Section(
         title="Memory of a step, known before the run",
-        text="Counted from a trace of the step on tensors without data, and held against real steps.",
+        text="Counted from a trace of the step on tensors without data, and compared with real steps.",
         order=65,
         charts={
             "per_clip": Chart(
@@ -65,7 +66,7 @@ class MemoryBench:
     """Folder of the result file; bench/results by default."""
     models: tuple[str, ...] = tuple(SHAPES)
     """Networks of the table."""
-    precisions: tuple[str, ...] = ("bf16", "fp32")
+    precisions: tuple[Precision, ...] = ("bf16", "fp32")
     """Precisions of the table."""
     measure: bool = True
     """Also compare plans with the allocator in real steps on this machine's CPU."""
@@ -113,7 +114,7 @@ _NOTES = (
 )
 
 
-def plan_rows(model: str, method: str, precision: str) -> list[Row]:
+def plan_rows(model: str, method: str, precision: Precision) -> list[Row]:
     """Rows of an eager step and, with a penalty, of one with ``recompute``."""
     frames, size = SHAPES.get(model, (16, 224))
     run = run_config(model, frames, size, method, StepConfig(precision=precision, compile="off"), "cuda")
@@ -132,11 +133,11 @@ def plan_rows(model: str, method: str, precision: str) -> list[Row]:
             f"clips_on_{card.replace(' ', '_').lower()}": each.largest_batch(memory * GIB)
             for card, memory in CARDS.items()
         }
-        drawn = (
+        drawn: dict[str, Any] = (
             {"figure": "per_clip", "label": method, "group": model} if (name, precision) == ("eager", "bf16") else {}
         )
         title = f"{model} {frames}x{size}x{size}, {method}, {precision}, {name}"
-        role = "peer" if method == "cross entropy" else "ours"
+        role: Role = "peer" if method == "cross entropy" else "ours"
         rows.append(
             Row(
                 title=title, value=each.per_clip / GIB, unit="GiB/clip", better="lower", role=role, facts=facts, **drawn
@@ -197,7 +198,9 @@ def real_clips(run: TrainConfig, batch: int) -> Clips:
     return clips
 
 
-def run_config(model: str, frames: int, size: int, method: str, step: StepConfig, device: str) -> TrainConfig:
+def run_config(
+    model: str, frames: int, size: int, method: str, step: StepConfig, device: Literal["cuda", "cpu"]
+) -> TrainConfig:
     """A run of AdamW; nothing of it is read or written."""
     return TrainConfig(
         data=Path("none"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from tyro.conf import arg
@@ -187,12 +187,12 @@ def stage_row(stage: Stage, needed: float | None, run: Mapping[str, object]) -> 
         run: recipe, model, ...
     """
     facts = {**run, "stage": stage.name} | ({} if needed is None else {"needed_clips_per_s": needed})
-    said = {"title": f"stage: {stage.name}", "unit": "clips/s"}
+    said: dict[str, Any] = {"title": f"stage: {stage.name}", "unit": "clips/s"}
     if stage.delivered is None:
         return Row(**said, facts=facts | {"skipped": stage.how})
     if needed is not None:
         facts["of_needed_percent"] = 100 * stage.delivered / needed
-    if stage.limit is not None:
+    if stage.limit is not None and stage.ceiling and stage.work:
         arithmetic = f"{amount(stage.ceiling, stage.unit)}/s / {amount(stage.work, stage.unit)}"
         facts |= {
             "limit_clips_per_s": stage.limit,

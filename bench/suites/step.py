@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ from ...pipeline.errors import InputError
 from ...trainer.batch import Batch
 from ...trainer.loss_module import LossModule, compile_loss
 from ...trainer.methods import Albar, Baseline
-from ...trainer.models.closed_conv import close_convolutions
+from ...trainer.models.closed_network import ClosedLayers, close_network
 from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.monitoring.flops import peak_flops, step_flops
@@ -113,6 +114,7 @@ class Variant:
     channels_last: bool = False
     joint: bool = False
     recompute: bool = False
+    closed_layers: ClosedLayers | Literal["auto"] = "off"  # as --step.closed-layers
 
     def estimate(self, steps: int) -> float:
         """Seconds that it should take on a GPU of the H100's class: start, compilation, steps, counting operations."""
@@ -195,14 +197,15 @@ def _may_take_minutes(variant: Variant) -> bool:
 def _on_gpu(config: StepBench, model: str) -> list[Variant]:
     batch, *others = config.batches or BATCHES[model]
     last = model == "r3d_18"  # whose convolutions like channels last
-    ours = Variant("albar compiled", model, batch, "albar", "bf16", True, closed_conv=True, channels_last=last)
+    ours = Variant("albar compiled", model, batch, "albar", "bf16", True, True, last, closed_layers="auto")
     chosen = [
         ours,
-        replace(ours, name="cross entropy compiled", kind="cross_entropy", closed_conv=False),
+        replace(ours, name="cross entropy compiled", kind="cross_entropy", closed_conv=False, closed_layers="off"),
         replace(ours, name="albar compiled, recompute", recompute=True),
         Variant("reference", model, batch, kind="reference"),
         replace(ours, name="albar eager", compiled=False),
         *(replace(ours, batch=other) for other in others),
+        *([replace(ours, name="albar compiled, plain layers", closed_layers="off")] if model == "swin3d_t" else []),
         replace(ours, name="albar compiled, plain convolutions", closed_conv=False),
     ]
     if config.extras:
@@ -396,8 +399,6 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], object], nn.M
     model = model.to(memory_format=layout)
     if variant.kind != "reference":  # which keeps the published network as it is
         look_up_position_biases(model)
-    if variant.closed_conv:
-        close_convolutions(model)
     motion = torch.randn(variant.batch, 3, frames, size, size, device=device, dtype=dtype).contiguous(
         memory_format=layout
     )
@@ -405,6 +406,8 @@ def make_step(variant: Variant, device: str) -> tuple[Callable[[], object], nn.M
     static = middle.expand_as(motion).contiguous(memory_format=layout)
     target = torch.arange(variant.batch, device=device) % 51
     method = Baseline() if variant.kind == "cross_entropy" else Albar(forward="joint" if variant.joint else "two")
+    switch = "on" if variant.closed_conv else "off"
+    close_network(model, switch, variant.closed_layers, penalty=method.twice_differentiable)
     if variant.kind == "reference":
         weights = Albar()
         optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.05)

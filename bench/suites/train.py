@@ -259,7 +259,7 @@ def measure(config: TrainBench, recipe: TrainConfig, name: str, results: ResultF
 def run_facts(recipe: TrainConfig, name: str) -> dict[str, object]:
     """What is trained."""
     facts = {"recipe": name, "model": recipe.model.name, "method": method_name(recipe), "clip": clip_name(recipe)}
-    return facts | {"batch": recipe.batch_size, "device": recipe.device}
+    return {**facts, "batch": recipe.batch_size, "device": recipe.device}
 
 
 def planned(config: TrainBench) -> float:
@@ -279,7 +279,7 @@ PUBLISHED = {("r3d_18", "cross entropy", "16x2x112", "cuda"): 171.0}
 def loader_row(facts: Mapping[str, Any]) -> Row:
     """The row of one loader; ``facts``: the run, and a row of ``summary``."""
     real, wait = facts["loader"] == "real", facts.get("data_wait_percent")
-    published = PUBLISHED.get(tuple(facts.get(name) for name in ("model", "method", "clip", "device")))
+    published = PUBLISHED.get((facts["model"], facts["method"], facts["clip"], facts.get("device", "")))
     run_name = f"{facts['method']}, {facts['model']}, {facts['clip']}, batch {facts['batch']}"
     return Row(
         title=f"{facts['loader']} loader, {run_name}",
