@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..progress import Progress
-from ..shards.quarantine import Failure, printable
+from ..safe_text import printable
+from ..shards.quarantine import Failure
 from ..sources.layouts import SourceConfig, find_videos, shrunken_label_set
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import place_of

@@ -11,8 +11,9 @@ import numpy as np
 
 from ..atomic_files import write_atomic
 from ..pages import template
+from ..safe_text import printable
 from ..shards.index import SampleIndex
-from ..shards.quarantine import Failure, printable
+from ..shards.quarantine import Failure
 from .output import LocalOutput
 
 STATS_NAME = "stats.html"

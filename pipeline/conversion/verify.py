@@ -18,9 +18,9 @@ import numpy as np
 
 from ..errors import InputError
 from ..progress import Progress
+from ..safe_text import printable
 from ..shards.fragments import fragment_table
 from ..shards.index import CODECS, INDEX_NAME, SampleIndex
-from ..shards.quarantine import printable
 from ..shards.reader import EXTENSIONS, KEY, Malformed, Member, members, read_member
 from ..shards.writer import dali_index, dali_index_line, describe_sample, read_manifest
 from .merge import build_index, read_dataset

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from ..errors import InputError
+from ..safe_text import csv_cell, printable
 from ..shards.index import SampleIndex
 
 _COLUMNS = ("key", "shard", "sample", "position", "start_frame", "reason")
@@ -39,14 +40,14 @@ class BadClips:
         """
         key = self._index.key(sample)
         shard = self._index.shard_names[int(self._index.shard[sample])]
-        reason = " ".join(reason.split())
+        reason = printable(" ".join(reason.split()))
         with self._lock:
             self.clips += 1
             if sample not in self.samples:
                 self.samples.add(sample)
-                _log.warning("bad clip %s (%s, frame %d): %s", key, shard, start_frame, reason)
+                _log.warning("bad clip %s (%s, frame %d): %s", printable(key), shard, start_frame, reason)
                 if self._path is not None:
-                    self._append(self._path, (key, shard, sample, position, start_frame, reason))
+                    self._append(self._path, (csv_cell(key), shard, sample, position, start_frame, csv_cell(reason)))
             bad = len(self.samples)
         if bad > self._allowed:
             where = f"; all are in {self._path}" if self._path is not None else ""

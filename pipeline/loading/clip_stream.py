@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..shards.index import SampleIndex
 from .bad_clips import BadClips
 from .codec_support import decode_alone, first_frame
-from .decode import ClipDecoder, EncodedBatch, decoder_message
+from .decode import ClipDecoder, EncodedBatch, decoder_message, picture_sizes
 from .gop_reader import BadClip, GopReader
 from .sampler import ClipConfig, ClipRequests, EvalSampler, TrainSampler, frame_numbers
 
@@ -88,6 +88,7 @@ class ClipStream:
         self._known_good = known_good
         self._video_frames = np.asarray(index.frames, dtype=np.int64)
         self._gop = np.asarray(index.gop, dtype=np.int64)
+        self._pictures = picture_sizes(index)
         self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="clip-reader")
         self._decoders = [self._new_decoder() for _ in range(pipelines)]
         self.rebuilds = 0
@@ -133,7 +134,12 @@ class ClipStream:
         self._decoders.clear()
 
     def _new_decoder(self) -> ClipDecoder:
-        return ClipDecoder(self._batch_size, self.clip.size, self.device, self._decode_threads, self._depth)
+        return ClipDecoder(
+            self._batch_size, self.clip.size, self.device, self._decode_threads, self._depth, self._pictures
+        )
+
+    def _decode_alone(self, clip: EncodedBatch) -> torch.Tensor:
+        return decode_alone(clip, self.clip.size, self.device, self._pictures)
 
     def _start_reading(self, positions: np.ndarray) -> list[Future]:
         requests = self.sampler.draw(positions)
@@ -184,7 +190,7 @@ class ClipStream:
             one: EncodedBatch | None = batch.take([row])
             while one is not None:
                 try:
-                    good.append((one, decode_alone(one, self.clip.size, self.device)))
+                    good.append((one, self._decode_alone(one)))
                     break
                 except RuntimeError as failure:
                     any_bad = True
@@ -201,7 +207,9 @@ class ClipStream:
         if self._known_good is None:
             return
         try:
-            decode_alone(first_frame(self.index, self.reader, self._known_good), self.clip.size, self.device)
+            decode_alone(
+                first_frame(self.index, self.reader, self._known_good), self.clip.size, self.device, self._pictures
+            )
         except (RuntimeError, BadClip):
             raise RuntimeError(
                 f"the decoder on {self.device} fails on clips that it decoded before; start the run again, it goes on "
@@ -213,7 +221,7 @@ class ClipStream:
     ) -> DecodedBatch:
         _log.warning("a DALI pipeline failed on good clips and is rebuilt: %s", decoder_message(error))
         self.rebuilds += 1
-        clips = [decode_alone(batch.take([row]), self.clip.size, self.device) for row in range(len(batch))]
+        clips = [self._decode_alone(batch.take([row])) for row in range(len(batch))]
         self._decoders[which] = self._new_decoder()
         for other in waiting:
             self._decoders[which].submit(other)

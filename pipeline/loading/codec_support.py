@@ -12,7 +12,7 @@ import torch
 
 from ..errors import InputError
 from ..shards.index import CODECS, SampleIndex
-from .decode import ClipDecoder, EncodedBatch, decoder_message
+from .decode import ClipDecoder, EncodedBatch, decoder_message, picture_sizes
 from .gop_reader import BadClip, GopReader
 from .sampler import ClipRequests
 
@@ -72,7 +72,7 @@ def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, ro
             except BadClip:
                 continue  # damaged: says nothing about the codec
             try:
-                decode_alone(probe, _PROBE_SIZE, device)
+                decode_alone(probe, _PROBE_SIZE, device, picture_sizes(index))
             except RuntimeError as error:
                 errors.append(error)
             else:
@@ -86,8 +86,8 @@ def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, ro
     return good
 
 
-def decode_alone(clip: EncodedBatch, size: int, device: torch.device) -> torch.Tensor:
-    """Decode a batch of one clip in a pipeline of its own: uint8 (1, T, size, size, 3). Raises DALI's RuntimeError."""
-    decoder = ClipDecoder(1, size, device, threads=1, depth=1)
+def decode_alone(clip: EncodedBatch, size: int, device: torch.device, pictures: np.ndarray) -> torch.Tensor:
+    """Decode a batch of one clip in a pipeline of its own: uint8 (1, T, size, size, 3); raises as ``ClipDecoder``."""
+    decoder = ClipDecoder(1, size, device, threads=1, depth=1, pictures=pictures)
     decoder.submit(clip)
     return decoder.collect()

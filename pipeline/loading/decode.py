@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from nvidia.dali import fn
+from nvidia.dali import fn, math
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIDataType, DALIInterpType
 
+from ..shards.index import SampleIndex
 from .sampler import ClipRequests
 
 
@@ -58,12 +59,21 @@ class ClipDecoder:
         device: "cpu", or "cuda" / "cuda:1".
         threads: DALI worker threads; on a GPU also the number of NVDEC sessions in use at a time.
         depth: batches that DALI works on ahead.
+        pictures: int64 (N, 2), height and width of every sample by its index; None: not compared.
     """
 
-    def __init__(self, batch_size: int, size: int, device: torch.device, threads: int, depth: int):
-        self.device, self.depth = device, depth
+    def __init__(
+        self,
+        batch_size: int,
+        size: int,
+        device: torch.device,
+        threads: int,
+        depth: int,
+        pictures: np.ndarray | None = None,
+    ):
+        self.device, self.depth, self._pictures = device, depth, pictures
         self._waiting: deque[EncodedBatch] = deque()  # submitted, not yet handed to DALI
-        self._repeats: deque[np.ndarray | None] = deque()
+        self._fed: deque[tuple[np.ndarray | None, np.ndarray | None]] = deque()  # repeats, and the size of each picture
         self._started = False
         gpu = device.type == "cuda"
         self._pipeline = Pipeline(
@@ -89,15 +99,18 @@ class ClipDecoder:
                 pad_mode="none",
                 affine=False,  # pinned, the threads of all ranks on a machine would crowd on the same cores
             )
+            picture = video.shape(dtype=DALIDataType.INT64)[1:3]
+            # a region outside the picture, from a damaged index, would make resize read outside its buffer
+            side = fn.cast(picture, dtype=DALIDataType.FLOAT)
             clip = fn.resize(
                 video,
                 size=[size, size],
-                roi_start=start,
-                roi_end=end,
+                roi_start=math.clamp(start, 0.0, side),
+                roi_end=math.clamp(end, 0.0, side),
                 interp_type=DALIInterpType.INTERP_LINEAR,
                 antialias=True,
             )
-            self._pipeline.set_outputs(clip)
+            self._pipeline.set_outputs(clip, picture)
         self._pipeline.build()
 
     def submit(self, batch: EncodedBatch) -> None:
@@ -118,17 +131,23 @@ class ClipDecoder:
             uint8 (n, T, size, size, 3) on the device; DALI's own memory, alive as long as the tensor.
 
         Raises:
-            RuntimeError: DALI could not decode a clip of this batch; later batches are not affected.
+            RuntimeError: DALI could not decode a clip of this batch, or a picture is not of its sample's size; later
+                batches are not affected.
         """
         if not self._started:
             self._start()
-        repeats = self._repeats[0] if self._repeats else None
+        repeats, expected = self._fed[0] if self._fed else (None, None)
         try:
-            (clips,) = self._pipeline.share_outputs(cuda_stream=stream)
+            clips, pictures = self._pipeline.share_outputs(cuda_stream=stream)
         finally:
-            if self._repeats:
-                self._repeats.popleft()
+            if self._fed:
+                self._fed.popleft()
         self._pipeline.release_outputs()
+        found = np.stack([np.asarray(picture) for picture in pictures])
+        if expected is not None and not np.array_equal(found, expected):
+            row = int((found != expected).any(1).argmax())
+            (height, width), (tall, wide) = found[row].tolist(), expected[row].tolist()
+            raise RuntimeError(f"its pictures are {width}x{height}, the index says {wide}x{tall}")
         if repeats is None:
             return torch.from_dlpack(clips.as_tensor())
         return torch.stack(
@@ -148,11 +167,16 @@ class ClipDecoder:
             raise StopIteration
         batch = self._waiting.popleft()
         frames, repeats = _without_repeats(batch.frames)
-        self._repeats.append(repeats)
         r = batch.requests
+        self._fed.append((repeats, None if self._pictures is None else self._pictures[r.sample]))
         start = np.stack([r.top, r.left], axis=1).astype(np.float32)
         end = np.stack([r.top + r.height, r.left + r.width], axis=1).astype(np.float32)
         return batch.encoded, frames, start, end
+
+
+def picture_sizes(index: SampleIndex) -> np.ndarray:
+    """int64 (N, 2): height and width of every sample."""
+    return np.stack([np.asarray(index.height, np.int64), np.asarray(index.width, np.int64)], axis=1)
 
 
 def _without_repeats(frames: np.ndarray) -> tuple[np.ndarray | list[np.ndarray], np.ndarray | None]:

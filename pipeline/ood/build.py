@@ -28,6 +28,7 @@ from ..conversion.plan import assign_keys
 from ..errors import InputError
 from ..options import at_least, check_options
 from ..progress import Progress
+from ..safe_text import csv_cell
 from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import SourceVideo
 from .backgrounds import Backgrounds
@@ -300,7 +301,7 @@ def _finished_rows(out: Path) -> dict[str, dict]:
 def _write_lists(config: OodConfig, rows: list[dict], left_out: dict[str, str]) -> None:
     _write_csv(config.out / "manifest.csv", COLUMNS, rows)
     (config.out / "manifest.partial").unlink(missing_ok=True)
-    reasons = [{"source": source, "reason": left_out[source]} for source in sorted(left_out)]
+    reasons = [{"source": csv_cell(source), "reason": csv_cell(left_out[source])} for source in sorted(left_out)]
     _write_csv(config.out / "left_out.csv", ("source", "reason"), reasons)
     if config.kind == "conflfg":
         # the keys that `unstill convert OUT/videos` will give

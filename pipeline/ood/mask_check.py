@@ -20,6 +20,7 @@ from tyro.conf import Positional, arg
 from ..atomic_files import write_atomic
 from ..errors import InputError
 from ..progress import Progress
+from ..safe_text import csv_cell
 from ..sources.layouts import SourceConfig, list_source
 from .masks import MaskFrom, MaskValue, either, open_masks
 from .video_files import read_frames
@@ -156,7 +157,7 @@ def mean_leak(found: dict[str, MaskQuality | str]) -> float:
 
 def _row(video: str, quality: MaskQuality | str) -> dict[str, str]:
     if isinstance(quality, str):
-        return {"video": video, "frames": "0", "flags": quality}
+        return {"video": csv_cell(video), "frames": "0", "flags": csv_cell(quality)}
     numbers = {name: getattr(quality, name) for name in COLUMNS[2:-1]}
     cells = {name: "" if np.isnan(value) else f"{value:.4f}" for name, value in numbers.items()}
-    return {"video": video, "frames": str(quality.frames), **cells, "flags": "; ".join(quality.flags)}
+    return {"video": csv_cell(video), "frames": str(quality.frames), **cells, "flags": "; ".join(quality.flags)}

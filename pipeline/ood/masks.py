@@ -16,7 +16,7 @@ with a palette (object numbers, as trackers write them); where pictures hold cla
 """
 
 import csv
-import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -26,6 +26,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from ..bounded_files import read_json
 from ..errors import InputError
 from .box_pickles import Box, Boxes, pickled_boxes
 from .coco_rle import decode_rle
@@ -66,7 +67,7 @@ def open_masks(
     def masks(video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
         try:
             found = find(path, video, shape)
-        except (ValueError, OSError, KeyError, TypeError) as error:
+        except (ValueError, OSError, KeyError, TypeError, AttributeError, Image.DecompressionBombError) as error:
             raise InputError(
                 f"{path}: the masks of {video} are not readable ({error}); remove or replace them"
             ) from None
@@ -108,25 +109,32 @@ def _find_segmentation(
 ) -> np.ndarray | None:
     strip, folder, runs = root / f"{video}.png", root / video, root / f"{video}.json"
     if strip.is_file():
-        pixels = _foreground(strip, value)
+        pixels = _foreground(strip, value, shape)
         if pixels.shape[1] % shape[2]:
             raise ValueError(f"a strip {pixels.shape[1]} wide for frames {shape[2]} wide")
         return pixels.reshape(len(pixels), -1, shape[2]).transpose(1, 0, 2)
     if folder.is_dir():
         files = sorted(folder.glob("*.png"), key=_in_order)
-        return np.stack([_foreground(file, value) for file in files]) if files else None
+        _check_count(len(files), shape)
+        return np.stack([_foreground(file, value, shape) for file in files]) if files else None
     if runs.is_file():
-        entries = json.loads(runs.read_text())
+        entries = read_json(runs)
+        _check_count(len(entries), shape)
         empty = np.zeros(shape[1:], bool)
-        return np.stack([empty if entry is None else decode_rle(entry) for entry in entries])
+        return np.stack([empty if entry is None else decode_rle(entry, shape[1:]) for entry in entries])
     return None
+
+
+def _check_count(masks: int, shape: tuple[int, int, int]) -> None:
+    if masks > shape[0] + SPARE_FRAMES:
+        raise ValueError(f"{masks} masks for {shape[0]} frames")
 
 
 def _find_jhmdb(root: Path, video: str, shape: tuple[int, int, int]) -> np.ndarray | None:
     file = root / video / "puppet_mask.mat"
     if not file.is_file():
         return None
-    masks = read_mat(file)["part_mask"]
+    masks = read_mat(file, ("part_mask",))["part_mask"]
     masks = masks if masks.ndim == 3 else masks[..., None]  # MATLAB drops the last axis of a single frame
     return masks.transpose(2, 0, 1) > 0
 
@@ -136,8 +144,11 @@ def _in_order(file: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name) if part]
 
 
-def _foreground(file: Path, value: MaskValue | None) -> np.ndarray:
+def _foreground(file: Path, value: MaskValue | None, shape: tuple[int, int, int]) -> np.ndarray:
     with Image.open(file) as image:
+        most = 4 * (shape[0] + SPARE_FRAMES) * shape[1] * shape[2]
+        if image.width * image.height > most:
+            raise ValueError(f"{file.name} has {image.width} x {image.height} pixels, too many for this video")
         numbers = np.asarray(image if image.mode in ("P", "L", "1", "I;16", "I") else image.convert("L"))
         if value is not None:  # class numbers are the indices of a palette, and its colours mean nothing
             return numbers != 0 if value == "any" else numbers == value
@@ -162,7 +173,7 @@ def read_boxes(path: Path) -> Callable[[str], Boxes | None]:
     readers = {".json": _json_boxes, ".pkl": pickled_boxes}
     try:
         table = readers.get(path.suffix, _csv_boxes)(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, csv.Error) as error:
         raise InputError(
             f"{path}: not readable as boxes ({type(error).__name__}: {error}); expected a .csv with the columns video, "
             "frame, left, top, right, bottom, a .json {video: {frame: [[left, top, right, bottom]]}}, or a .pkl of "
@@ -175,7 +186,7 @@ def _csv_boxes(path: Path) -> dict[str, Boxes]:
     table: dict[str, Boxes] = {}
     with open(path, newline="") as file:
         for row in csv.DictReader(file):
-            box = float(row["left"]), float(row["top"]), float(row["right"]), float(row["bottom"])
+            box = _box(row["left"], row["top"], row["right"], row["bottom"])
             table.setdefault(row["video"], {}).setdefault(int(row["frame"]), []).append(box)
     return table
 
@@ -183,12 +194,15 @@ def _csv_boxes(path: Path) -> dict[str, Boxes]:
 def _json_boxes(path: Path) -> dict[str, Boxes]:
     return {
         video: {int(frame): [_box(*box) for box in boxes] for frame, boxes in frames.items()}
-        for video, frames in json.loads(path.read_text()).items()
+        for video, frames in read_json(path).items()
     }
 
 
 def _box(left: float | str, top: float | str, right: float | str, bottom: float | str) -> Box:
-    return float(left), float(top), float(right), float(bottom)
+    box = float(left), float(top), float(right), float(bottom)
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"a box {box} that is not finite")
+    return box
 
 
 def _text_boxes(folder: Path) -> Boxes | None:

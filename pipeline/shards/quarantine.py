@@ -8,6 +8,8 @@ import io
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ..safe_text import csv_cell
+
 Reason = Literal[
     "missing",  # listed, but no such file
     "ambiguous",  # listed, but it may be one of several files
@@ -53,16 +55,11 @@ class Failure:
     detail: str
 
 
-def printable(text: str) -> str:
-    """``text`` with everything that could break a line, a CSV or a terminal escaped; lossless for normal names."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def quarantine_csv(failures: list[Failure]) -> bytes:
     """The text of ``quarantine.csv``: path, key, reason, detail, in the order given."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["path", "key", "reason", "detail"])
     for failure in failures:
-        writer.writerow([printable(failure.path), failure.key, failure.reason, printable(failure.detail)])
+        writer.writerow([csv_cell(text) for text in (failure.path, failure.key, failure.reason, failure.detail)])
     return text.getvalue().encode()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ..errors import InputError
-from ..shards.quarantine import printable
+from ..safe_text import printable
 from ..shards.reader import Malformed, Member, members, read_member
 from .listing import Listing, SourceVideo
 from .lists import class_lookup, sorted_names

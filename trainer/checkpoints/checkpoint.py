@@ -11,12 +11,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
 from unstill import __version__
 
 from ...pipeline.errors import InputError
+from ...pipeline.safe_text import printable
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
@@ -217,25 +219,50 @@ def find_checkpoint(path: Path) -> Path:
     raise InputError(f"{path}: no checkpoint in it; expected a run folder or a checkpoint made by `unstill train`")
 
 
-def load_model(path: str | os.PathLike) -> tuple[nn.Module, TrainConfig, list[str]]:
+def load_model(path: str | os.PathLike, *, trust_model_code: bool = False) -> tuple[nn.Module, TrainConfig, list[str]]:
     """Load a trained network, on the CPU and in evaluation mode.
 
     Args:
         path: a run folder (its newest checkpoint), a ``checkpoints`` folder, or one checkpoint.
+        trust_model_code: allow the checkpoint to name a ``module:function``, whose code then runs.
 
     Returns:
         ``(model, config, classes)``; the weights are the moving average where the run kept one.
 
     Raises:
-        InputError: no checkpoint there, or a damaged one.
+        InputError: no checkpoint there, a damaged one, or one that names code that is not trusted.
     """
     checkpoint = find_checkpoint(Path(path))
     verify_checkpoint(checkpoint)
     config, classes, _ = read_record(checkpoint / CONFIG)
-    model = build_model(config.model.name, len(classes), frames=config.clip.frames, size=config.clip.size)
-    averaged = checkpoint / AVERAGE
-    model.load_state_dict(load_file(averaged if averaged.exists() else checkpoint / WEIGHTS))
+    model = build_model(
+        config.model.name,
+        len(classes),
+        frames=config.clip.frames,
+        size=config.clip.size,
+        named_in=checkpoint / CONFIG,
+        trust_code=trust_model_code,
+    )
+    load_weights(model, _weights_file(checkpoint))
     return model.eval(), config, classes
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Give ``model`` the tensors of a .safetensors file, which must be all of its own and no others.
+
+    Raises:
+        InputError: the file is missing, damaged, or of another network.
+    """
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = printable(" ".join(str(error).split())[:200])
+        raise InputError(f"{path}: not the weights of this network ({reason}); use another checkpoint") from None
+
+
+def _weights_file(checkpoint: Path) -> Path:
+    averaged = checkpoint / AVERAGE
+    return averaged if averaged.exists() else checkpoint / WEIGHTS
 
 
 def start_from(run: Path, model: nn.Module, method_module: nn.Module | None) -> None:
@@ -249,10 +276,11 @@ def start_from(run: Path, model: nn.Module, method_module: nn.Module | None) -> 
     Raises:
         InputError: there is no such run, or its network or method is another one.
     """
-    first, _, _ = load_model(run)
-    saved = torch.load(find_checkpoint(run) / TRAINING_STATE, map_location="cpu", weights_only=True)
+    checkpoint = find_checkpoint(run)
+    verify_checkpoint(checkpoint)
+    saved = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
     try:
-        model.load_state_dict(first.state_dict())
+        model.load_state_dict(load_file(_weights_file(checkpoint)))  # tensors only: the run's own code is not needed
         if method_module is not None:
             method_module.load_state_dict(saved["extra"])
     except RuntimeError as error:

@@ -1,9 +1,11 @@
 """``unstill evaluate``: what it prints, and what it writes."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ...pipeline.errors import InputError
+from ...pipeline.safe_text import printable
 from ..evaluation.config import EvaluateCommand, TestSets
 from ..evaluation.evaluate import evaluate, load_subject
 from ..evaluation.files import read_facts, read_logits, write_evaluation
@@ -22,7 +24,7 @@ def run(command: EvaluateCommand) -> int:
         cards = {name: _score(command.sets, found) for name, found in predictions.items()}
         facts = read_facts(command.logits) | {"logits": str(command.logits)}
     else:
-        subjects = [load_subject(run) for run in command.runs]
+        subjects = [load_subject(run, trust_model_code=command.trust_model_code) for run in command.runs]
         results = evaluate(subjects, command.sets, command.run)
         cards = {name: result.card for name, result in results.items()}
         predictions = {name: result.predictions for name, result in results.items()}
@@ -53,7 +55,7 @@ def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
     table = Table(title="Percent, with the 95 % interval", title_justify="left")
     table.add_column("measure")
     for name in cards:
-        table.add_column(name, justify="right")
+        table.add_column(escape(printable(name)), justify="right")
     for measure in dict.fromkeys(measure for card in cards.values() for measure in card.shares):
         name, dot, background = measure.partition(".")
         known = MEASURES.get(name)
@@ -61,8 +63,8 @@ def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
         arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
         shares = [card.shares.get(measure) for card in cards.values()]
         cells = ["" if s is None else f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares]
-        table.add_row(title + arrow + (" (one-sided)" if known and known.one_sided else ""), *cells)
+        table.add_row(escape(printable(title)) + arrow + (" (one-sided)" if known and known.one_sided else ""), *cells)
     console = Console(soft_wrap=False)
     console.print(table)
     for fact, value in facts.items():
-        console.print(f"{fact}: {value}", highlight=False, markup=False)
+        console.print(printable(f"{fact}: {value}"), highlight=False, markup=False)

@@ -8,6 +8,8 @@ torch: ``--help`` and a mistyped option answer in under a second.
 import importlib
 import logging
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ from rich.table import Table
 from unstill import __version__
 
 from ...pipeline.errors import InputError
+from ...pipeline.safe_text import printable
 from .suggestions import unknown
 
 
@@ -115,12 +118,14 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command line.
+    """Run one command line; ``--debug`` anywhere in it lets an unexpected exception through, with its traceback.
 
     Returns:
-        The exit code: 0 done, 1 faults were found, 2 something the user can correct, 75 preempted and saved,
-        130 interrupted.
+        The exit code: 0 done, 1 faults were found, 2 something the user can correct, 70 an unexpected exception (one
+        line; the traceback goes to a file that it names), 75 preempted and saved, 130 interrupted.
     """
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
     errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         _print_commands()
@@ -137,7 +142,7 @@ def run(arguments: list[str]) -> int:
     try:
         return COMMANDS[name].run(name, rest)
     except InputError as error:
-        errors.print(f"unstill {name}: {error}")
+        errors.print(f"unstill {name}: {printable(str(error))}")
         return 2
     except KeyboardInterrupt:
         errors.print(f"unstill {name}: interrupted")
@@ -145,6 +150,21 @@ def run(arguments: list[str]) -> int:
     except BrokenPipeError:  # the reader has seen enough, as in `unstill train RECIPE --help | head`
         sys.stdout = None  # nothing is left to flush it to
         return 0
+    except Exception as error:
+        if debug:
+            raise
+        errors.print(f"unstill {name}: {_unexpected(error)}")
+        return 70
+
+
+def _unexpected(error: Exception) -> str:
+    """One line about an exception that no one foresaw; its traceback goes to a new file in the temporary folder."""
+    text = printable(" ".join(str(error).split()))[:300]
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="unstill-", suffix=".txt", delete=False, errors="backslashreplace"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    return f"unexpected {type(error).__name__}: {text or 'without a message'}; its traceback is in {file.name}"
 
 
 def _load(path: str) -> Callable:
@@ -159,4 +179,4 @@ def _print_commands() -> None:
     for name, command in COMMANDS.items():
         table.add_row(f"unstill {name}", command.summary)
     console.print(table)
-    console.print("\nunstill COMMAND --help shows the options of one command.")
+    console.print("\nunstill COMMAND --help shows the options of one command; --debug shows tracebacks.")

@@ -29,6 +29,8 @@ class SceneBiasConfig:
     """L2 penalty of the linear classifier."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Where to decode and run the network."""
+    trust_model_code: bool = False
+    """Run the code that a run's config.json names, where its network is a `module:function`."""
 
     def __post_init__(self):
         if (self.places is None) == (self.run is None):
@@ -75,6 +77,8 @@ class StillBankConfig:
     """Frames at a time."""
     device: Literal["cuda", "cpu"] = "cuda"
     """Where to decode and score."""
+    trust_model_code: bool = False
+    """Run the code that a run's config.json names, where its network is a `module:function`."""
 
     def __post_init__(self):
         quantile = between(0, 1, "a quantile", without_high=True)
@@ -101,6 +105,8 @@ class HatConfig:
     """How to run the models."""
     out: Path | None = None
     """A .json to write."""
+    trust_model_code: bool = False
+    """Run the code that a run's config.json names, where its network is a `module:function`."""
 
     def __post_init__(self):
         if self.original is None and (self.background_only or self.human_only):

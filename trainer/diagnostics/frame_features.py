@@ -90,14 +90,14 @@ def places365(weights: Path, device: str) -> FrameModel:
     return FrameModel(network, 224)
 
 
-def still_clips_of(run: Path, device: str) -> FrameModel:
+def still_clips_of(run: Path, device: str, *, trust_model_code: bool = False) -> FrameModel:
     """The network of a run, shown static clips: one frame, repeated.
 
     Raises:
         InputError: there is no complete checkpoint, or the model's last layer is not known.
     """
-    model, config, _ = load_model(run)
-    subject = load_subject(run)
+    model, config, _ = load_model(run, trust_model_code=trust_model_code)
+    subject = load_subject(run, trust_model_code=trust_model_code)
     observed = ObservedNetwork(model.eval().to(device), head_name(config.model.name), nn.Module(), None)
 
     def network(frames: Tensor) -> tuple[Tensor, Tensor]:

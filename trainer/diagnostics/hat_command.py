@@ -17,7 +17,7 @@ def measure_hat(config: HatConfig) -> dict[str, dict[str, float]]:
     Raises:
         InputError: a model or dataset cannot be used, or keys do not join.
     """
-    subjects = [load_subject(run) for run in config.runs]
+    subjects = [load_subject(run, trust_model_code=config.trust_model_code) for run in config.runs]
     found: dict[str, dict] = {subject.name: {} for subject in subjects}
     if len(found) < len(subjects):
         raise InputError(f"models {', '.join(s.name for s in subjects)}: two have one name; rename a folder")

@@ -35,7 +35,7 @@ def measure_scene_bias(config: SceneBiasConfig) -> SceneBias:
         InputError: the two datasets have different classes, or something cannot be read.
     """
     if config.run is not None:
-        model = still_clips_of(config.run, config.device)
+        model = still_clips_of(config.run, config.device, trust_model_code=config.trust_model_code)
     elif config.places is not None:
         model = places365(config.places, config.device)
     else:

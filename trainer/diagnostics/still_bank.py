@@ -79,7 +79,7 @@ def _picked(loader: ClipLoader, chosen: np.ndarray) -> Iterator[tuple[Clips, np.
 
 def _scores(config: StillBankConfig, reference: Path) -> np.ndarray:
     """float32 (frames, 2): probability of the video's class, and the largest one."""
-    subject = load_subject(reference)
+    subject = load_subject(reference, trust_model_code=config.trust_model_code)
     if subject.clip.frames != 1:
         raise InputError(
             f"{reference}: sees clips of {subject.clip.frames} frames; train the reference with --clip.frames 1"

@@ -64,5 +64,7 @@ class EvaluateCommand:
     """What to test on."""
     run: Annotated[EvaluateOptions, arg(name="")] = field(default_factory=EvaluateOptions)
     """How to run the models."""
+    trust_model_code: bool = False
+    """Run the code that a run's config.json names, where its network is a `module:function`."""
     out: Path | None = None
     """Folder for evaluation.json, .csv, .tex, .html and the predictions; by default nothing is written."""

@@ -62,13 +62,17 @@ class Evaluation:
     predictions: dict[str, Predictions]
 
 
-def load_subject(run: str | os.PathLike, name: str | None = None) -> Subject:
+def load_subject(run: str | os.PathLike, name: str | None = None, *, trust_model_code: bool = False) -> Subject:
     """The model of a run folder or checkpoint, called ``name`` or as the folder is.
 
+    Args:
+        run, name: the folder, and what to call its model.
+        trust_model_code: allow the run to name a ``module:function``, whose code then runs.
+
     Raises:
-        InputError: there is no complete checkpoint.
+        InputError: there is no complete checkpoint, or it names code that is not trusted.
     """
-    model, config, classes = load_model(run)
+    model, config, classes = load_model(run, trust_model_code=trust_model_code)
     name = name or Path(run).resolve().name
     return Subject(name, model.eval(), tuple(classes), config.clip, config.inputs.mean, config.inputs.std)
 

@@ -23,6 +23,7 @@ import numpy as np
 from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.errors import InputError
 from ...pipeline.pages import template
+from ...pipeline.safe_text import csv_cell, latex_text, printable
 from .measures import MEASURES, PER_BACKGROUND, Measure, plain_accuracy
 from .predictions import Predictions
 from .protocols import Share
@@ -154,7 +155,7 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     known = [_measure(name) for name in measures]
     arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
     marks = {True: r"$^\ast$", False: ""}
-    titles = [_tex(measure.title) + arrows[measure.better] + marks[measure.one_sided] for measure in known]
+    titles = [latex_text(measure.title) + arrows[measure.better] + marks[measure.one_sided] for measure in known]
     head = " & ".join(["model", *titles])
     rows = []
     for run, spread in spreads.items():
@@ -164,17 +165,17 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
             else f"${spread[m].mean:.1f}$"
             for m in measures
         ]
-        rows.append(" & ".join([_tex(run), *cells]) + r" \\")
+        rows.append(" & ".join([latex_text(run), *cells]) + r" \\")
     for model, card in cards.items():
         if _SEED.match(model) is None:
-            rows.append(" & ".join([_tex(model), *(_tex_share(card.shares.get(m)) for m in measures)]) + r" \\")
+            rows.append(" & ".join([latex_text(model), *(_tex_share(card.shares.get(m)) for m in measures)]) + r" \\")
     note = "; ".join(f"{name} {value}" for name, value in facts.items())
     comment = "% mean and standard deviation over seeds; of single runs the 95 % interval, clustered by source video"
     return "\n".join(
         [
             comment,
             "% with an asterisk: one-sided, a high value shows that appearance decides, a low one proves nothing",
-            "% " + note.replace("\n", " "),
+            "% " + printable(note),
             rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",
             r"\toprule",
             head + r" \\",
@@ -233,25 +234,21 @@ def _csv(cards: Mapping[str, Scorecard], facts: Mapping[str, str]) -> str:
     columns = "model measure background class percent low95 high95 samples source_videos one_sided how".split()
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    how = "; ".join(f"{name}: {value}" for name, value in facts.items())
+    how = csv_cell("; ".join(f"{name}: {value}" for name, value in facts.items()))
     for model, card in cards.items():
         rows = []
         for name, share in card.shares.items():
             measure, _, background = name.partition(".")
             interval = {"low95": f"{share.low:.4f}", "high95": f"{share.high:.4f}"}
             counts = {"samples": share.samples, "source_videos": share.clusters}
-            about = {"measure": measure, "background": background, "percent": f"{share.value:.4f}"}
+            about = {"measure": measure, "background": csv_cell(background), "percent": f"{share.value:.4f}"}
             rows.append(about | interval | counts)
         for measure, table in card.per_class.items():
-            rows += [{"measure": measure, "class": name, "percent": f"{v:.4f}"} for name, v in table.items()]
+            rows += [{"measure": measure, "class": csv_cell(name), "percent": f"{v:.4f}"} for name, v in table.items()]
         for row in rows:
             one_sided = _measure(row["measure"]).one_sided
-            writer.writerow({"model": model, **row, "one_sided": "yes" if one_sided else "no", "how": how})
+            writer.writerow({"model": csv_cell(model), **row, "one_sided": "yes" if one_sided else "no", "how": how})
     return buffer.getvalue()
-
-
-def _tex(text: str) -> str:
-    return re.sub(r"([#$%&_{}])", r"\\\1", text)
 
 
 def _tex_share(share: Share | None) -> str:

@@ -31,6 +31,7 @@ def evaluate(
     batch_size: int = 64,
     device: Literal["cuda", "cpu"] = "cuda",
     seed: int = 0,
+    trust_model_code: bool = False,
 ) -> Scorecard:
     """Accuracy and static bias of one model, on datasets made by ``unstill convert``; give at least one.
 
@@ -46,6 +47,7 @@ def evaluate(
         batch_size: clips at a time.
         device: where to decode and run the model.
         seed: of what is drawn at random: the SCUFO frame, the shaking, the shuffling.
+        trust_model_code: allow the run to name a ``module:function``, whose code then runs.
 
     Returns:
         The scorecard; ``values()`` are percent by measure, ``shares`` have 95 % intervals.
@@ -62,6 +64,6 @@ def evaluate(
         others={name: Path(value) for name, value in (others or {}).items()},
         mirror=dict(mirror or {}),
     )
-    subject = model if isinstance(model, Subject) else load_subject(model)
+    subject = model if isinstance(model, Subject) else load_subject(model, trust_model_code=trust_model_code)
     options = EvaluateOptions(views=views or ViewConfig(), batch_size=batch_size, device=device, seed=seed)
     return evaluate_all([subject], sets, options)[subject.name].card

@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig
-from ..checkpoints.checkpoint import load_model
+from ..checkpoints.checkpoint import load_model, load_weights
 from ..models.registry import build_model
 
 FORMAT = 1
@@ -91,20 +89,28 @@ class Facts:
             raise InputError(f"{folder / CONFIG}: damaged ({type(error).__name__}: {error}); export again") from None
 
 
-def load_classifier(path: Path) -> tuple[Classifier, Facts]:
+def load_classifier(path: Path, *, trust_model_code: bool = False) -> tuple[Classifier, Facts]:
     """Load a network from an exported folder, a run, or a checkpoint; on the CPU, in evaluation mode.
 
+    Args:
+        path: the folder.
+        trust_model_code: allow its config.json to name a ``module:function``, whose code then runs.
+
     Raises:
-        InputError: there is none, or it is damaged.
+        InputError: there is none, it is damaged, or it names code that is not trusted.
     """
     if (path / LABELS).exists():
         facts = Facts.load(path)
-        model = build_model(facts.model, len(facts.classes), frames=facts.clip.frames, size=facts.clip.size)
-        try:
-            model.load_state_dict(load_file(path / WEIGHTS))
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise InputError(f"{path / WEIGHTS}: {str(error).splitlines()[0]}; export again") from None
+        model = build_model(
+            facts.model,
+            len(facts.classes),
+            frames=facts.clip.frames,
+            size=facts.clip.size,
+            named_in=path / CONFIG,
+            trust_code=trust_model_code,
+        )
+        load_weights(model, path / WEIGHTS)
     else:
-        model, config, classes = load_model(path)
+        model, config, classes = load_model(path, trust_model_code=trust_model_code)
         facts = Facts(config.model.name, tuple(classes), config.clip, config.inputs.mean, config.inputs.std)
     return Classifier(model, facts.mean, facts.std).eval(), facts

@@ -17,6 +17,8 @@ class ExportConfig:
     """New folder."""
     formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
     """Besides the weights: torch_export (model.pt2), onnx (model.onnx; needs `pip install onnx onnxscript`)."""
+    trust_model_code: bool = False
+    """Run the code that the run's config.json names, where its network is a `module:function`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,10 @@ class PredictConfig:
     views: int = 1
     """Clips per video, spread evenly over it; their probabilities are averaged. One is taken from the middle."""
     engine: Literal["torch", "torch_export", "onnx"] = "torch"
-    """torch: the network itself. torch_export, onnx: the exported file, to see that it works."""
+    """torch: the network itself. torch_export, onnx: the exported file, to see that it works; torch_export needs
+    --trust-model-code."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the network runs; the videos are decoded on the CPU."""
+    trust_model_code: bool = False
+    """Run the code that the model's files name or hold: a network that is a `module:function`, or a model.pt2 (PyTorch
+    unpickles parts of it, which can run anything)."""

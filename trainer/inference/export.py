@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> Exported:
     """
     if config.out.exists():
         raise InputError(f"{config.out}: exists already; choose another --out")
-    classifier, facts = load_classifier(config.run)
+    classifier, facts = load_classifier(config.run, trust_model_code=config.trust_model_code)
     clip = facts.clip
     example = torch.randint(0, 256, (2, clip.frames, clip.size, clip.size, 3), dtype=torch.uint8)
     with torch.inference_mode():

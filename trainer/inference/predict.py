@@ -16,6 +16,7 @@ from torch import Tensor
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
 from ...pipeline.media.whole_video import shown_frames
+from ...pipeline.safe_text import printable
 from .classifier import load_classifier
 from .config import PredictConfig
 from .export import ONNX_FILE, TORCH_FILE, onnx_runner
@@ -37,8 +38,8 @@ class Prediction:
 
     def __str__(self) -> str:
         if self.error is not None:
-            return self.error
-        return f"{self.video}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in self.ranked)
+            return printable(self.error)
+        return printable(f"{self.video}: " + ", ".join(f"{name} {100 * p:.1f} %" for name, p in self.ranked))
 
 
 def predict(config: PredictConfig) -> list[Prediction]:
@@ -49,7 +50,7 @@ def predict(config: PredictConfig) -> list[Prediction]:
     """
     if config.views < 1 or config.top < 1:
         raise InputError(f"views {config.views}, top {config.top}: expected at least 1")
-    classifier, facts = load_classifier(config.model)
+    classifier, facts = load_classifier(config.model, trust_model_code=config.trust_model_code)
     run = _engine(config, classifier)
     found = []
     for video in config.videos:
@@ -118,4 +119,9 @@ def _engine(config: PredictConfig, classifier: torch.nn.Module) -> Callable[[Ten
     path = config.model / TORCH_FILE
     if not path.exists():
         raise InputError(f"{path}: no such file; export with --formats torch_export")
+    if not config.trust_model_code:
+        raise InputError(
+            f"{path}: loading it can run any code, because PyTorch unpickles parts of it; if it is your own or its "
+            "maker's code is trusted, repeat with --trust-model-code"
+        )
     return torch.export.load(path).module()

@@ -36,10 +36,19 @@ _HEADS = {
     "mvit_v2_s": "head.1",
 }
 MODELS = tuple(_HEADS)
+# networks of single frames, for StillMix: our own code, whoever names it
+_OWN = tuple(f"unstill.trainer.models.frame_net:{name}" for name in ("resnet18", "resnet50", "swin_t"))
 
 
 def build_model(
-    name: str, classes: int, weights: str = "none", *, frames: int | None = None, size: int | None = None
+    name: str,
+    classes: int,
+    weights: str = "none",
+    *,
+    frames: int | None = None,
+    size: int | None = None,
+    named_in: Path | None = None,
+    trust_code: bool = False,
 ) -> nn.Module:
     """Build a classifier from clips (B,3,T,h,w) to logits (B,classes).
 
@@ -48,11 +57,20 @@ def build_model(
         classes: number of classes.
         weights: "none", "kinetics400" or a file, see ``ModelConfig``.
         frames, size: T and h = w of the clips that it will see; checked where the network has but one clip shape.
+        named_in: the file that ``name`` was read from; None where a person gave it (a command line, a recipe, a call).
+        trust_code: allow a ``module:function`` from a file: importing and calling it runs whatever code it holds.
 
     Raises:
-        InputError: an unknown name, or weights that are missing, unreadable or of another network.
+        InputError: an unknown name, a ``module:function`` from a file that is not trusted, or weights that are
+            missing, unreadable or of another network.
     """
     if ":" in name:
+        if named_in is not None and not trust_code and name not in _OWN:
+            module = name.partition(":")[0]
+            raise InputError(
+                f"{named_in}: names the network {name!r}, which runs code of the module {module!r}; if you know that "
+                "code and trust it, repeat with --trust-model-code"
+            )
         model, head = _call(name, classes), None
     elif name == "motion_cnn":
         model, head = MotionCNN(classes), _HEADS[name]

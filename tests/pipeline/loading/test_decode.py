@@ -118,7 +118,7 @@ def test_a_clip_reads_only_the_fragments_it_touches(videos):
 
 
 def test_the_message_of_a_failure_is_one_plain_line():
-    decoder = ClipDecoder(1, 8, torch.device("cpu"), threads=1, depth=1)
+    decoder = ClipDecoder(1, 8, torch.device("cpu"), threads=1, depth=1, pictures=np.full((1, 2), 8))
     one, zero = np.full(1, 8), np.zeros(1, np.int64)
     requests = ClipRequests(zero, zero, zero, zero, zero, zero, one, one, zero > 0, zero, np.zeros((1, 8), np.float32))
     decoder.submit(EncodedBatch(requests, [np.zeros(100, np.uint8)], zero[:, None], zero, zero))

@@ -98,9 +98,9 @@ def test_run_lengths(tmp_path, masks):
     for mask in (*masks, large, np.zeros((4, 4), bool), np.ones((4, 4), bool)):
         counts = runs_of(mask)
         for form in (counts, text_of(counts), text_of(counts).encode()):
-            assert np.array_equal(decode_rle({"size": mask.shape, "counts": form}), mask)
+            assert np.array_equal(decode_rle({"size": mask.shape, "counts": form}, mask.shape), mask)
     # one from the format's reference implementation: a 3 x 3 mask with the middle column set
-    assert decode_rle({"size": [3, 3], "counts": "333"}).tolist() == [[False, True, False]] * 3
+    assert decode_rle({"size": [3, 3], "counts": "333"}, (3, 3)).tolist() == [[False, True, False]] * 3
     entries = [None, *({"size": [H, W], "counts": text_of(runs_of(mask))} for mask in masks[1:])]
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "a.json").write_text(json.dumps(entries))
@@ -108,7 +108,7 @@ def test_run_lengths(tmp_path, masks):
     assert not found[0].any() and np.array_equal(found[1:], masks[1:])
     for broken in ("3", "33", "3~3", "333l"):
         with pytest.raises(ValueError):
-            decode_rle({"size": [3, 3], "counts": broken})
+            decode_rle({"size": [3, 3], "counts": broken}, (3, 3))
 
 
 @pytest.mark.parametrize("compress", [True, False])
@@ -227,6 +227,60 @@ def test_a_pickle_can_run_nothing_and_broken_ones_are_named(tmp_path):
         with pytest.raises(InputError, match=r"a\.pkl: not readable as boxes"):
             read_boxes(file)
     assert not (tmp_path / "marker").exists()
+
+
+def test_types_of_numpy_in_a_pickle_cannot_touch_memory(tmp_path):
+    """Type confusion: an object field without its flag, an offset past the bytes, an object code; sizes out of the air;
+    a change of what is called."""
+    dtype = b"cnumpy\ndtype\n(%bK\x00K\x01tR"
+    attacks = {
+        "void": dtype % b"U\x02V8"
+        + b"(K\x03U\x01|NU\x01f\x85}U\x01f"
+        + dtype % b"U\x02O8"
+        + b"K\x00\x86sK\x08K\x01K\x00tb",
+        "object": b"cnumpy.core.multiarray\nscalar\n(" + dtype % b"U\x02O8" + b"U\x08AAAAAAAAtR",
+        "huge": b"cnumpy\nndarray\n(\x8a\x05\x00\x00\x00\x00\x20\x85tR",
+        "memo": b"Kar\xff\xff\xff\xff",
+        "change": b"cnumpy\nndarray\n}U\x05_makeNsb",
+        "slots": b"cnumpy\nndarray\nN}U\x05_makeNs\x86b",
+    }
+    for name, attack in attacks.items():
+        (tmp_path / "a.pkl").write_bytes(b"\x80\x02}U\x07gttubes" + attack + b"s.")
+        with pytest.raises(InputError, match="not readable as boxes"):
+            read_boxes(tmp_path / "a.pkl")
+            pytest.fail(name)
+    # one list named many times: small in the file, endless when walked
+    shared = [[0, 0, 1, 1, 1]] * 1000
+    for _ in range(3):
+        shared = [shared] * 1000
+    for content in (shared, {"a": {0: shared}}):
+        (tmp_path / "a.pkl").write_bytes(pickle.dumps({"gttubes": content}, 2))
+        with pytest.raises(InputError, match="not readable as boxes"):
+            read_boxes(tmp_path / "a.pkl")
+
+
+def test_a_small_file_of_masks_cannot_fill_the_memory(tmp_path):
+    video = "run/a"
+    (tmp_path / "run").mkdir()
+    for entries in (
+        [{"size": [100000, 100000], "counts": [0, 10**10]}] * SHAPE[0],
+        [{"size": SHAPE[1:], "counts": [2**62, 2**62, 2**62, 2**62]}] * SHAPE[0],
+        [{"size": SHAPE[1:], "counts": "o" * 100000}] * SHAPE[0],
+        [None] * 10**6,
+        5,
+    ):
+        (tmp_path / f"{video}.json").write_text(json.dumps(entries))
+        with pytest.raises(InputError, match="not readable"):
+            open_masks(tmp_path, "segmentation")(video, SHAPE)
+    (tmp_path / f"{video}.json").write_text("[" * 100000)
+    with pytest.raises(InputError, match="not readable"):
+        open_masks(tmp_path, "segmentation")(video, SHAPE)
+    Image.new("1", (20000, 20000)).save(tmp_path / f"{video}.png")
+    with pytest.raises(InputError, match="not readable"):
+        open_masks(tmp_path, "segmentation")(video, SHAPE)
+    (tmp_path / "inf.csv").write_text("video,frame,left,top,right,bottom\na,0,0,0,inf,1\n")
+    with pytest.raises(InputError, match="not finite"):
+        open_masks(tmp_path / "inf.csv", "boxes")
 
 
 def test_class_numbers_and_a_second_kind_of_masks(tmp_path):

@@ -109,7 +109,9 @@ def test_videos_are_classified_and_unreadable_ones_named(exported, tmp_path):
     (tmp_path / "text.mp4").write_text("not a video")
     videos = (good, tmp_path / "text.mp4", tmp_path / "missing.mp4")
     for engine in ("torch", "torch_export"):
-        found = predict(PredictConfig(videos=videos, model=exported.folder, engine=engine, views=3, top=4))
+        found = predict(
+            PredictConfig(videos=videos, model=exported.folder, engine=engine, views=3, top=4, trust_model_code=True)
+        )
         assert [len(each.ranked) for each in found] == [4, 0, 0]
         assert sum(p for _, p in found[0].ranked) == pytest.approx(1)
         assert "unreadable" in str(found[1]) and "No such file" in str(found[2])
