@@ -37,6 +37,7 @@ def net(classes):
 def strangers(tmp_path, monkeypatch):
     """A run whose network is a module that lies in the current folder, and leaves a file when it is imported."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "stranger", raising=False)  # of an earlier test
     monkeypatch.setattr(sys, "path", [*sys.path])
     (tmp_path / "stranger.py").write_text(NETWORK)
     make_dataset(tmp_path / "data")
@@ -61,7 +62,7 @@ def test_a_module_named_in_a_file_is_not_imported_unasked(strangers, capsys):
         ["predict", "a.mp4", "--model", "exported"],
         ["export", "run", "--out", "again"],
         ["evaluate", "run", "--iid", "data", "--device", "cpu"],
-        ["hat", "run", "--original", "data", "--human-only", "data", "--run.device", "cpu"],
+        ["hat", "run", "--original", "data", "--human-only", "data", "--device", "cpu"],
         ["scene-bias", "data", "data", "--run", "run", "--device", "cpu"],
         ["still-bank", "data", "bank.safetensors", "--reference", "run", "--device", "cpu"],
     ):
