@@ -260,7 +260,9 @@ class RunStages:
             static_index=to(requests.static_index),
             flip=to(requests.flip),
             draws=to(requests.draws),
-            source=ClipSource(requests.sample, requests.start_frame, np.tile(np.float32([0, 0, 1, 1]), (batch, 1))),
+            source=ClipSource(
+                requests.sample, requests.start_frame, np.tile(np.array([0, 0, 1, 1], np.float32), (batch, 1))
+            ),
         )
 
 
