@@ -11,7 +11,6 @@ from .distributed import Ranks, wrap
 from .inputs.prepare import clip_options
 from .loss_module import LossModule, compile_loss
 from .models.registry import head_name
-from .models.sample_dropout import draw_per_sample
 from .monitoring.metrics import Meter
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
@@ -63,7 +62,6 @@ def assemble(
         head=head,
         method_module=method_module,
         closed_calls=config.step.closed_layers != "off",
-        static_draws=draw_per_sample(model) if static_parts > 1 else None,
     )
     # before wrapping: the gradient hooks stay outside of the graphs
     compile_loss(loss, config.step.compile, config.step.recompute)

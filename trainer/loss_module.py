@@ -28,6 +28,9 @@ from .models.sample_dropout import SampleDraws
 class LossModule(nn.Module):
     """A network and the loss of a method on it.
 
+    Attributes:
+        static_draws: of the model's layers; where it is set, the kind "static" draws by ``per_sample["draws"]``.
+
     Args:
         model: clips (B,3,T,h,w) -> logits (B,C).
         method: see ``methods``.
@@ -35,7 +38,6 @@ class LossModule(nn.Module):
         head: name of the model's last layer, for methods that want its input.
         method_module: what ``method.module`` made; trained together with the model.
         closed_calls: see ``ObservedNetwork``.
-        static_draws: of the model's layers; where given, the kind "static" draws by ``per_sample["draws"]``.
     """
 
     def __init__(
@@ -47,10 +49,9 @@ class LossModule(nn.Module):
         head: str = "",
         method_module: nn.Module | None = None,
         closed_calls: bool = True,
-        static_draws: SampleDraws | None = None,
     ):
         super().__init__()
-        self.static_draws = static_draws
+        self.static_draws: SampleDraws | None = None
         self.model = model
         self.method = method
         self.method_module = method_module

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..pipeline.errors import InputError
 from .config import TrainConfig
 from .distributed import Ranks
-from .known_failures import refuse_static_parts
+from .known_failures import why_not_in_parts
 from .memory_plan import RECOMPUTE, MemoryPlan, plan_memory
 from .state import TrainState
+from .step import TrainStep
+from .step_config import GRAPH_MODES
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +28,13 @@ class OutOfMemory(InputError):
 
 
 def check_memory(
-    config: TrainConfig, state: TrainState, tables: dict[str, Tensor], classes: int, ranks: Ranks
+    config: TrainConfig, state: TrainState, step: TrainStep, classes: int, ranks: Ranks
 ) -> MemoryPlan | None:
-    """Log what a step will need beside what the device has.
+    """Log what a step will need beside what the device has; choose its static parts where the run leaves them open.
 
     Args:
         config: the run's; nothing is done where ``memory_check`` is off.
-        state, tables, classes, ranks: of the run.
+        state, step, classes, ranks: of the run.
 
     Returns:
         The plan, or None where the step cannot be traced; that is logged, and the run goes on.
@@ -46,7 +47,7 @@ def check_memory(
 
     def in_static_parts(parts: int | None) -> MemoryPlan:
         networks = state.model, state.method_module
-        return plan_memory(config, *networks, tables, classes=classes, ranks=ranks.world_size, static_parts=parts)
+        return plan_memory(config, *networks, step.tables, classes=classes, ranks=ranks.world_size, static_parts=parts)
 
     try:
         plan = in_static_parts(None)
@@ -55,13 +56,17 @@ def check_memory(
         log.info("memory: unknown, the step cannot be traced (%s: %s)", type(error).__name__, reason)
         return None
     available, where = device_memory(ranks.device)
+    indivisible = config.step.compile in GRAPH_MODES or why_not_in_parts(state.model, config.method, config.model.name)
+    divisible = None if indivisible else in_static_parts
+    clips, chosen = config.batch_size // ranks.world_size, None
+    if divisible and config.step.static_parts == 0 and plan.peak(clips) > available:
+        chosen = fewest_static_parts(config, clips, available, divisible)
+    if chosen:
+        plan = in_static_parts(chosen)
+        step.take_static_parts(chosen)
     if ranks.first:
-        log.info("memory: %s", summary(config, plan, ranks.world_size, available, where))
-    try:
-        refuse_static_parts(state.model, config.method, 2, config.model.name)
-        divisible = in_static_parts
-    except InputError:
-        divisible = None
+        parts = f"; the static clips' pass is taken in {chosen} parts" if chosen else ""
+        log.info("memory: %s%s", summary(config, plan, ranks.world_size, available, where), parts)
     refuse_what_cannot_fit(config, plan, ranks.world_size, available, where, divisible)
     return plan
 

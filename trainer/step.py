@@ -15,6 +15,7 @@ from .augmentations.base import Context
 from .batch import DRAWS, Batch, upload
 from .config import TrainConfig
 from .inputs.prepare import Prepare
+from .models.sample_dropout import draw_per_sample
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
 from .passes import Pass, backward_in_passes, pass_inputs, step_passes
@@ -49,11 +50,22 @@ class TrainStep:
     ):
         self._config, self._state, self._loss_module = config, state, loss_module
         self._steps, self._rank, self.tables = steps, rank, tables or {}
-        self._static_parts = static_parts
+        self.take_static_parts(static_parts)
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
         self._context = Context(classes, config.inputs.mean, config.inputs.std)
         self._replays_graphs = config.step.compile in GRAPH_MODES and config.device == "cuda"
+
+    def take_static_parts(self, parts: int) -> None:
+        """Compute the static clips' pass in parts; before the first step.
+
+        Args:
+            parts: above 1 the network's random layers draw by sample, see ``models.sample_dropout``.
+        """
+        self.static_parts = parts
+        if parts > 1:
+            loss_module: Any = getattr(self._loss_module, "module", self._loss_module)  # of DistributedDataParallel
+            loss_module.static_draws = draw_per_sample(self._state.model)
 
     def inputs(self, batches: Iterable[Clips]) -> Iterable[Any]:
         """What the step is called with, one after another: the batches."""
@@ -95,7 +107,7 @@ class TrainStep:
     def _batch(self, clips: Clips) -> Batch:
         motion, static = self._clips(clips)
         per_sample = clips.per_sample | {name: table[clips.sample] for name, table in self.tables.items()}
-        if self._static_parts > 1:
+        if self.static_parts > 1:
             keys = [_fold(self._config.seed, self._state.step, self._rank, row) for row in range(len(clips))]
             per_sample[DRAWS] = upload(np.array(keys, np.int64), motion.device)
         batch = Batch(motion, static, clips.label, clips.static_index, per_sample)
@@ -108,7 +120,7 @@ class TrainStep:
         if self._replays_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         config = self._config
-        passes = step_passes(config.method, len(batch), penalise, static_parts=self._static_parts, last=last)
+        passes = step_passes(config.method, len(batch), penalise, static_parts=self.static_parts, last=last)
         loss, terms = backward_in_passes(
             *(self._loss_module, batch, passes),
             scale=1 / config.step.accumulate,

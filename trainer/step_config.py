@@ -33,7 +33,8 @@ class StepConfig:
     static_parts: int = 0
     """Parts that the static clips' pass is computed in, one after another, to save memory at no cost in operations; for
     networks without batch norm. In one part dropout and stochastic depth draw as the official code does; in several by
-    sample, whatever the number of parts. 0: chosen automatically."""
+    sample, whatever the number of parts. 0: as few as fit into
+    the device's memory, one where it is not known."""
     clip_grad: float = 0.0
     """Largest norm of the gradient over all parameters; a longer one is scaled down to it. 0: no clipping."""
     fused_boundary: bool = False

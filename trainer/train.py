@@ -76,7 +76,7 @@ def train(
         data = DatasetInfo.read(config.data)
         steps = count_steps(config, data, ranks)
         state, step = build(config, data, ranks, steps)
-        check_memory(config, state, step.tables, len(data.classes), ranks)
+        check_memory(config, state, step, len(data.classes), ranks)
         saver = Checkpointer(config, data, ranks)
         if validate is None and config.validation is not None:
             validate = Validator(config, data.classes)

@@ -11,9 +11,13 @@ from torch import nn
 
 from unstill.bench.harness.failures import OUT_OF_MEMORY, out_of_memory_goes_to
 from unstill.bench.suites.memory import Case, compared
-from unstill.trainer.memory_check import OutOfMemory, refuse_what_cannot_fit
+from unstill.pipeline.shards.dataset_info import DatasetInfo
+from unstill.trainer.build import build
+from unstill.trainer.distributed import Ranks
+from unstill.trainer.memory_check import OutOfMemory, check_memory, refuse_what_cannot_fit
 from unstill.trainer.memory_plan import plan_memory
 from unstill.trainer.methods import Baseline
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
@@ -132,6 +136,20 @@ def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
     with pytest.raises(OutOfMemory) as refusal:  # the motion pass alone needs more
         refuse_what_cannot_fit(config, in_parts(1), 1, in_parts(4).peak(4) - 1, "this card", in_parts)
     assert "static-parts" not in str(refusal.value)
+
+
+def test_as_few_static_parts_as_fit_are_taken(tmp_path, plan_of, monkeypatch):
+    data, ranks = DatasetInfo.read(make_dataset(tmp_path / "data")), Ranks(0, 1, torch.device("cpu"))
+    room = plan_of(layer_norm_net, static_parts=2, step=EAGER).peak(4)
+    monkeypatch.setattr("unstill.trainer.memory_check.device_memory", lambda device: (room, "this card"))
+    for settings, parts in ((EAGER, 2), (replace(EAGER, static_parts=4), 4)):
+        config = run_config(tmp_path, step=settings, model=ModelConfig(name="synthetic_run:layer_norm_net"))
+        state, step = build(config, data, ranks, steps=10)
+        assert check_memory(config, state, step, CLASSES, ranks).peak(4) <= room and step.static_parts == parts
+    config = run_config(tmp_path, step=replace(EAGER, static_parts=1), model=config.model)
+    state, step = build(config, data, ranks, steps=10)
+    with pytest.raises(OutOfMemory, match=r"--step\.static-parts 2"):
+        check_memory(config, state, step, CLASSES, ranks)
 
 
 def test_planning_changes_neither_the_network_nor_the_draws(plan_of):

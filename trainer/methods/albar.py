@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...pipeline.errors import InputError
 from ...pipeline.options import at_least, check_options
@@ -164,12 +164,15 @@ class Albar(MethodDefaults):
             in nats, ``top1``, a share of the batch; or those of ``base``.
         """
         if self.forward == "two":
+            base: Any = self._base  # takes static clips only with ``static_in_loss``
             static = None if static is None else static.detach()
-            return self._base.loss(
+            return base.loss(
                 *(network, row_losses, motion, static, target), penalise=False, per_sample=per_sample or {}
             )
         import torch
 
+        if static is None:
+            raise ValueError("method.forward joint: no static clips")
         n = len(motion)
         joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])

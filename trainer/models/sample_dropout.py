@@ -33,19 +33,19 @@ class SampleDropout(nn.Module):
         layer: a number that no other layer of the network has.
     """
 
-    def __init__(self, original: nn.Module, draws: SampleDraws, layer: int):
+    def __init__(self, original: nn.Dropout | StochasticDepth, draws: SampleDraws, layer: int):
         super().__init__()
-        self.original, self.draws, self.layer = original, draws, layer
+        self.original, self.draws, self.layer, self.p = original, draws, layer, float(original.p)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,...), of which a share ``p`` is 0 and the rest divided by ``1 - p``."""
-        keys, p = self.draws.keys, self.original.p
+        keys = self.draws.keys
         if keys is None or not self.training:
             return self.original(x)
         each = 1 if isinstance(self.original, StochasticDepth) else x[0].numel()
         shape = (len(x), *(1,) * (x.ndim - 1)) if each == 1 else x.shape
-        kept = draw_bits(keys, self.layer, each).view(shape) >= p * 2**32
-        return x * (kept.to(x.dtype) / max(1 - p, 1e-12))
+        kept = draw_bits(keys, self.layer, each).view(shape) >= self.p * 2**32
+        return x * (kept.to(x.dtype) / max(1 - self.p, 1e-12))
 
 
 def draw_per_sample(model: nn.Module) -> SampleDraws:
@@ -66,8 +66,11 @@ def draw_per_sample(model: nn.Module) -> SampleDraws:
 def draws_for_batch(model: nn.Module) -> str | None:
     """Path of a layer that draws, but not for each sample by itself; None where there is none."""
     for path, module in model.named_modules():
-        one_draw = isinstance(module, StochasticDepth) and module.mode == "batch"
-        if (one_draw or isinstance(module, _OTHER_DROPOUTS)) and module.p > 0:
+        if isinstance(module, StochasticDepth):
+            for_batch = module.mode == "batch" and module.p > 0
+        else:
+            for_batch = isinstance(module, _OTHER_DROPOUTS) and module.p > 0
+        if for_batch:
             return path
     return None
 

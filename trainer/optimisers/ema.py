@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+_lerp, _copy = torch.ops.aten._foreach_lerp_, torch.ops.aten._foreach_copy_
+
 
 class WeightAverage:
     """average <- decay * average + (1 - decay) * weights, after every step; buffers are copied.
@@ -17,15 +19,18 @@ class WeightAverage:
         now = module.state_dict()
         self.state = {name: value.detach().clone() for name, value in now.items()}
         parameters = {name for name, _ in module.named_parameters()}
-        self._averaged = [(self.state[name], now[name]) for name in now if name in parameters]
-        self._copied = [(self.state[name], now[name]) for name in now if name not in parameters]
+        averaged, copied = parameters & now.keys(), now.keys() - parameters
+        self._averages = [self.state[name] for name in now if name in averaged]
+        self._weights = [now[name] for name in now if name in averaged]
+        self._copies = [self.state[name] for name in now if name in copied]
+        self._buffers = [now[name] for name in now if name in copied]
 
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights as they are now; a few launches, whatever the number of tensors."""
-        torch._foreach_lerp_(*map(list, zip(*self._averaged, strict=True)), 1 - self.decay)
-        if self._copied:
-            torch._foreach_copy_(*map(list, zip(*self._copied, strict=True)))
+        _lerp(self._averages, self._weights, 1 - self.decay)
+        if self._buffers:
+            _copy(self._copies, self._buffers)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a saved average."""
