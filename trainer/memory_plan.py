@@ -163,7 +163,7 @@ def fake_clips(clips: int, frames: int, size: int) -> Clips:
         static_index=number(),
         flip=torch.empty(clips, dtype=torch.bool),
         draws=torch.empty(clips, 8),
-        source=ClipSource(none, none, np.tile(np.float32([0, 0, 1, 1]), (clips, 1))),
+        source=ClipSource(none, none, np.tile(np.array([0, 0, 1, 1], np.float32), (clips, 1))),
     )
 
 

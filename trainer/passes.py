@@ -114,6 +114,7 @@ def static_leaf(batch: Batch, penalise: bool) -> Tensor:
     All T repeats are independent variables of the penalty, so that they need memory of their own; only here, for the
     samples of one pass.
     """
+    assert batch.static is not None, "a pass over static clips has them"
     motion, frame = batch.motion, batch.static.detach()
     layout = torch.channels_last_3d if motion.is_contiguous(memory_format=torch.channels_last_3d) else None
     clips = frame.expand_as(motion).contiguous(memory_format=layout or torch.contiguous_format)

@@ -37,7 +37,7 @@ class Context:
 
     def normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation, float32 (3,1,1,1); copied without waiting for the device."""
-        mean, std = upload(np.float32([self.mean, self.std]).reshape(2, 3, 1, 1, 1), device)
+        mean, std = upload(np.array([self.mean, self.std], np.float32).reshape(2, 3, 1, 1, 1), device)
         return mean, std
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from ...pipeline.errors import InputError
 from ...pipeline.options import at_least, check_options
@@ -165,11 +165,13 @@ class Albar(MethodDefaults):
         """
         if self.forward == "two":
             static = None if static is None else static.detach()
-            return self._base.loss(
+            base: Any = self._base  # what it needs of the optional arguments is there
+            return base.loss(
                 *(network, row_losses, motion, static, target), penalise=False, per_sample=per_sample or {}
             )
         import torch
 
+        assert static is not None, "a method with static clips gets them"
         n = len(motion)
         joint = network(torch.cat([motion, static]), twice_differentiable=penalise)
         ce_weight = torch.cat([joint.new_full((n,), 1 / n), joint.new_full((n,), -self.w_adv / n)])

@@ -33,13 +33,14 @@ class SampleDropout(nn.Module):
         layer: a number that no other layer of the network has.
     """
 
-    def __init__(self, original: nn.Module, draws: SampleDraws, layer: int):
+    def __init__(self, original: nn.Dropout | StochasticDepth, draws: SampleDraws, layer: int):
         super().__init__()
         self.original, self.draws, self.layer = original, draws, layer
+        self.p = float(original.p)
 
     def forward(self, x: Tensor) -> Tensor:
         """``x`` (B,...), of which a share ``p`` is 0 and the rest divided by ``1 - p``."""
-        keys, p = self.draws.keys, self.original.p
+        keys, p = self.draws.keys, self.p
         if keys is None or not self.training:
             return self.original(x)
         each = 1 if isinstance(self.original, StochasticDepth) else x[0].numel()
@@ -67,7 +68,7 @@ def draws_for_batch(model: nn.Module) -> str | None:
     """Path of a layer that draws, but not for each sample by itself; None where there is none."""
     for path, module in model.named_modules():
         one_draw = isinstance(module, StochasticDepth) and module.mode == "batch"
-        if (one_draw or isinstance(module, _OTHER_DROPOUTS)) and module.p > 0:
+        if (one_draw or isinstance(module, _OTHER_DROPOUTS)) and getattr(module, "p", 0.0) > 0:
             return path
     return None
 

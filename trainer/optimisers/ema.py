@@ -23,9 +23,11 @@ class WeightAverage:
     @torch.no_grad()
     def update(self) -> None:
         """Move the average towards the weights as they are now; a few launches, whatever the number of tensors."""
-        torch._foreach_lerp_(*map(list, zip(*self._averaged, strict=True)), 1 - self.decay)
+        average, now = map(list, zip(*self._averaged, strict=True))
+        torch._foreach_lerp_(average, now, 1 - self.decay)
         if self._copied:
-            torch._foreach_copy_(*map(list, zip(*self._copied, strict=True)))
+            copies, now = map(list, zip(*self._copied, strict=True))
+            torch._foreach_copy_(copies, now)
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Continue from a saved average."""
