@@ -190,6 +190,7 @@ def run_within(command: Sequence[str], seconds: float, environment: dict[str, st
     timer = threading.Timer(seconds, stop)
     timer.start()
     try:
+        assert process.stdout is not None, "it is started with a pipe"
         for line in process.stdout:
             tell(line.rstrip("\n"))
         code = process.wait()

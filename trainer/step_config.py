@@ -9,11 +9,14 @@ from ..pipeline.options import at_least, between, check_options
 GRAPH_MODES = ("reduce-overhead", "max-autotune")  # modes of torch.compile that replay CUDA graphs
 
 
+Precision = Literal["bf16", "fp32", "fp64"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepConfig:
     """How a training step is computed; none of it changes the method."""
 
-    precision: Literal["bf16", "fp32", "fp64"] = "bf16"
+    precision: Precision = "bf16"
     """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
     """torch.compile's mode for the loss; the last two replay CUDA graphs. off: eager, the same code."""

@@ -10,6 +10,7 @@ import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -147,7 +148,7 @@ class Inputs:
 
     def mask(self) -> Tensor | None:
         """bias plus the mask of shifted windows, (B, H, N, N): what attention without regions has to be given."""
-        if self.bias is None:
+        if self.bias is None or self.regions is None:
             return None
         apart = (self.regions[:, :, None] != self.regions[:, None, :]) * -100.0
         repeats = len(self.tokens[0]) // len(apart)
@@ -155,7 +156,8 @@ class Inputs:
 
 
 def ours(inputs: Inputs) -> Tensor:
-    return attention(*inputs.tokens, bias=inputs.bias, regions=inputs.regions)
+    q, k, v = inputs.tokens
+    return attention(q, k, v, bias=inputs.bias, regions=inputs.regions)
 
 
 def math_attention(inputs: Inputs) -> Tensor:
@@ -167,8 +169,8 @@ def math_attention(inputs: Inputs) -> Tensor:
 
 
 def sdpa(inputs: Inputs) -> Tensor:
-    mask = inputs.mask()
-    return F.scaled_dot_product_attention(*inputs.tokens, None if mask is None else mask.to(inputs.tokens[0].dtype))
+    (q, k, v), mask = inputs.tokens, inputs.mask()
+    return F.scaled_dot_product_attention(q, k, v, None if mask is None else mask.to(q.dtype))
 
 
 def sdpa_math(inputs: Inputs) -> Tensor:
@@ -185,7 +187,7 @@ def _compiled_flex() -> Callable:
 
 def flex(inputs: Inputs) -> Tensor:
     bias, regions = inputs.bias, inputs.regions
-    if bias is None:
+    if bias is None or regions is None:
         return _compiled_flex()(*inputs.tokens)
 
     def score_mod(score, window, head, row, column):
@@ -235,7 +237,9 @@ def timed_rows(config: AttentionBench, case: Case, inputs: Inputs, kind: str) ->
     least = min((times["p50"] for name, times in timed.items() if name != "unstill"), default=None)
     rows = []
     for name in providers(device):
-        said = dict(title=f"{kind}, {case.name}, {PROVIDERS[name]}", label=PROVIDERS[name], group=case.name)
+        said: dict[str, Any] = dict(
+            title=f"{kind}, {case.name}, {PROVIDERS[name]}", label=PROVIDERS[name], group=case.name
+        )
         said |= dict(figure=kind, role="ours" if name == "unstill" else "peer", unit="ms", better="lower")
         facts = {"kind": "measured", "pass": kind, "provider": name, "shape": case.shape, "biased": case.biased}
         if name in refused:
@@ -253,7 +257,8 @@ def on_a_gpu(config: AttentionBench, calls: dict[str, Callable]) -> dict[str, di
 
     found = {}
     for name, call in calls.items():
-        middle, low, high = do_bench(call, rep=config.milliseconds, quantiles=[0.5, 0.2, 0.8])
+        bench: Any = do_bench  # three numbers for three quantiles
+        middle, low, high = bench(call, rep=config.milliseconds, quantiles=[0.5, 0.2, 0.8])
         found[name] = {"p20": low, "p50": middle, "p80": high}
     return found
 
@@ -330,8 +335,15 @@ def predicted_rows(case: Case) -> list[Row]:
         rows.append(
             Row(
                 title=f"{kind}, {case.name}, predicted for one H100",
-                **dict(value=worst, p20=best, p80=worst, unit="ms", better="lower"),
-                **dict(figure="predicted", label=kind, group=case.name, facts=facts),
+                value=worst,
+                p20=best,
+                p80=worst,
+                unit="ms",
+                better="lower",
+                figure="predicted",
+                label=kind,
+                group=case.name,
+                facts=facts,
             )
         )
     return rows

@@ -23,7 +23,7 @@ from ...trainer.methods import Albar, Baseline
 from ...trainer.models.config import ModelConfig
 from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import MODELS
-from ...trainer.step_config import StepConfig
+from ...trainer.step_config import Precision, StepConfig
 from ..harness.allocator import cpu_peak
 from ..harness.failures import one_line
 from ..harness.record import ResultFile, show, shown

@@ -256,7 +256,7 @@ def measure(config: TrainBench, recipe: TrainConfig, name: str, results: ResultF
     write()
 
 
-def run_facts(recipe: TrainConfig, name: str) -> dict[str, object]:
+def run_facts(recipe: TrainConfig, name: str) -> dict[str, Any]:
     """What is trained."""
     facts = {"recipe": name, "model": recipe.model.name, "method": method_name(recipe), "clip": clip_name(recipe)}
     return {**facts, "batch": recipe.batch_size, "device": recipe.device}
@@ -273,7 +273,7 @@ def planned(config: TrainBench) -> float:
 
 # SPDL's docs, autoresearch_example_v2: 1,368 clips/s on 8 H100 together, bf16, the first half second of every video;
 # ours start at random
-PUBLISHED = {("r3d_18", "cross entropy", "16x2x112", "cuda"): 171.0}
+PUBLISHED: dict[tuple[str, ...], float] = {("r3d_18", "cross entropy", "16x2x112", "cuda"): 171.0}
 
 
 def loader_row(facts: Mapping[str, Any]) -> Row:

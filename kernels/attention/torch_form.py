@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .layout import MASKED, accumulator, empty_like_tokens
 
-softmax_backward = torch._softmax_backward_data  # pyright: ignore[reportPrivateImportUsage]  (no public form)
+softmax_backward = torch._softmax_backward_data  # no public form
 CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
 """Largest matrix of scores of one chunk. A CPU keeps it in its cache: 16 windows of 392 tokens and 3 heads, forward and
 both derivatives, take 223, 225, 221, 245, 293 ms at 0.3, 1, 2, 4, 16 MiB; whole matrices 198 ms. A GPU (float32 and
