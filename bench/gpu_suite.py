@@ -97,10 +97,11 @@ STAGES: dict[int, tuple[Part, ...]] = {
     2: (
         Part(
             "loader",
-            ("loader", "--videos", "{kept}/videos", "--codecs", "h264", "hevc", "--count", "32", "--seconds", "1.5"),
+            ("loader", "--videos", "{kept}/videos", "--codecs", "h264", "hevc", "--count", "32", "--seconds", "1"),
         ),
         Part("kernels", ("kernels", "--no-aot", "--classes", "400", "--milliseconds", "50")),
-        Part("roofline", ("roofline", *_SCRATCH, "--seconds", "1")),
+        Part("attention", ("attention", "--milliseconds", "30")),
+        Part("roofline", ("roofline", *_SCRATCH, "--seconds", "1", "--compile", "off")),
     ),
     # the step, and training end to end: first the run that SPDL published a number of
     3: (

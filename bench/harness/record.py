@@ -82,7 +82,8 @@ def commit() -> str:
 
 def this_command() -> str:
     """The command line that is running, the program by its name alone."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program = Path(sys.argv[0]).name
+    return shlex.join(["unstill" if program == "-c" else program, *sys.argv[1:]])
 
 
 def quantiles(samples: Sequence[float]) -> dict[str, float]:

@@ -23,6 +23,7 @@ from ...kernels.attention.costs import PASSES, launch_costs
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row
 from ..harness.section import Chart, Section
+from ..harness.workload import START_SECONDS
 
 SECTIONS = {
     "attention": Section(
@@ -110,6 +111,12 @@ def run(config: AttentionBench) -> Path:
         results.add(*predicted_rows(case))
     results.show("attention")
     return results.finish()
+
+
+def planned(config: AttentionBench) -> float:
+    """Seconds that a GPU machine should need at most."""
+    compiling = 15 + 2 * 15  # our kernels; FlexAttention for each case
+    return START_SECONDS + compiling + 2 * len(PASSES) * len(PROVIDERS) * (3 * config.milliseconds / 1e3 + 0.3)
 
 
 # ------------------------------------------------------------------------------------------------- providers
