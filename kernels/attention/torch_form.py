@@ -13,10 +13,11 @@ from torch import Tensor
 from .layout import MASKED, accumulator, empty_like_tokens
 
 softmax_backward = torch._softmax_backward_data  # no public form
-CHUNK_BYTES = {"cpu": 2 * 2**20, "cuda": 64 * 2**20}
+CHUNK_BYTES = {"cpu": 2**20, "cuda": 64 * 2**20}
 """Largest matrix of scores of one chunk. A CPU keeps it in its cache: 16 windows of 392 tokens and 3 heads, forward and
-both derivatives, take 223, 225, 221, 245, 293 ms at 0.3, 1, 2, 4, 16 MiB; whole matrices 198 ms. A GPU (float32 and
-float64 only) needs large launches."""
+both derivatives, take 223, 225, 221, 245, 293 ms at 0.3, 1, 2, 4, 16 MiB; whole matrices 198 ms. A derivative has eight
+such matrices: the peak of a reduced Swin's step is 45 MiB with 1 MiB, 54 with 2. A GPU (float32, float64 and large
+heads) needs large launches."""
 
 
 def chunks(q: Tensor, k: Tensor) -> Iterator[tuple[slice, slice, list[slice]]]:
