@@ -93,7 +93,8 @@ def decoding_error(codec: str, device: torch.device) -> str | None:
     zero, side = np.zeros(1, np.int64), np.full(1, SIDE)
     requests = ClipRequests(zero, zero, zero, zero + 1, zero, zero, side, side, zero > 0, zero, np.zeros((1, 8), "f4"))
     try:
-        clip = decode_alone(EncodedBatch(requests, [video], np.arange(FRAMES)[None], zero), SIDE, device)
+        batch = EncodedBatch(requests, [video], np.arange(FRAMES)[None], zero, zero + len(video))
+        clip = decode_alone(batch, SIDE, device, np.array([[SIDE, SIDE]]))
     except RuntimeError as error:
         return decoder_message(error)
     off = (clip[0].float().mean((1, 2, 3)).cpu().numpy() - mean) if len(clip) else np.full(1, np.inf)

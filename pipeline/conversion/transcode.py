@@ -17,7 +17,7 @@ import av.video.stream
 from av.video.frame import PictureType
 from av.video.reformatter import ColorRange
 
-from ..media.clock import ConstantRate
+from ..media.clock import ConstantRate, tick
 from ..media.pictures import BT601, Pictures, deinterlaced
 from ..media.source import SourceFacts, VideoSource, decoded, first_line
 from ..shards.contract import VideoFacts, check_video
@@ -130,7 +130,7 @@ def _convert(
     clock, frames = decoded(source, start, complete=max_frames is None)
     if not recipe.keep_interlaced:
         frames = deinterlaced(frames, source.stream, notes)
-    resampled = ConstantRate(source.stream.time_base, fps, clock.usual, start or 0.0, max_frames)
+    resampled = ConstantRate(tick(source.stream), fps, clock.usual, start or 0.0, max_frames)
     pictures = Pictures(source.pixel_aspect, recipe.keep_hdr)
     encoder = _Encoder(recipe, fps, pictures)
     for k, frame in resampled.run(frames):
@@ -182,6 +182,7 @@ class _Encoder:
         self.count = k + 1
 
     def finish(self) -> bytes:
+        assert self._stream is not None, "a video has at least one frame"
         self._encode(last=True)
         for packet in self._stream.encode(None):
             self._mux(packet)
@@ -190,7 +191,8 @@ class _Encoder:
 
     def _encode(self, last: bool) -> None:
         """Encode the waiting frame; only now is it known whether another one follows."""
-        out, number = self._waiting, self.count - 1
+        out, stream, number = self._waiting, self._stream, self.count - 1
+        assert out is not None and stream is not None, "`add` comes first"
         out.pts, out.time_base = number, 1 / self.fps
         # without a type of ours, the source's own picture types would force key frames where it had them
         key = number % self.recipe.gop == 0
@@ -198,7 +200,7 @@ class _Encoder:
             out.pict_type = PictureType.I if key else PictureType.NONE
         else:
             out.pict_type = picture_type(number, self.recipe.gop, self.recipe.layers, last)
-        for packet in self._stream.encode(out):
+        for packet in stream.encode(out):
             self._mux(packet)
 
     def _mux(self, packet: av.Packet) -> None:

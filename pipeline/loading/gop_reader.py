@@ -107,7 +107,7 @@ class GopReader:
         wanted = frames.tolist()
         first, last = self.fragments(sample, min(wanted), max(wanted))
         data = self.read(sample, first, last)
-        view = memoryview(data)
+        view = data.data
         row = int(self._column["fragment_row"][sample])
         ends = self._column["fragment_end"][row + first : row + last].astype(np.int64)
         ends += len(data) - ends[-1]

@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 import av
+import av.video
 import numpy as np
 
 from ..shards.quarantine import BadVideo
@@ -53,7 +54,7 @@ class PacketTimes:
     def drop(self, packet: av.Packet) -> None:
         """No frame comes of it."""
         time = packet.pts if packet.pts is not None else packet.dts
-        if (self._restarts, time) in self._heap:
+        if time is not None and (self._restarts, time) in self._heap:
             self._heap.remove((self._restarts, time))
             heapq.heapify(self._heap)
 
@@ -64,6 +65,12 @@ class PacketTimes:
     def pop(self) -> tuple[int, int]:
         """Take it out."""
         return heapq.heappop(self._heap)
+
+
+def tick(stream: av.video.stream.VideoStream) -> Fraction:
+    """Seconds that a stream's times count in."""
+    assert stream.time_base is not None, "a stream that is open has a time base"
+    return stream.time_base
 
 
 class Clock:
@@ -81,8 +88,8 @@ class Clock:
 
     def __init__(self, stream: av.video.stream.VideoStream, first: int | None = None):
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        self.usual = max(1, round(1 / (stream.time_base * rate)))
-        self._tick = stream.time_base
+        self._tick = tick(stream)
+        self.usual = max(1, round(1 / (self._tick * rate)))
         self._offset, self._restarts, self._last = 0, 0, None
         self._counted = False  # whether the frames' own times have turned out to be in another order than the frames
         self.first, self.repairs = first, 0
@@ -141,6 +148,7 @@ class Clock:
         if gap > MAX_GAP_S:
             raise BadVideo("timestamps", f"a hole of {float(gap):.0f} s at {float(self._last * self._tick):.2f} s")
         self._last = ticks
+        assert self.first is not None, "a frame came before"
         return TimedFrame(ticks - self.first, frame)
 
 

@@ -3,8 +3,12 @@
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
+import av.error
+import av.filter
+import av.video
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
@@ -33,15 +37,19 @@ class Pictures:
     def __init__(self, pixel_aspect: Fraction, keep_hdr: bool = False):
         self._aspect, self._keep_hdr = pixel_aspect, keep_hdr
         self._scaler, self._second = VideoReformatter(), VideoReformatter()
-        self._turns: int | None = None
+        self._rotation: int | None = None
         self.hdr = False
 
     def shown_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Width and height of the upright picture with square pixels; the first frame decides on the rotation."""
-        if self._turns is None:
-            self._turns = round(frame.rotation / 90) % 4  # quarter turns anticlockwise that show it upright
-        shown = (max(1, round(frame.width * self._aspect)), frame.height)
-        return shown[::-1] if self._turns % 2 else shown
+        width, height = max(1, round(frame.width * self._aspect)), frame.height
+        return (height, width) if self._turns(frame) % 2 else (width, height)
+
+    def _turns(self, frame: av.VideoFrame) -> int:
+        """Quarter turns anticlockwise that show the video upright."""
+        if self._rotation is None:
+            self._rotation = round(frame.rotation / 90) % 4
+        return self._rotation
 
     def yuv(self, frame: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
         """yuv420p of (width, height) ``size``, BT.601 in limited range."""
@@ -51,7 +59,8 @@ class Pictures:
             out = _reformat(self._second, mapped, coded, "yuv420p", None)
         else:
             out = _reformat(self._scaler, frame, coded, "yuv420p", BT601)
-        return _turn(out, self._turns) if self._turns else out
+        turns = self._turns(frame)
+        return _turn(out, turns) if turns else out
 
     def rgb(self, frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 (H, W, 3) of (width, height) ``size``; None is the size shown."""
@@ -60,11 +69,11 @@ class Pictures:
             picture = self._mapped(frame, coded)
         else:
             picture = _reformat(self._scaler, frame, coded, "rgb24", None).to_ndarray()
-        return np.ascontiguousarray(np.rot90(picture, self._turns))
+        return np.ascontiguousarray(np.rot90(picture, self._turns(frame)))
 
     def _before_turn(self, frame: av.VideoFrame, size: tuple[int, int]) -> tuple[int, int]:
-        self.shown_size(frame)
-        return size[::-1] if self._turns % 2 else size
+        width, height = size
+        return (height, width) if self._turns(frame) % 2 else (width, height)
 
     def _mapped(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
         self.hdr = True
@@ -101,7 +110,7 @@ class _Deinterlacer:
         self._graph, self._waiting, self._count = av.filter.Graph(), deque(), 0
         self._graph.threads = 1
         source = self._graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format.name, time_base=stream.time_base
+            width=frame.width, height=frame.height, format=frame.format, time_base=stream.time_base
         )
         bwdif = self._graph.add("bwdif", "mode=send_frame:parity=auto:deint=interlaced")
         self._graph.link_nodes(source, bwdif, self._graph.add("buffersink"))
@@ -143,6 +152,7 @@ def _reformat(scaler: VideoReformatter, frame: av.VideoFrame, size: tuple[int, i
 def _turn(frame: av.VideoFrame, quarter_turns: int) -> av.VideoFrame:
     """Rotate a yuv420p frame anticlockwise."""
     planes = []
+    plane: Any  # a buffer at run time, which PyAV's types do not say
     for plane in frame.planes:
         rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
         planes.append(np.ascontiguousarray(np.rot90(rows, quarter_turns)))

@@ -9,10 +9,14 @@ from fractions import Fraction
 from typing import BinaryIO
 
 import av
+import av.container
+import av.error
+import av.stream
+import av.video
 
 from ..pyav import LENIENT
 from ..shards.quarantine import BadVideo
-from .clock import Clock, PacketTimes, TimedFrame
+from .clock import Clock, PacketTimes, TimedFrame, tick
 
 # Demuxers and decoders that may touch a stranger's file. Left out on purpose: everything that opens other files or
 # addresses named inside a file (hls, dash, concat, image sequences) and everything that is not a camera's format.
@@ -88,7 +92,7 @@ class VideoSource:
     def seconds(self) -> Fraction | None:
         """Duration by the header of the stream, or of a file with nothing else in it."""
         if self.stream.duration:
-            return self.stream.duration * self.stream.time_base
+            return self.stream.duration * tick(self.stream)
         if self.container.duration and len(self.container.streams) == 1 and self.container.format.name != "mpegts":
             return Fraction(self.container.duration, av.time_base)
         return None
@@ -102,12 +106,12 @@ class VideoSource:
 
         Where the search lands is looked at, and another one tries further back, in the end from the beginning.
         """
-        target = first + int(start / self.stream.time_base)
+        target = first + int(start / tick(self.stream))
         formats = set(self.container.format.name.split(","))
         if formats & _UNSEEKABLE or ("avi" in formats and self.context.has_b_frames):
             return self.rewind()
         for margin in _SEEK_MARGINS:
-            place = target - int(margin / self.stream.time_base)
+            place = target - int(margin / tick(self.stream))
             if place <= first or not self._lands_before(place, target):
                 continue
             self.container.seek(place, stream=self.stream)
@@ -118,10 +122,10 @@ class VideoSource:
         try:
             self.container.seek(place, stream=self.stream)
             landed = next((packet for packet in self.packets() if packet.size), None)
-        except av.FFmpegError:
+        except av.error.FFmpegError:
             return False
         times = [] if landed is None else [t for t in (landed.pts, landed.dts) if t is not None]
-        return bool(times) and landed.is_keyframe and max(times) <= target
+        return landed is not None and bool(times) and landed.is_keyframe and max(times) <= target
 
     def rewind(self) -> None:
         """Go to the beginning, by opening the file again."""
@@ -147,7 +151,7 @@ def _open(file: BinaryIO) -> av.container.InputContainer:
         raise MemoryError from error
     except av.error.PermissionError as error:  # FFmpeg's answer to a file that names other files
         raise BadVideo("not_allowed", "a playlist, or another kind of file that is not on the allow-list") from error
-    except (av.FFmpegError, ValueError) as error:
+    except (av.error.FFmpegError, ValueError) as error:
         raise BadVideo("unreadable", f"not a video file of a known kind ({first_line(error)})") from error
     if not set(container.format.name.split(",")) & set(CONTAINERS):
         container.close()
@@ -236,6 +240,7 @@ def decoded(
         clock, times = Clock(source.stream), PacketTimes()
         if next(clock.run(decode(source, times, complete=False), times), None) is not None:
             first = clock.first
+            assert first is not None, "it has timed a frame"
             source.seek_before(start, first)
     clock, times = Clock(source.stream, first), PacketTimes()
     return clock, clock.run(decode(source, times, complete), times)

@@ -9,6 +9,7 @@ All tables have 4096 entries and all sums are written out, so that the result do
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -37,7 +38,7 @@ def to_sdr(rgb: np.ndarray, transfer: int) -> np.ndarray:
     """
     light = [_light_table(transfer)[rgb[..., c] >> 4] for c in range(3)]
     if transfer == HLG:  # the eye of the display: brightness by the luminance of the scene
-        scene = sum(weight * part for weight, part in zip(_LUMA, light, strict=True))
+        scene = np.asarray(sum(weight * part for weight, part in zip(_LUMA, light, strict=True)))
         gain = _system_gamma()[_index(scene)]
         light = [part * gain for part in light]
     if transfer in (PQ, HLG):
@@ -55,7 +56,7 @@ def _index(share: np.ndarray) -> np.ndarray:
     return np.minimum((share * (_LEVELS - 1) + 0.5).astype(np.int64), _LEVELS - 1)
 
 
-def _table(function, dtype=np.float64) -> np.ndarray:
+def _table(function: Callable[[float], float], dtype: type[np.generic] = np.float64) -> np.ndarray:
     return np.array([function(k / (_LEVELS - 1)) for k in range(_LEVELS)], dtype)
 
 

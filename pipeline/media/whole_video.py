@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.error
 import numpy as np
 
 from ..errors import InputError
@@ -36,7 +37,7 @@ def shown_frames(path: Path) -> Iterator[tuple[Iterator[np.ndarray], Fraction]]:
                 yield shown, source.rate or Fraction(25)
     except BadVideo as bad:
         raise InputError(f"{path}: cannot be used, {bad.reason}: {bad.detail}") from bad
-    except av.FFmpegError as error:
+    except av.error.FFmpegError as error:
         raise InputError(f"{path}: cannot be decoded ({first_line(error)})") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error

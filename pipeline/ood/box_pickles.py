@@ -97,7 +97,7 @@ def _table(value: Any, columns: int) -> np.ndarray:
 def _check_memo(data: bytes) -> None:
     """Refuse entries of the unpickler's table of objects that no object before them could fill: it grows to them."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count + 255:
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count + 255:
             raise pickle.UnpicklingError(f"entry {argument} in a table of {count} objects")
 
 
@@ -136,7 +136,7 @@ class _Dtype:
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
         if not isinstance(raw, bytes):
             raise pickle.UnpicklingError(f"an array of {type(raw).__name__}")
-        return np.frombuffer(raw, np.dtype(self._code).newbyteorder(self._order))
+        return np.frombuffer(raw, np.dtype(self._order + self._code))
 
 
 class _Array:

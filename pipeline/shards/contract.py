@@ -119,6 +119,8 @@ class _Packets:
             return  # the end
         if packet.is_keyframe:
             self.key_frames.append(self.count)
+        if packet.pts is None:
+            raise BadVideo("output", f"packet {self.count} has no time")
         reordered = packet.pts != packet.dts and self._layers == 1
         if reordered or packet.pts < packet.dts or (self._last_dts is not None and packet.dts <= self._last_dts):
             raise BadVideo("output", f"packet {self.count} is out of order (B-frames?)")

@@ -33,7 +33,7 @@ def check_index(index: SampleIndex, root: str | Path) -> None:
         and (np.asarray(index.width) > 0).all()
         and (np.asarray(index.height) > 0).all()
         and (gop > 0).all()
-        and np.isin(index.layers, (1, 2)).all()
+        and np.isin(np.asarray(index.layers), (1, 2)).all()
         and (gop[np.asarray(index.layers) == 2] % 2 == 0).all()
         and row[0] == 0
         and row[-1] == len(ends)

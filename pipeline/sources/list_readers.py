@@ -226,9 +226,10 @@ def read_list(labels: Path, split: str | None) -> VideoList:
         for name, value in zip(("start", "end"), times, strict=True):
             if fields.get(name) and value is None:
                 raise InputError(f"{labels}: line {number} has {name} {fields[name]!r}, expected seconds")
-        if None not in times and times[1] <= times[0]:
-            raise InputError(f"{labels}: line {number} ends at {times[1]:g} s, before it starts at {times[0]:g} s")
-        rows.append(Row((fields["path"],), fields["label"], *times))
+        start, end = times
+        if start is not None and end is not None and end <= start:
+            raise InputError(f"{labels}: line {number} ends at {end:g} s, before it starts at {start:g} s")
+        rows.append(Row((fields["path"],), fields["label"], start, end))
     return VideoList(rows)
 
 
@@ -240,8 +241,8 @@ def _header(cell: str) -> str:
 def _cells(lines: list[str]) -> list[list[str]]:
     """The fields of each line. What follows the video's suffix says what separates them: names may hold commas."""
     spaced = [re.fullmatch(rf"(.*?(?:{_SUFFIX}))\s+(\S.*)", line, re.IGNORECASE) for line in lines]
-    if all(spaced) and not any(re.search(rf"(?:{_SUFFIX})\"?,", line, re.IGNORECASE) for line in lines):
-        return [list(match.groups()) for match in spaced]
+    if None not in spaced and not any(re.search(rf"(?:{_SUFFIX})\"?,", line, re.IGNORECASE) for line in lines):
+        return [list(match.groups()) for match in spaced if match]
     if any("," in line for line in lines[:5]):
         return list(csv.reader(lines))
     if any("\t" in line for line in lines[:5]):
@@ -272,8 +273,8 @@ def _json(path: Path) -> Any:
 
 def _seconds(text: str | None) -> float | None:
     try:
-        value = float(text)
-    except (TypeError, ValueError):
+        value = float(text or "")
+    except ValueError:
         return None
     return value if 0 <= value < 1e7 else None
 
