@@ -49,14 +49,21 @@ class VideoFacts:
 
 
 def check_video(
-    mp4: bytes, *, gop: int, fps: Fraction | None = None, frames: int | None = None, layers: int = 1
+    mp4: bytes,
+    *,
+    gop: int,
+    fps: Fraction | None = None,
+    frames: int | None = None,
+    layers: int = 1,
+    compare_layers: bool = True,
 ) -> VideoFacts:
     """Decode every frame of ``mp4`` and check it against the contract.
 
     The contract: fragmented MP4, one fragment per GOP; one video stream and no other; 8-bit 4:2:0; square pixels; both
     sides multiples of 16 throughout; frame k is shown at exactly k / fps; key frames at k * gop and nowhere else. With
-    one layer no frame arrives out of order. With two, all times may be one frame later, and the even frames alone, as
-    a reader cuts them out, decode to the very pixels that they have in the whole video.
+    one layer no frame arrives out of order. With two, all times may be one frame later, and no frame refers to an odd
+    one: odd frames of H.264 and HEVC are marked so (but for the last of each GOP, which has no successor), and the even
+    frames alone, as a reader cuts them out, decode to the very pixels that they have in the whole video.
 
     Args:
         mp4: the whole file.
@@ -64,6 +71,7 @@ def check_video(
         fps: the constant rate expected; None takes what the first two frames say.
         frames: the frame count expected; None accepts any above zero.
         layers: 1 or 2, see ``shards/layers.py``.
+        compare_layers: compare those pixels. Without it the marks are enough where there are any; VP9 has none.
 
     Raises:
         BadVideo: reason ``output``, with the first thing that is wrong.
@@ -72,14 +80,16 @@ def check_video(
         init_bytes, offsets = fragment_table(mp4)
     except ValueError as error:
         raise BadVideo("output", str(error)) from error
-    even = _even_frames(mp4, init_bytes, offsets, gop) if layers == 2 else None
     decoded: list[tuple[Fraction, bool, tuple]] = []
     try:
         with av.open(io.BytesIO(mp4), format="mp4", **LENIENT) as container:
             _check_streams(container)
             stream = container.streams.video[0]
             stream.codec_context.thread_count = 1
-            packets = _Packets(gop, layers)
+            codec = stream.codec_context.codec.canonical_name
+            packets = _Packets(gop, layers, codec)
+            compared = layers == 2 and (compare_layers or codec not in ("h264", "hevc"))
+            even = _even_frames(mp4, init_bytes, offsets, gop) if compared else None
             for packet in container.demux(stream):
                 packets.check(packet)
                 for frame in packet.decode():
@@ -89,12 +99,12 @@ def check_video(
                         _check_even_frame(len(decoded), frame, next(even, None))
                     shape = (frame.width, frame.height, frame.format.name)
                     decoded.append((frame.pts * frame.time_base, frame.key_frame, shape))
-            codec = stream.codec_context.codec.canonical_name
             if fps is None:
                 fps = 1 / (decoded[1][0] - decoded[0][0]) if len(decoded) > 1 else Fraction(stream.average_rate or 1)
     except (av.error.FFmpegError, ZeroDivisionError, TypeError) as error:
         raise BadVideo("output", f"does not decode: {error}") from error
     _check_frames(decoded, packets.count, gop, fps, frames, layers)
+    packets.check_marks()
     if packets.key_frames != list(range(0, packets.count, gop)):
         raise BadVideo("output", f"key frames at {packets.key_frames[:8]}..., expected every {gop} frames")
     if len(offsets) - 1 != -(-len(decoded) // gop):
@@ -104,12 +114,13 @@ def check_video(
 
 
 class _Packets:
-    """Checks the order of a stream's packets as they come."""
+    """Checks the order of a stream's packets as they come, and which of them others may refer to."""
 
-    def __init__(self, gop: int, layers: int):
+    def __init__(self, gop: int, layers: int, codec: str):
         if layers not in (1, 2) or (layers == 2 and gop % 2):
             raise BadVideo("output", f"{layers} layers in GOPs of {gop} frames; expected 1, or 2 and an even number")
-        self._layers = layers
+        self._gop, self._layers, self._codec = gop, layers, codec
+        self._first_pts, self._odd_references = 0, []
         self._last_dts: int | None = None
         self.key_frames: list[int] = []
         self.count = 0
@@ -125,7 +136,31 @@ class _Packets:
         if reordered or packet.pts < packet.dts or (self._last_dts is not None and packet.dts <= self._last_dts):
             raise BadVideo("output", f"packet {self.count} is out of order (B-frames?)")
         self._last_dts = packet.dts
+        if self._layers == 2 and packet.duration:
+            self._first_pts = self._first_pts if self.count else packet.pts
+            number = (packet.pts - self._first_pts) // packet.duration
+            if number % 2 and _is_reference(self._codec, memoryview(packet)):
+                self._odd_references.append(number)
         self.count += 1
+
+    def check_marks(self) -> None:
+        """Nothing may refer to an odd frame that has a successor in its GOP."""
+        for number in self._odd_references:
+            if number % self._gop != self._gop - 1 and number != self.count - 1:
+                raise BadVideo("output", f"frame {number} is marked as one that others refer to")
+
+
+def _is_reference(codec: str, packet: memoryview) -> bool:
+    """Whether a picture of H.264 or HEVC (NAL units behind their lengths) is marked as one that others may refer to."""
+    position = 0
+    while codec in ("h264", "hevc") and position + 5 <= len(packet):
+        head = packet[position + 4]
+        if codec == "h264" and head & 31 in (1, 5):
+            return head >> 5 & 3 != 0
+        if codec == "hevc" and (kind := head >> 1 & 63) < 32:
+            return kind >= 16 or kind % 2 == 1  # below 16 the even types are sub-layer non-reference pictures
+        position += 4 + int.from_bytes(packet[position : position + 4])
+    return False
 
 
 def _even_frames(mp4: bytes, init_bytes: int, offsets: np.ndarray, gop: int) -> Iterator[av.VideoFrame]:

@@ -102,6 +102,10 @@ def test_a_video_whose_odd_frames_are_referred_to_is_not_layered():
     check_video(one_layer, gop=6)
     with pytest.raises(BadVideo, match="frame 2 differs when the odd frames are left out"):
         check_video(one_layer, gop=6, layers=2)
+    for codec in ("h264", "hevc"):
+        one_layer = transcode(io.BytesIO(encode(pictures)), recipe(codec=codec, gop=6)).mp4
+        with pytest.raises(BadVideo, match="frame 1 is marked as one that others refer to"):
+            check_video(one_layer, gop=6, layers=2, compare_layers=False)
     layered = transcode(io.BytesIO(encode(pictures)), recipe(codec="h264", layers=2, gop=6)).mp4
     with pytest.raises(BadVideo, match="out of order"):
         check_video(layered, gop=6)
