@@ -138,9 +138,13 @@ def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
     assert "static-parts" not in str(refusal.value)
 
 
-def test_as_few_static_parts_as_fit_are_taken(tmp_path, plan_of, monkeypatch):
+def test_as_few_static_parts_as_fit_are_taken(tmp_path, monkeypatch):
     data, ranks = DatasetInfo.read(make_dataset(tmp_path / "data")), Ranks(0, 1, torch.device("cpu"))
-    room = plan_of(layer_norm_net, static_parts=2, step=EAGER).peak(4)
+    config = run_config(
+        tmp_path, step=replace(EAGER, static_parts=2), model=ModelConfig(name="synthetic_run:layer_norm_net")
+    )
+    state, step = build(config, data, ranks, steps=10)  # plans are of the network as it is trained, layers closed
+    room = check_memory(config, state, step, CLASSES, ranks).peak(4)
     monkeypatch.setattr("unstill.trainer.memory_check.device_memory", lambda device: (room, "this card"))
     for settings, parts in ((EAGER, 2), (replace(EAGER, static_parts=4), 4)):
         config = run_config(tmp_path, step=settings, model=ModelConfig(name="synthetic_run:layer_norm_net"))
