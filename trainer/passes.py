@@ -95,6 +95,7 @@ def backward_in_passes(
             loss, terms = forward(some, step_pass) if forward else loss_module(*pass_inputs(some, step_pass))
             _weighted(loss, scale * step_pass.share).backward(inputs=parameters)
         losses.append(_weighted(loss.detach(), step_pass.share))
+        del loss  # it keeps the pass's static clips
         for name, value in terms.items():
             part = _weighted(value, step_pass.share)
             all_terms[name] = all_terms[name] + part if name in all_terms else part

@@ -14,6 +14,7 @@ import pytest
 import synthetic_run
 import torch
 from fault_scenarios import digest
+from safetensors.torch import load_file
 from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.pipeline.errors import InputError
@@ -23,6 +24,7 @@ from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.checkpoints.config import CheckpointConfig
 from unstill.trainer.checkpoints.files import pointed, steps_on_disk, verify_checkpoint
 from unstill.trainer.checkpoints.preemption import Preempted
+from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
@@ -250,6 +252,20 @@ def test_the_fused_boundary_gives_the_same_run_to_the_bit(folder, whole):
         train(run_config(folder, step=step, stop_after=4), make_loader=loader_of(seen))
     train(run_config(folder, step=step), make_loader=loader_of(seen))
     assert digest(folder / "run") == whole[0]
+
+
+def test_parts_with_random_layers_resume_and_fuse_to_the_bit(folder):
+    model = ModelConfig(name="synthetic_run:random_net")
+    step = StepConfig(precision="fp32", compile="off", static_parts=2, accumulate=2)
+    options = {"model": model, "batch_size": 8}
+    for name, fused in (("ordinary", False), ("fused", True)):
+        config = run_config(folder, out=folder / name, step=dataclasses.replace(step, fused_boundary=fused), **options)
+        if fused:
+            with pytest.raises(Preempted):
+                train(dataclasses.replace(config, stop_after=2), make_loader=loader_of())
+        train(config, make_loader=loader_of())
+    runs = [load_file(pointed(folder / name / "checkpoints") / "model.safetensors") for name in ("ordinary", "fused")]
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
 def test_memory_format_and_accumulation_survive_a_resume(folder):
