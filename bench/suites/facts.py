@@ -13,8 +13,7 @@ import av
 import numpy as np
 import torch
 
-from ...pipeline.loading.codec_support import decode_alone
-from ...pipeline.loading.decode import EncodedBatch, decoder_message
+from ...pipeline.loading.decode import ClipDecoder, EncodedBatch, decoder_message
 from ...pipeline.loading.sampler import ClipRequests
 from ..harness.failures import one_line
 from ..harness.nvdec import missing_library
@@ -93,7 +92,9 @@ def decoding_error(codec: str, device: torch.device) -> str | None:
     zero, side = np.zeros(1, np.int64), np.full(1, SIDE)
     requests = ClipRequests(zero, zero, zero, zero + 1, zero, zero, side, side, zero > 0, zero, np.zeros((1, 8), "f4"))
     try:
-        clip = decode_alone(EncodedBatch(requests, [video], np.arange(FRAMES)[None], zero), SIDE, device)
+        decoder = ClipDecoder(1, SIDE, device, threads=1, depth=1)
+        decoder.submit(EncodedBatch(requests, [video], np.arange(FRAMES)[None], zero, zero + len(video)))
+        clip = decoder.collect()
     except RuntimeError as error:
         return decoder_message(error)
     off = (clip[0].float().mean((1, 2, 3)).cpu().numpy() - mean) if len(clip) else np.full(1, np.inf)

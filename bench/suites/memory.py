@@ -31,7 +31,6 @@ from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
 from .step import network
 
-Precision = Literal["bf16", "fp32", "fp64"]
 GIB = 1 << 30
 CLASSES = 51
 SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "mvit_v2_s": (16, 224), "motion_cnn": (8, 64)}
