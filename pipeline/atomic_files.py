@@ -9,6 +9,7 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-_PARTIAL = re.compile(r"^\..*\.(?P<host>[^.]*)\.(?P<pid>\d+)\.partial$")
+_PARTIAL = re.compile(r"^\..*\.(?P<host>[^.]*)\.(?P<pid>\d+)(\.[0-9a-f]{16})?\.partial$")
 
 
 class AtomicFile:
@@ -40,7 +41,9 @@ class AtomicFile:
         self.partial = _partial_name(path)
         self._durable = durable
         with explain_os_errors(path):
-            self._file = open(self.partial, "wb", buffering=1 << 20)
+            # exclusive and never through a link: others may be allowed to write to this folder
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file = open(os.open(self.partial, flags, 0o666), "wb", buffering=1 << 20)
 
     def write(self, data: bytes) -> None:
         """Append ``data``."""
@@ -169,7 +172,8 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _partial_name(path: Path) -> Path:
-    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.partial"
+    """A name that nobody can foresee, so that no link can wait there."""
+    return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(8)}.partial"
 
 
 def _host() -> str:

@@ -1,5 +1,6 @@
 """Small files that may come from strangers: plain files of a bounded size only, never a pipe or a device."""
 
+import errno
 import json
 import os
 import stat
@@ -9,6 +10,23 @@ from typing import Any
 from .errors import InputError
 
 JSON_BYTES = 256 << 20  # dataset.json of a million classes or shards is far below
+
+
+def open_plain(path: str | Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a plain file, for ``open(..., opener=open_plain)``.
+
+    Raises:
+        InputError: it is a pipe, a device or the like: opening one could block for ever.
+        OSError: it cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise InputError(f"{path}: not a plain file; remove or replace it")
+    return descriptor
 
 
 def read_bounded(path: Path, most: int) -> bytes:
@@ -22,29 +40,24 @@ def read_bounded(path: Path, most: int) -> bytes:
         InputError: not a plain file (a pipe could block for ever, a device never end), or a larger one.
         OSError: it cannot be opened, ``FileNotFoundError`` among them.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(21, os.strerror(21), str(path))
-        if not stat.S_ISREG(status.st_mode):
-            raise InputError(f"{path}: not a plain file; remove or replace it")
-        if status.st_size > most:
-            raise InputError(f"{path}: {status.st_size} bytes, at most {most} are read; it is damaged or not ours")
+    with open(path, "rb", opener=open_plain) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise InputError(f"{path}: {size} bytes, at most {most} are read; it is damaged or not ours")
         data = file.read(most + 1)
     if len(data) > most:  # it grew, or its size is not told
         raise InputError(f"{path}: more than {most} bytes; it is damaged or not ours")
     return data
 
 
-def parse_json(data: bytes | str) -> Any:
-    """What JSON text says.
+def parse_json(data: bytes | str, **options: Any) -> Any:
+    """What JSON text says; ``options`` are those of ``json.loads``.
 
     Raises:
         ValueError: it is not JSON, is not UTF-8, or is nested too deeply.
     """
     try:
-        return json.loads(data)
+        return json.loads(data, **options)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -156,7 +156,7 @@ def _build(kind: Any, value: Any, where: str) -> Any:
                     f"config.json: {where} is of kind {value.get('kind')!r}; this version knows {', '.join(named)}"
                 )
             return _build(named[value["kind"]], {k: v for k, v in value.items() if k != "kind"}, where)
-        return _build(options[0], value, where)
+        return _build_any(options, value, where)
     if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         known = {f.name for f in dataclasses.fields(kind)}
@@ -170,7 +170,28 @@ def _build(kind: Any, value: Any, where: str) -> Any:
         return tuple(_build(arguments[0], entry, where) for entry in value)
     if kind is Path:
         return Path(value)
+    right = value in arguments if origin is Literal else _PLAIN.get(kind, lambda _: True)(value)
+    if not right:
+        raise InputError(f"config.json: {where.rstrip('.')} is {value!r:.80}, which it cannot be")
     return value
+
+
+_PLAIN = {
+    str: lambda value: isinstance(value, str),
+    bool: lambda value: isinstance(value, bool),
+    int: lambda value: type(value) is int,
+    float: lambda value: type(value) in (int, float),
+}
+
+
+def _build_any(options: list, value: Any, where: str) -> Any:
+    """The first option that the value can be."""
+    for option in options[:-1]:
+        try:
+            return _build(option, value, where)
+        except (InputError, TypeError, ValueError):
+            continue
+    return _build(options[-1], value, where)
 
 
 def _frame_transform(path: str) -> type[FrameTransform]:

@@ -99,10 +99,11 @@ def _probed(pool: Pool, listing: Listing) -> Iterator[tuple[SourceVideo, dict]]:
         return
     batches = (listing.videos[k : k + BATCH] for k in range(0, len(listing.videos), BATCH))
     for batch, answer, _ in pool.map((batch, {"batch": [task(video) for video in batch]}) for batch in batches):
-        if "bad" in answer:  # one of them kills its worker: which one?
+        answers = answer.get("answers")  # a worker that was taken over may send anything
+        if not isinstance(answers, list) or len(answers) != len(batch):  # one of them kills its worker: which one?
             yield from ((video, one) for video, one, _ in pool.map((video, task(video)) for video in batch))
         else:
-            yield from zip(batch, answer["answers"], strict=True)
+            yield from zip(batch, answers, strict=True)
 
 
 def _same_content(listing: Listing) -> tuple[tuple[str, ...], ...]:

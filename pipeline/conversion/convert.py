@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..options import at_least, between, check_options, more_than
 from ..progress import Progress
 from ..shards.cache import remote_address
+from ..shards.verified import mark_verified
 from ..shards.video_format import MAX_RATE, Codec, Entropy, VideoFormat
 from ..shards.writer import read_manifest
 from ..sources.layouts import SourceConfig, list_source
@@ -180,6 +181,7 @@ def convert(config: ConvertConfig) -> ConversionReport:
             if not all(output.done(shard, plan_id) for shard in range(plan.header.shards)):
                 return _partial_report(output, plan, listing, time.monotonic() - start)
             dataset = merge(output, plan.header)
+            mark_verified(output.root)  # every video was decoded when it was made
     return ConversionReport(
         out=output.root if type(output) is LocalOutput else output.name,
         planned=dataset["planned"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic_files import atomic_path, write_atomic
+from ..bounded_files import read_json
 from ..errors import InputError
 from ..shards.index import CODECS, INDEX_NAME, SampleIndex
 from ..shards.quarantine import Failure, quarantine_csv
@@ -146,7 +147,7 @@ def read_dataset(path: Path) -> dict | None:
         InputError: there is one, but not of this version.
     """
     try:
-        dataset = json.loads((path / DATASET_NAME).read_bytes())
+        dataset = read_json(path / DATASET_NAME)
         if dataset["version"] not in READABLE_VERSIONS:
             raise ValueError(f"version {dataset['version']}")
         return dataset

@@ -5,19 +5,20 @@ produce the same bytes. First line: the header; then one line a video, in shard 
 """
 
 import hashlib
-import json
 import os
 import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import av
 
 from ..atomic_files import AtomicFile
+from ..bounded_files import parse_json
 from ..errors import InputError
 from ..progress import Progress
+from ..safe_text import printable
 from ..shards.video_format import VideoFormat
 from ..shards.writer import MAX_KEY, canonical_json
 from ..sources.listing import Listing, SourceVideo
@@ -165,10 +166,29 @@ def make_plan(listing: Listing, settings: dict) -> Plan:
         "videos": len(planned),
         "shards": -(-len(planned) // per_shard),
     }
+    return Plan(PlanHeader(id=_plan_id(fields, planned), **fields), planned)
+
+
+def _plan_id(fields: dict, planned: list[PlannedVideo]) -> str:
+    """SHA-256 of all that a plan says, but for the times at which files were modified."""
     digest = hashlib.sha256(canonical_json(fields))
     for video in planned:
         digest.update(canonical_json({**vars(video), "modified": None}))
-    return Plan(PlanHeader(id=digest.hexdigest(), **fields), planned)
+    return digest.hexdigest()
+
+
+def _check_plan(header: PlanHeader, videos: list[PlannedVideo], path: Path) -> None:
+    """A plan may lie where others can write: it must be the one that was made, and name nothing outside the source.
+
+    Raises:
+        InputError: it is another one.
+    """
+    fields = {name: value for name, value in vars(header).items() if name != "id"}
+    if _plan_id(fields, videos) != header.id:
+        raise InputError(f"{path}: was changed since it was made; remove the output folder and convert again")
+    for video in videos:
+        if PurePosixPath(video.path).is_absolute() or ".." in PurePosixPath(video.path).parts:
+            raise InputError(f"{path}: names {printable(video.path)!r}, which is not in the source; refused")
 
 
 def read_header(path: Path) -> PlanHeader | None:
@@ -193,11 +213,12 @@ def read_plan(path: Path) -> Plan:
     try:
         with open(path, "rb") as file:
             header = _header(file.readline(), path)
-            videos = [_planned(json.loads(line)) for line in file]
+            videos = [_planned(parse_json(line)) for line in file]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no plan found; run `unstill convert SOURCE OUT` without --shards first") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a plan ({error}); remove the output folder and convert again") from error
+    _check_plan(header, videos, path)
     if len(videos) != header.videos:
         raise InputError(f"{path}: {len(videos)} videos, its header says {header.videos}; remove the output folder")
     return Plan(header, videos)
@@ -205,7 +226,7 @@ def read_plan(path: Path) -> Plan:
 
 def _header(line: bytes, path: Path) -> PlanHeader:
     try:
-        header = PlanHeader(**json.loads(line))
+        header = PlanHeader(**parse_json(line))
         if header.version != PLAN_VERSION:
             raise ValueError(f"version {header.version}, this program writes {PLAN_VERSION}")
     except (ValueError, TypeError) as error:

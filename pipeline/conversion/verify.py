@@ -5,7 +5,6 @@ and videos are decoded in the sandbox only.
 """
 
 import hashlib
-import json
 import os
 import stat
 import zlib
@@ -16,12 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bounded_files import parse_json
 from ..errors import InputError
 from ..progress import Progress
 from ..safe_text import printable
 from ..shards.fragments import fragment_table
 from ..shards.index import CODECS, INDEX_NAME, SampleIndex
 from ..shards.reader import EXTENSIONS, KEY, Malformed, Member, members, read_member
+from ..shards.verified import mark_verified
 from ..shards.writer import dali_index, dali_index_line, describe_sample, read_manifest
 from .merge import build_index, read_dataset
 from .output import DATASET_NAME, SHARD_FOLDER
@@ -101,6 +102,8 @@ def verify(path: str | os.PathLike, *, decode: bool = True, workers: int = 0) ->
     if decode:
         faults += _decode_all(root, scans, workers)
     faults += _duplicates(scans)
+    if decode and not faults and dataset is not None:
+        mark_verified(path)
     return sorted(faults, key=lambda fault: (fault.shard, fault.offset, fault.key, fault.problem))
 
 
@@ -237,7 +240,7 @@ def _read_about(data: bytes) -> dict:
         raise ValueError(f"{constant} is not JSON")
 
     try:
-        about = json.loads(data, parse_constant=refuse)
+        about = parse_json(data, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"its JSON cannot be read ({type(error).__name__})") from error
     if not isinstance(about, dict):
@@ -344,7 +347,10 @@ def _check_index(root: Path, dataset: dict, scans: list[_ShardScan]) -> list[Fau
     if any(scan.faults for scan in scans):
         return []  # it would differ for a reason that is already named
     manifests = [{"shard": Path(scan.name).name, "samples": scan.samples} for scan in scans]
-    expected = build_index(manifests, tuple(dataset.get("classes", ())))
+    classes = dataset.get("classes", ())
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        return [Fault(DATASET_NAME, 0, "", "its classes are not a list of names")]
+    expected = build_index(manifests, tuple(classes))
     for name, column in vars(expected).items():
         value = getattr(index, name)
         same = np.array_equal(column, value) if isinstance(column, np.ndarray) else column == value

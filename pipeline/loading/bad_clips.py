@@ -69,7 +69,7 @@ class BadClips:
         line = io.StringIO()
         csv.writer(line, lineterminator="\n").writerow(row)
         # one write to a file opened for appending: ranks that share the file do not tear each other's lines
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | flags, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | flags, 0o644)
         try:
             os.write(file, line.getvalue().encode())
         finally:

@@ -20,9 +20,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..shards.fragments import touched_fragments
-from ..shards.index import SampleIndex
+from ..shards.index import CODECS, SampleIndex
 from ..shards.plain_mp4 import needed_samples, plain_mp4
 from ..shards.sample_table import TrackHeader, parse_fragments, parse_header
+from ..shards.stream_size import check_size
 
 _DAMAGED = "the shard was changed or damaged after the conversion"
 _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
@@ -79,6 +80,7 @@ class GopReader:
             "shard mp4_offset init_bytes init_crc gop frames layers fragment_row fragment_end fragment_crc".split()
         )
         self._column = {name: np.asarray(getattr(index, name)) for name in columns}
+        self._checked = bytearray(len(index.fragment_end))  # fragments whose pictures have the size of the index
         self._files: dict[int, _OpenShard] = {}
         self._lock = threading.Lock()
         _allow_open_files(len(index.shard_names))
@@ -114,10 +116,22 @@ class GopReader:
         try:
             samples = parse_fragments(view, header, ends.tolist(), first * gop, gop)
             kept = needed_samples(samples, wanted, int(self._column["layers"][sample]))
-            mp4, numbers = plain_mp4(_parsed_header(bytes(view[:header])), data, samples, kept)
+            parsed = _parsed_header(bytes(view[:header]))
+            if 0 in self._checked[row + first : row + last]:
+                contents = (view[at : at + size] for at, size in zip(samples.offset, samples.size, strict=True))
+                check_size(parsed.description, contents, self._picture(sample), self._codec(sample))
+                self._checked[row + first : row + last] = b"\1" * (last - first)
+            mp4, numbers = plain_mp4(parsed, data, samples, kept)
         except ValueError as error:
             raise BadClip(f"its bytes are those that were written, but no video of a shard: {error}") from error
         return ClipFile(mp4, np.searchsorted(numbers, frames), len(data))
+
+    def _picture(self, sample: int) -> tuple[int, int]:
+        return int(self.index.width[sample]), int(self.index.height[sample])
+
+    def _codec(self, sample: int) -> str:
+        number = int(self.index.codec[sample])
+        return CODECS[number] if number < len(CODECS) else f"codec {number}"
 
     def read(self, sample: int, first: int, last: int) -> np.ndarray:
         """The header and fragments ``first .. last - 1`` of one sample.

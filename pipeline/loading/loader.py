@@ -11,6 +11,7 @@ replaced by another one, the same on every machine, because whether it is damage
 """
 
 import atexit
+import logging
 import queue
 import threading
 import time
@@ -26,7 +27,8 @@ import torch
 from ..errors import InputError
 from ..shards.cache import ShardCache, remote_address
 from ..shards.index import SampleIndex
-from ..shards.index_check import check_index, check_shards
+from ..shards.index_check import check_index, check_manifest, check_shards
+from ..shards.verified import is_verified, manifest_digest
 from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
 from .clips import Clips, ClipSource, LoaderStats
@@ -36,6 +38,7 @@ from .gop_reader import GopReader, shards_in
 from .loader_config import LoaderConfig
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
 
+_log = logging.getLogger(__name__)
 _running: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()
 
 
@@ -99,7 +102,13 @@ class ClipLoader:
         self.device = _resolve(device)
         self.clip, self.config = clip, config or LoaderConfig()
         self.train = augment is not None
-        self.index, self._reader = _open_dataset(dataset, self.config)
+        self.index, self._reader, verified = _open_dataset(dataset, self.config)
+        if not verified and rank == 0:
+            _log.warning(
+                "%s: you have not converted or verified it on this machine; if it came from somebody else, run "
+                "`unstill verify` on it before you train on it",
+                dataset,
+            )
         self._known_good = check_codecs(self.index, self._reader, self.device, dataset)
         self._label = np.asarray(self.index.label, dtype=np.int64)
         self._height, self._width = (np.asarray(side, np.int64) for side in (self.index.height, self.index.width))
@@ -279,19 +288,22 @@ class ClipLoader:
         stats.bad_clips = self.bad.clips
 
 
-def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader]:
+def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader, bool]:
+    """The index, its reader, and whether this user has seen all of the dataset decode."""
     address = remote_address(dataset)
     if address is None:
         root = Path(dataset)
+        check_manifest(root)
         index = SampleIndex.load(root)
         check_index(index, dataset)
         check_shards(index, root)
-        return index, GopReader(index, shards_in(root, index))
+        return index, GopReader(index, shards_in(root, index)), is_verified(manifest_digest(root))
     cache = ShardCache(address, config.cache.expanduser(), int(config.cache_gb * 1e9))
     index = SampleIndex.load(cache.root)
     check_index(index, dataset)
     check_shards(index, address, cache.sizes())
-    return index, GopReader(index, lambda shard: cache.open(index.shard_names[shard]))
+    reader = GopReader(index, lambda shard: cache.open(index.shard_names[shard]))
+    return index, reader, is_verified(cache.digest)
 
 
 def _resolve(device: str | torch.device) -> torch.device:

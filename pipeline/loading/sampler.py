@@ -23,6 +23,9 @@ _CROP_TRIES = 10  # as torchvision's RandomResizedCrop
 _PERMUTE, _DRAW = 1, 2  # what a hash is for, so that two uses never share bits
 
 
+MOST_PIXELS = 1 << 28  # of one clip: 0.8 GB of frames, 3 GB as float32
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClipConfig:
     """What one clip is."""
@@ -38,7 +41,12 @@ class ClipConfig:
     until it fits (then repeat the last frame)."""
 
     def __post_init__(self):
-        check_options(self, "clip.", frames=at_least(1), stride=at_least(1), size=at_least(1))
+        # upper ends: a configuration may come from a file, and asks for memory
+        check_options(self, "clip.", frames=between(1, 4096), stride=between(1, 4096), size=between(1, 4096))
+        if self.frames * self.size**2 > MOST_PIXELS:
+            raise InputError(
+                f"clip.frames {self.frames}, clip.size {self.size}: a clip of more than {MOST_PIXELS} pixels"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

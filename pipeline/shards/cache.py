@@ -10,16 +10,17 @@ chain of them or a command.
 
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import re
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ..atomic_files import AtomicFile
+from ..bounded_files import parse_json
 from ..errors import InputError
 from .index import INDEX_NAME
 
@@ -27,6 +28,7 @@ SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "http", "https", "hf", "file", "memo
 _CHUNK = 8 << 20  # bytes per read
 _TRIES = 3
 _MAX_TEXT = 256 << 20  # bytes of dataset.json, 100 bytes a shard: more is not a manifest
+_MAX_INDEX = 64 << 30  # bytes of index.safetensors: 70 a sample and 8 a fragment
 
 _log = logging.getLogger(__name__)
 
@@ -71,12 +73,11 @@ class ShardCache:
             self._files, self._path = fsspec.core.url_to_fs(address)
         except (ImportError, ValueError) as error:
             raise InputError(f"{address}: cannot be opened ({error})") from error
-        self.root.mkdir(parents=True, exist_ok=True)
-        manifest = json.loads(self._fetch_small("dataset.json"))
-        self._shards = {shard["name"]: (shard["bytes"], shard["sha256"]) for shard in manifest["shards"]}
-        for name in self._shards:
-            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise InputError(f"{address}: the manifest names a shard outside the dataset ({name!r}); refused")
+        _make_private(self.root)
+        self._hashed: set[str] = set()  # shards whose content this process has compared with the manifest
+        manifest = self._fetch_small("dataset.json")
+        self.digest = hashlib.sha256(manifest).hexdigest()
+        self._shards, index_sha256 = _parse_manifest(manifest, address)
         largest, total = (f(size for size, _ in self._shards.values()) for f in (max, sum))
         if largest > max_bytes:
             raise InputError(
@@ -90,9 +91,9 @@ class ShardCache:
                 *(address, total / 1e9, max_bytes / 1e9),
             )
         index = self.root / INDEX_NAME
-        if not index.exists() or _sha256(index) != manifest["index_sha256"]:
+        if not index.exists() or _sha256(index) != index_sha256:
             with self._locked(INDEX_NAME):
-                os.close(self._download(INDEX_NAME, None, manifest["index_sha256"]))
+                os.close(self._download(INDEX_NAME, None, index_sha256))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every shard, by name."""
@@ -105,14 +106,36 @@ class ShardCache:
         """
         path = self.root / name
         with self._locked(name):
-            try:
-                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
+            descriptor = self._open_known(name)
+            if descriptor is None:
                 # opened before others see it: from then on they may remove it at any moment
                 descriptor = self._download(name, *self._shards[name])
                 self._make_room(keep=path)
             os.utime(descriptor)  # the time of last use; the modification time of a shard means nothing else
         return descriptor
+
+    def _open_known(self, name: str) -> int | None:
+        """A descriptor of a shard that lies here already; its content is compared once in a process.
+
+        None where it is not there, or is not what the manifest says: somebody else may have put it there.
+        """
+        path = self.root / name
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError:
+            path.unlink(missing_ok=True)
+            return None
+        if name in self._hashed:
+            return descriptor
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            with open(descriptor, "rb", closefd=False) as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == self._shards[name][1]:
+                    self._hashed.add(name)
+                    return descriptor
+        os.close(descriptor)
+        path.unlink()
+        _log.warning("%s: not what the manifest of %s says; it is fetched again", path, self.address)
+        return None
 
     def _download(self, name: str, size: int | None, sha256: str) -> int:
         path = self.root / name
@@ -125,13 +148,14 @@ class ShardCache:
                 with self._files.open(f"{self._path}/{name}", "rb") as source:
                     while data := source.read(_CHUNK):
                         got += len(data)
-                        if size is not None and got > size:
+                        if got > (_MAX_INDEX if size is None else size):
                             break
                         digest.update(data)
                         target.write(data)
                 if digest.hexdigest() == sha256 and size in (None, got):
                     descriptor = os.open(target.partial, os.O_RDONLY | os.O_CLOEXEC)
                     target.commit()
+                    self._hashed.add(name)
                     return descriptor
                 problem = f"{got} bytes whose SHA-256 is not that of the manifest"
             except OSError as error:
@@ -144,21 +168,23 @@ class ShardCache:
     def _fetch_small(self, name: str) -> bytes:
         try:
             with self._files.open(f"{self._path}/{name}", "rb") as source:
-                data = source.read(_MAX_TEXT)
+                data = source.read(_MAX_TEXT + 1)
         except OSError as error:
             raise InputError(
                 f"{self.address}/{name}: cannot be read ({error}); expected a dataset made by `unstill convert`"
             ) from error
+        if len(data) > _MAX_TEXT:
+            raise InputError(f"{self.address}/{name}: more than {_MAX_TEXT} bytes; it is no manifest of a dataset")
         return data
 
     def _make_room(self, keep: Path) -> None:
         kept = []
         for name in self._shards:
             try:
-                stat = (self.root / name).stat()
+                found = (self.root / name).stat()
             except FileNotFoundError:
                 continue
-            kept.append((stat.st_mtime_ns, stat.st_size, self.root / name))
+            kept.append((found.st_mtime_ns, found.st_size, self.root / name))
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
             if total <= self.max_bytes:
@@ -171,12 +197,51 @@ class ShardCache:
     def _locked(self, name: str) -> Iterator[None]:
         """One process and thread at a time may fetch a file."""
         path = self.root / f".{name.replace('/', '_')}.lock"
-        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
         finally:
             os.close(file)
+
+
+def _make_private(folder: Path) -> None:
+    """Create a folder that only this user can write to, or check that an existing one is so.
+
+    Raises:
+        InputError: it belongs to somebody else: what lies there would be read as if it were ours.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = os.lstat(folder)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise InputError(f"{folder}: the cache belongs to another user, or is a link; give another --loader.cache")
+    if found.st_mode & 0o022:
+        folder.chmod(0o700)
+
+
+def _parse_manifest(data: bytes, address: str) -> tuple[dict[str, tuple[int, str]], str]:
+    """(size and SHA-256 by name of shard, SHA-256 of the index) of a dataset.json.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        manifest = parse_json(data)
+        shards = {shard["name"]: (shard["bytes"], shard["sha256"]) for shard in manifest["shards"]}
+        index = manifest["index_sha256"]
+        if not shards or not all(
+            isinstance(name, str) and type(size) is int and 0 <= size < 1 << 50 and isinstance(digest, str)
+            for name, (size, digest) in shards.items()
+        ):
+            raise ValueError("no shards, or shards without name, bytes and sha256")
+        if not isinstance(index, str):
+            raise ValueError("index_sha256 is no text")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{address}/dataset.json: not a manifest ({type(error).__name__}: {error})") from None
+    for name in shards:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts or "\0" in name or len(name) > 1024:
+            raise InputError(f"{address}: the manifest names a shard outside the dataset ({name!r:.200}); refused")
+    return shards, index
 
 
 def _sha256(path: Path) -> str:

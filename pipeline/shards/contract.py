@@ -19,6 +19,7 @@ from .fragments import fragment_table
 from .plain_mp4 import plain_mp4
 from .quarantine import BadVideo
 from .sample_table import parse_fragments, parse_header
+from .stream_size import check_size
 from .video_format import BLOCK
 
 
@@ -110,7 +111,19 @@ def check_video(
     if len(offsets) - 1 != -(-len(decoded) // gop):
         raise BadVideo("output", f"{len(offsets) - 1} fragments for {len(decoded)} frames in GOPs of {gop}")
     width, height, _ = decoded[0][2]
+    _check_sizes(mp4, init_bytes, offsets, gop, (width, height), codec)
     return VideoFacts(codec, len(decoded), fps, width, height, gop, layers, init_bytes, offsets)
+
+
+def _check_sizes(mp4: bytes, init_bytes: int, offsets: np.ndarray, gop: int, size: tuple[int, int], codec: str) -> None:
+    """A reader takes the size from the container, or from any frame's header: all must say what was decoded."""
+    data = memoryview(mp4)
+    try:
+        samples = parse_fragments(data, init_bytes, offsets[1:].tolist(), 0, gop)
+        contents = (data[at : at + length] for at, length in zip(samples.offset, samples.size, strict=True))
+        check_size(parse_header(data[:init_bytes]).description, contents, size, codec)
+    except ValueError as error:
+        raise BadVideo("output", str(error).replace("the index", "its pictures")) from error
 
 
 class _Packets:

@@ -4,8 +4,11 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bounded_files import read_bounded
 from ..errors import InputError
 from .index import INDEX_NAME, SampleIndex
+
+_MOST_BYTES = 64 << 30  # of an index without a manifest
 
 
 @dataclass(frozen=True)
@@ -34,4 +37,4 @@ class DatasetInfo:
             raise InputError(f"{folder}: the dataset has {len(index.classes)} class; a classifier needs at least 2")
         manifest = folder / "dataset.json"
         source = manifest if manifest.exists() else folder / INDEX_NAME
-        return cls(len(index), index.classes, hashlib.sha256(source.read_bytes()).hexdigest())
+        return cls(len(index), index.classes, hashlib.sha256(read_bounded(source, _MOST_BYTES)).hexdigest())

@@ -11,12 +11,29 @@ from pathlib import Path
 
 import numpy as np
 
+from ..bounded_files import open_plain, parse_json
 from ..errors import InputError
 
 INDEX_NAME = "index.safetensors"
 CODECS = ("h264", "hevc", "vp9", "mjpeg", "vp8", "av1")  # the index stores the position in this tuple
 
 _DTYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I32": np.int32, "I64": np.int64}
+
+_COLUMN_TYPES = {
+    np.uint8: "codec key_text layers",
+    np.uint16: "gop width height",
+    np.uint32: "mp4_bytes init_bytes init_crc fragment_end fragment_crc",
+    np.int32: "shard frames fps_milli label",
+    np.int64: "mp4_offset fragment_row key_end",
+}
+_TYPES = {name: dtype for dtype, names in _COLUMN_TYPES.items() for name in names.split()}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = parse_json(text)
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("shards and classes are not lists of names")
+    return tuple(names)
 
 
 @dataclass(frozen=True)
@@ -77,12 +94,12 @@ class SampleIndex:
     def key(self, row: int) -> str:
         """The key of one sample: its name in the shard, unique in the dataset."""
         start = int(self.key_end[row - 1]) if row > 0 else 0
-        return self.key_text[start : int(self.key_end[row])].tobytes().decode()
+        return self.key_text[start : int(self.key_end[row])].tobytes().decode(errors="backslashreplace")
 
     def keys(self) -> list[str]:
         """All keys, in row order."""
         text, ends = self.key_text.tobytes(), self.key_end.tolist()
-        return [text[a:b].decode() for a, b in zip([0, *ends[:-1]], ends, strict=True)]
+        return [text[a:b].decode(errors="backslashreplace") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
     def save(self, path: str | os.PathLike) -> None:
         """Write the index to ``path`` (not atomic: write beside the final name and rename)."""
@@ -118,22 +135,25 @@ class SampleIndex:
         path = Path(path)
         path = path / INDEX_NAME if path.is_dir() else path
         try:
-            data = np.memmap(path, dtype=np.uint8, mode="r")
-        except (FileNotFoundError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+            with open(path, "rb", opener=open_plain) as file:
+                data = np.memmap(file, dtype=np.uint8, mode="r")
+        except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
             raise InputError(f"{path}: no index found; expected a dataset made by `unstill convert`") from error
         try:
             length = int.from_bytes(data[:8].tobytes(), "little")
-            header = json.loads(data[8 : 8 + length].tobytes())
+            header = parse_json(data[8 : 8 + length].tobytes())
             meta = header.pop("__metadata__")
             arrays = {}
             for name, entry in header.items():
                 first, last = entry["data_offsets"]
+                if type(first) is not int or type(last) is not int or not 0 <= first <= last <= len(data):
+                    raise ValueError(f"column {name} lies outside the file")
                 raw = data[8 + length + first : 8 + length + last]
                 arrays[name] = raw.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
-            return cls(
-                **arrays, shard_names=tuple(json.loads(meta["shards"])), classes=tuple(json.loads(meta["classes"]))
-            )
-        except (ValueError, KeyError, TypeError, OverflowError, MemoryError) as error:
+                if arrays[name].dtype != _TYPES[name]:
+                    raise ValueError(f"column {name} is of type {entry['dtype']}")
+            return cls(**arrays, shard_names=_names(meta["shards"]), classes=_names(meta["classes"]))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             raise InputError(f"{path}: not an index of this version ({error}); run `unstill convert` again") from error
 
     def _arrays(self) -> dict[str, np.ndarray]:

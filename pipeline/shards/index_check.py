@@ -1,12 +1,15 @@
 """Is an index consistent, and are its shards there and long enough? Asked once, before anything is read with it."""
 
+import hashlib
 import os
 from pathlib import Path
 
 import numpy as np
 
+from ..bounded_files import open_plain, read_json
 from ..errors import InputError
-from .index import SampleIndex
+from .index import INDEX_NAME, SampleIndex
+from .verified import MANIFEST
 
 _COLUMNS = (
     "shard mp4_offset mp4_bytes init_bytes init_crc frames fps_milli label gop width height codec layers key_end"
@@ -50,8 +53,30 @@ def check_index(index: SampleIndex, root: str | Path) -> None:
     if not consistent:
         raise InputError(f"{root}: the index is empty or contradicts itself; run `unstill convert` again")
     for name in index.shard_names:
-        if os.path.isabs(name) or ".." in Path(name).parts:
-            raise InputError(f"{root}: the index names a shard outside the dataset ({name!r}); refused")
+        if os.path.isabs(name) or ".." in Path(name).parts or "\0" in name or not name or len(name) > 1024:
+            raise InputError(f"{root}: the index names a shard outside the dataset ({name!r:.200}); refused")
+
+
+def check_manifest(root: Path) -> None:
+    """Compare ``index.safetensors`` with what ``dataset.json`` says of it; a folder without one is left alone.
+
+    Raises:
+        InputError: the index is another one: labels and places in it may mean anything.
+    """
+    try:
+        manifest = read_json(root / MANIFEST)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError) as error:
+        raise InputError(f"{root / MANIFEST}: damaged ({error}); copy the dataset again") from None
+    said = manifest.get("index_sha256") if isinstance(manifest, dict) else None
+    try:
+        with open(root / INDEX_NAME, "rb", opener=open_plain) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return  # the index's own reader says so
+    if said is not None and found != said:
+        raise InputError(f"{root / INDEX_NAME}: not the index that {MANIFEST} names; copy the dataset again")
 
 
 def check_shards(index: SampleIndex, root: str | Path, sizes: dict[str, int] | None = None) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic_files import AtomicFile, folder_lock, write_atomic
+from ..bounded_files import read_json
 from .quarantine import Failure
 from .reader import EXTENSIONS
 
@@ -200,7 +201,7 @@ def shard_done(folder: Path, shard: int, plan_id: str) -> bool:
 def read_manifest(folder: Path, shard: int) -> dict | None:
     """The shard's manifest, or None when there is none that this program can read."""
     try:
-        manifest = json.loads((folder / manifest_name(shard)).read_bytes())
+        manifest = read_json(folder / manifest_name(shard))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
     return manifest if isinstance(manifest, dict) and manifest.get("version") in READABLE_VERSIONS else None

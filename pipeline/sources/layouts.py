@@ -1,12 +1,12 @@
 """Which layout a source has, and the options that every command on sources shares."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ..bounded_files import parse_json
 from ..errors import InputError
 from .listing import Listing, keep_only, list_class_folders, read_text
 from .lists import list_with_labels
@@ -91,7 +91,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     text = read_text(path, "a list of classes")
     if Path(path).suffix == ".json":
         try:
-            names = json.loads(text)["classes"]
+            names = parse_json(text)["classes"]
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: has no list named classes; expected a dataset.json") from error
     else:

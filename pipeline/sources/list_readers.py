@@ -1,13 +1,13 @@
 """The lists that people have, each read into rows: which file, which class, which part of it."""
 
 import csv
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..bounded_files import parse_json
 from ..errors import InputError
 from .listing import read_text
 from .tree import VIDEO_SUFFIXES
@@ -268,7 +268,7 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _json(path: Path) -> Any:
-    return json.loads(read_text(path, "a list of videos"))
+    return parse_json(read_text(path, "a list of videos"))
 
 
 def _seconds(text: str | None) -> float | None:

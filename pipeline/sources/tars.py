@@ -3,9 +3,9 @@
 Read with the same care as any shard from a stranger: nothing is unpacked, unpickled or executed.
 """
 
-import json
 from pathlib import Path
 
+from ..bounded_files import parse_json
 from ..errors import InputError
 from ..safe_text import printable
 from ..shards.reader import Malformed, Member, members, read_member
@@ -101,7 +101,7 @@ def _split(name: str) -> tuple[str, str]:
 def _label(about_text: str, cls: str) -> str:
     """The class's name from the JSON, else KEY.cls, else a number from the JSON; empty when none says it."""
     try:
-        about = json.loads(about_text)
+        about = parse_json(about_text)
     except (ValueError, RecursionError):
         about = None
     said = [about.get(name) for name in ("class", "label", "cls")] if isinstance(about, dict) else []

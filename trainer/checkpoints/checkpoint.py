@@ -6,6 +6,7 @@ model, config, classes = load_model("runs/hmdb51")      # the run, its checkpoin
 import json
 import logging
 import os
+import pickle
 import platform
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from unstill import __version__
 
+from ...pipeline.bounded_files import read_json
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ...pipeline.shards.dataset_info import DatasetInfo
@@ -196,11 +198,14 @@ def run_record(config: TrainConfig, data: DatasetInfo) -> dict:
 def read_record(path: Path) -> tuple[TrainConfig, list[str], str]:
     """(configuration, class names, dataset digest) of a config.json."""
     try:
-        record = json.loads(path.read_text())
-        return from_dict(record["config"]), list(record["classes"]), record["dataset"]["digest"]
+        record = read_json(path)
+        classes, digest = record["classes"], record["dataset"]["digest"]
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError("its classes are not a list of names")
+        return from_dict(record["config"]), classes, digest
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a run or checkpoint made by `unstill train`") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); use another checkpoint") from None
 
 
@@ -278,13 +283,13 @@ def start_from(run: Path, model: nn.Module, method_module: nn.Module | None) -> 
     """
     checkpoint = find_checkpoint(run)
     verify_checkpoint(checkpoint)
-    saved = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
     try:
+        saved = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
         model.load_state_dict(load_file(_weights_file(checkpoint)))  # tensors only: the run's own code is not needed
         if method_module is not None:
             method_module.load_state_dict(saved["extra"])
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
+    except (RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:
+        reason = printable(" ".join(str(error).split()))
         raise InputError(
             f"method.first_stage {run}: its network, or what its method adds to it, is another one ({reason[:200]}); "
             "give a run of the same model, classes and method"

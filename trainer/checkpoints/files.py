@@ -1,7 +1,7 @@
 """Checkpoint folders that are complete or absent, at whatever moment a run is killed.
 
 checkpoints/
-    step-00000500/          written as .step-00000500.<pid>, every file fsynced, then renamed
+    step-00000500/          written as .step-00000500.<pid>.<random>, every file fsynced, then renamed
         manifest.json       step, schema, and size and sha256 of the other files
         model.safetensors   weights and buffers  (ema.safetensors: their moving average)
         state.pt            optimiser, counters; loads with weights_only=True
@@ -13,11 +13,14 @@ checkpoints/
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from ...pipeline.atomic_files import write_atomic
+from ...pipeline.bounded_files import read_bounded, read_json
 from ...pipeline.errors import InputError
 
 SCHEMA = 1
@@ -45,7 +48,7 @@ def write_checkpoint(folder: Path, step: int, files: dict[str, Callable[[Path], 
     """
     final = step_folder(folder, step)
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{final.name}.{os.getpid()}"
+    temporary = folder / f".{final.name}.{os.getpid()}.{secrets.token_hex(8)}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir()
@@ -76,12 +79,16 @@ def point(folder: Path, pointer: str, name: str) -> None:
 def pointed(folder: Path, pointer: str = "latest") -> Path | None:
     """The checkpoint that ``pointer`` names, or None when there is no such file."""
     try:
-        name = (folder / pointer).read_text().strip()
+        name = read_bounded(folder / pointer, 4096).decode(errors="backslashreplace").strip()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    if not name.startswith("step-") or "/" in name:
+    except OSError as error:
         raise InputError(
-            f"{folder / pointer}: names {name!r}; expected step-NNNNNNNN; write the name of a good one into it"
+            f"{folder / pointer}: cannot be read ({error.strerror}); write the name of a good one"
+        ) from None
+    if not re.fullmatch(r"step-[0-9]{1,19}", name):
+        raise InputError(
+            f"{folder / pointer}: names {name[:80]!r}; expected step-NNNNNNNN; write the name of a good one into it"
         )
     return folder / name
 
@@ -94,24 +101,27 @@ def verify_checkpoint(path: Path) -> int:
     """
     remedy = "use an earlier one, or --checkpoint.resume auto to fall back to it"
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        manifest = read_json(path / MANIFEST)
         schema, step, files = manifest["schema"], int(manifest["step"]), dict(manifest["files"])
+        entries = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+        if not all(re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", name) for name in entries):
+            raise ValueError("a name that is not a plain file name")
     except FileNotFoundError:
         raise InputError(f"checkpoint {path}: no {MANIFEST} in it; {remedy}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
         raise InputError(f"checkpoint {path}: damaged {MANIFEST} ({error}); {remedy}") from None
     if schema != SCHEMA:
         raise InputError(
             f"checkpoint {path}: format {schema}, this version reads format {SCHEMA}; use the version that wrote it"
         )
-    for name, entry in files.items():
+    for name, (expected, digest) in entries.items():
         file = path / name
         if not file.is_file():
             raise InputError(f"checkpoint {path}: {name} is missing; {remedy}")
         size = file.stat().st_size
-        if size != entry["bytes"]:
-            raise InputError(f"checkpoint {path}: {name} has {size} bytes, expected {entry['bytes']}; {remedy}")
-        if _sha256(file) != entry["sha256"]:
+        if size != expected:
+            raise InputError(f"checkpoint {path}: {name} has {size} bytes, expected {expected}; {remedy}")
+        if _sha256(file) != digest:
             raise InputError(f"checkpoint {path}: the content of {name} has changed since it was written; {remedy}")
     return step
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ...pipeline.atomic_files import make_folder, write_atomic
+from ...pipeline.bounded_files import read_json
 from ...pipeline.errors import InputError
 from ...pipeline.pages import template
 from ...pipeline.safe_text import csv_cell, latex_text, printable
@@ -85,7 +86,7 @@ def read_facts(folder: Path) -> dict[str, str]:
     if not path.exists():
         return {"views": f'not stated; {path} may say, such as {{"views": "4 x 3", "short videos": "loop"}}'}
     try:
-        found = json.loads(path.read_text())
+        found = read_json(path)
         return {str(name): str(value) for name, value in found.items()}
     except (ValueError, AttributeError) as error:
         raise InputError(f'{path}: not an object of texts ({error}); expected such as {{"views": "4 x 3"}}') from None

@@ -8,12 +8,14 @@ exported/
 """
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from ...pipeline.bounded_files import read_json
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig
 from ..checkpoints.checkpoint import load_model, load_weights
@@ -78,15 +80,28 @@ class Facts:
             InputError: missing, damaged, or of a newer format.
         """
         try:
-            record = json.loads((folder / CONFIG).read_text())
+            record = read_json(folder / CONFIG)
             if record["format"] != FORMAT:
                 raise InputError(f"{folder}: exported in format {record['format']}, this version reads format {FORMAT}")
-            mean, std = tuple(record["mean"]), tuple(record["std"])
-            return cls(record["model"], tuple(record["classes"]), ClipConfig(**record["clip"]), mean, std)
+            mean, std = (_three(record[name]) for name in ("mean", "std"))
+            if min(std) <= 0:
+                raise ValueError("a standard deviation that is not above 0")
+            model, classes = record["model"], record["classes"]
+            if not isinstance(model, str) or not all(isinstance(name, str) for name in classes):
+                raise ValueError("model and classes are not names")
+            return cls(model, tuple(classes), ClipConfig(**record["clip"]), mean, std)
         except FileNotFoundError:
             raise InputError(f"{folder}: no {CONFIG} in it; expected a folder made by `unstill export`") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
             raise InputError(f"{folder / CONFIG}: damaged ({type(error).__name__}: {error}); export again") from None
+
+
+def _three(values: list[float]) -> tuple[float, float, float]:
+    """Three finite numbers."""
+    r, g, b = (float(value) for value in values)
+    if not all(math.isfinite(value) for value in (r, g, b)):
+        raise ValueError("a number that is not finite")
+    return r, g, b
 
 
 def load_classifier(path: Path, *, trust_model_code: bool = False) -> tuple[Classifier, Facts]:

@@ -5,6 +5,7 @@ export(ExportConfig(run=Path("runs/hmdb51_albar"), out=Path("exported")))
 
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def export(config: ExportConfig) -> Exported:
     example = torch.randint(0, 256, (2, clip.frames, clip.size, clip.size, 3), dtype=torch.uint8)
     with torch.inference_mode():
         expected = classifier(example)
-    partial = config.out.with_name(f".{config.out.name}.{os.getpid()}.partial")
+    partial = config.out.with_name(f".{config.out.name}.{os.getpid()}.{secrets.token_hex(8)}.partial")
     try:
         partial.mkdir(parents=True)
         facts.save(partial)

@@ -126,4 +126,4 @@ def _checked(
     load = [(_LOAD, 0, 0, 16 + 8 * argument), (operation, 0, 1, operand), (_RETURN, 0, 0, yes)]
     # a test that others follow falls through to them, with the call's number loaded again
     end = [(_RETURN, 0, 0, no)] if last else [(_LOAD, 0, 0, 0)]
-    return [(_EQUAL, 0, len(load) + 1, number), *load, *end]
+    return [(_EQUAL, 0, len(load) + len(end), number), *load, *end]

@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 from typing import BinaryIO, cast
 
 from ...shards.contract import check_video
@@ -12,15 +11,16 @@ from ..content_hash import block_digest, content_sha256
 from ..transcode import probe, transcode
 
 
-def run_task(task: dict) -> tuple[dict, bytes]:
+def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
     """Run one request.
 
     Args:
-        task: to convert: ``path``, ``offset``, ``bytes``, ``content``, ``modified`` (see ``PlannedVideo``), ``start``,
-            ``end`` (seconds or None), ``recipe``. To check a video in a shard: ``path``, ``offset``,
-            ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``, ``codec`` and
-            ``layers``. To look at a source's header: ``path``, ``offset``, ``bytes`` (None is to the end), ``probe``
-            true. Several of these at once: ``batch``, a list of them, answered by ``answers``.
+        task: to convert: ``file`` (see ``_source``), ``offset``, ``bytes``, ``content``, ``modified`` (see
+            ``PlannedVideo``), ``start``, ``end`` (seconds or None), ``recipe``. To check a video in a shard: ``file``,
+            ``offset``, ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``,
+            ``codec`` and ``layers``. To look at a source's header: ``file``, ``offset``, ``bytes`` (None is to the
+            end), ``probe`` true. Several of these at once: ``batch``, a list of them, answered by ``answers``.
+        descriptors: open files that came with the request.
 
     Returns:
         (header, payload): the description and the MP4; or ``{"bad": reason, "detail": text}`` and nothing.
@@ -29,9 +29,9 @@ def run_task(task: dict) -> tuple[dict, bytes]:
         MemoryError: the memory limit was hit.
     """
     if "batch" in task:
-        return {"answers": [run_task(one)[0] for one in task["batch"]]}, b""
+        return {"answers": [run_task(one, descriptors)[0] for one in task["batch"]]}, b""
     try:
-        with open(task["path"], "rb") as file:
+        with _source(task, descriptors) as file:
             if "expect" in task:
                 return _check_stored(file, task), b""
             if task.get("probe"):
@@ -67,14 +67,26 @@ def run_task(task: dict) -> tuple[dict, bytes]:
     return header, done.mp4
 
 
+def _source(task: dict, descriptors: list[int]) -> BinaryIO:
+    """The opened source: ``file`` is a position in ``descriptors``, or ``errno`` says why it could not be opened.
+
+    Raises:
+        OSError: it could not be opened.
+        BadVideo: ``special``: it is no plain file, but a pipe, a device or a folder.
+    """
+    if "errno" in task:
+        raise OSError(task["errno"], os.strerror(task["errno"]))
+    if task.get("special"):
+        raise BadVideo("unreadable" if task.get("probe") else "changed", "not a plain file")
+    return open(descriptors[task["file"]], "rb", closefd=False)
+
+
 def _check_source(file: BinaryIO, task: dict) -> tuple[BinaryIO, str]:
     """The planned bytes as a file of their own, and their SHA-256; after it they lie in the system's cache.
 
     Raises:
         BadVideo: they are no longer those of the plan.
     """
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise BadVideo("changed", "no longer a plain file")
     status = os.fstat(file.fileno())
     if not task["offset"] and status.st_size != task["bytes"]:
         raise BadVideo("changed", f"{status.st_size} bytes, {task['bytes']} when the plan was made")
@@ -137,8 +149,6 @@ def _check_stored(file, task: dict) -> dict:
 
 
 def _probe(file: BinaryIO, task: dict) -> dict:
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise BadVideo("unreadable", "not a plain file")
     size = task["bytes"] if task["bytes"] is not None else os.fstat(file.fileno()).st_size
     if size == 0:
         raise BadVideo("empty", "zero bytes")

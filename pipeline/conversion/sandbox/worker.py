@@ -1,21 +1,30 @@
 """The child process in which videos are decoded and encoded: ``python -m unstill.pipeline.conversion.sandbox.worker``.
 
-Reads requests on standard input and answers on standard output until the input ends. Each message is a length-prefixed
-JSON header and a length-prefixed payload; nothing is unpickled on either side, so a decoder taken over by a hostile
-file cannot hand objects to its parent. Limits are set before the first byte of any video is read.
+Reads requests on standard input, a socket, and answers on standard output until the input ends. Each message is a
+length-prefixed JSON header and a length-prefixed payload; nothing is unpickled on either side, so a decoder taken over
+by a hostile file cannot hand objects to its parent. Sources come as open descriptors: limits and fences (``fence.py``)
+are in place before the first byte of any video is read, and then this process can open nothing.
 """
 
+import contextlib
 import ctypes
+import importlib
 import json
 import os
+import pkgutil
 import resource
+import socket
 import struct
 import sys
 import time
 from typing import IO
 
+from .fence import close_fence, leave_network
+
 NEARLY = 0.7  # of the memory limit used: a failure is blamed on it
 FRAME = struct.Struct("<II")  # bytes of the header, bytes of the payload
+MAX_DESCRIPTORS = 48  # in one request
+_status: int | None = None  # descriptor of /proc/self/status
 
 
 def send(stream: IO[bytes], header: dict, payload: bytes = b"") -> None:
@@ -26,24 +35,40 @@ def send(stream: IO[bytes], header: dict, payload: bytes = b"") -> None:
     stream.flush()
 
 
+def receive(requests: socket.socket) -> tuple[dict, list[int]] | None:
+    """The next request and the descriptors that came with it; None at the end."""
+    prefix, descriptors, _, _ = socket.recv_fds(requests, FRAME.size, MAX_DESCRIPTORS)
+    if len(prefix) < FRAME.size:
+        return None
+    size, _ = FRAME.unpack(prefix)
+    parts = []
+    while size:
+        part = os.read(requests.fileno(), min(size, 1 << 20))
+        if not part:
+            return None
+        parts.append(part)
+        size -= len(part)
+    return json.loads(b"".join(parts)), descriptors
+
+
 def main() -> None:
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    requests, answers = socket.socket(fileno=os.dup(0)), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not break the message stream
-    _die_with_parent()
-    _leave_network()
     limits = json.loads(sys.argv[1])
+    _die_with_parent()
+    missing = [leave_network()] if limits["fenced"] else []  # while there is one thread
     from .task import run_task
 
+    _import_all("av")
     base = _limit(limits["memory_bytes"])
-    while True:
-        prefix = requests.read(FRAME.size)
-        if len(prefix) < FRAME.size:
-            return
-        size, _ = FRAME.unpack(prefix)
-        task = json.loads(requests.read(size))
+    if limits["fenced"]:
+        missing += close_fence()
+    send(answers, {"missing": [name for name in missing if name]})
+    while (received := receive(requests)) is not None:
+        task, descriptors = received
         _limit_cpu(limits["seconds"])
         try:
-            header, payload = run_task(task)
+            header, payload = run_task(task, descriptors)
             # some decoders call it damaged data when their memory runs out
             if "bad" in header and _most_mapped() > base + NEARLY * limits["memory_bytes"]:
                 raise MemoryError
@@ -54,7 +79,20 @@ def main() -> None:
         except Exception as error:  # a fault of ours or of PyAV, not of the video: say which instead of dying mutely
             send(answers, {"bad": "crashed", "detail": f"{type(error).__name__}: {error}"[:300]})
             raise
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
         send(answers, header, payload)
+
+
+def _import_all(name: str) -> None:
+    """Import what is otherwise imported on first use: behind the fence no module can be read."""
+    for codec in ("ascii", "latin_1", "unicode_escape", "raw_unicode_escape", "utf_16", "utf_32", "idna"):
+        importlib.import_module(f"encodings.{codec}")
+    for module in pkgutil.walk_packages(importlib.import_module(name).__path__, f"{name}.", onerror=lambda _: None):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module.name)
 
 
 def _limit(memory_bytes: int) -> int:
@@ -70,8 +108,11 @@ def _limit(memory_bytes: int) -> int:
 
 def _most_mapped() -> int:
     """The most bytes of address space that this process has had."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmPeak"))
+    # opened once: behind the fence nothing can be opened
+    global _status
+    _status = os.open("/proc/self/status", os.O_RDONLY) if _status is None else _status
+    lines = os.pread(_status, 1 << 16, 0).splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(b"VmPeak"))
 
 
 def _lower(kind: int, value: int) -> None:
@@ -89,13 +130,6 @@ def _limit_cpu(seconds: float) -> None:
 def _die_with_parent() -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, 9)  # PR_SET_PDEATHSIG, SIGKILL: kill -9 of the converter leaves no orphan
-
-
-def _leave_network() -> None:
-    """Move into a network of its own without any interface, where the system lets us (it is a second fence only)."""
-    if sys.platform == "linux":
-        new_user, new_network = 0x10000000, 0x40000000
-        ctypes.CDLL(None).unshare(new_network if os.geteuid() == 0 else new_user | new_network)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """A decoder that crashes, hangs or explodes costs one video and nothing else."""
 
+import dataclasses
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ import pytest
 from unstill.pipeline.conversion.content_hash import block_digest
 from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.sandbox.pool import Limits, Pool, Worker
+from unstill.pipeline.conversion.sandbox.worker import FRAME
 
 RECIPE = asdict(ConvertConfig(source="", out="", codec="vp9", short_side=32, gop=4).recipe())
 WHOLE = {"offset": 0, "start": None, "end": None}
@@ -32,17 +34,12 @@ def good(tmp_path, video) -> Path:
     return path
 
 
-@pytest.fixture
-def hanging(tmp_path) -> dict:
-    """A task that waits for ever: a pipe that nobody writes to."""
-    os.mkfifo(tmp_path / "pipe.mp4")
-    return {**RECIPE, "path": str(tmp_path / "pipe.mp4"), "bytes": 1, "content": "", "modified": None, **WHOLE}
-
-
-def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good, hanging):
-    worker = Worker(Limits(seconds=1.0, memory_bytes=320 << 20))
+def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good):
+    worker = Worker(Limits(seconds=2.0, memory_bytes=320 << 20))
     try:
-        header, _ = worker.run(hanging)
+        assert worker.run(task(good))[0]["frames"] == 5
+        os.kill(worker.pid, signal.SIGSTOP)
+        header, _ = worker.run(task(good))
         assert header["bad"] == "timeout"
         worker.limits = ROOMY
         assert worker.run(task(good))[0]["frames"] == 5
@@ -50,18 +47,50 @@ def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good, hanging):
         worker.close(kill=True)
 
 
-def test_a_crash_is_charged_to_its_video_and_the_next_one_works(good, hanging):
+def test_a_crash_is_charged_to_its_video_and_the_next_one_works(good):
     worker = Worker(ROOMY)
     try:
         assert worker.run(task(good))[0]["frames"] == 5
         first = worker.pid
-        threading.Timer(0.2, os.kill, (first, signal.SIGSEGV)).start()
-        header, _ = worker.run(hanging)
+        os.kill(first, signal.SIGSTOP)  # so that it dies during the next video
+
+        def die():
+            os.kill(first, signal.SIGSEGV)
+            os.kill(first, signal.SIGCONT)
+
+        threading.Timer(0.2, die).start()
+        header, _ = worker.run(task(good))
         assert header["bad"] == "crashed" and "SIGSEGV" in header["detail"]
         assert worker.run(task(good))[0]["frames"] == 5
         assert worker.pid != first
     finally:
         worker.close(kill=True)
+
+
+def test_pipes_devices_and_folders_are_refused_at_once(good, tmp_path):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    worker = Worker(ROOMY)
+    try:
+        for path in (tmp_path / "pipe.mp4", Path("/dev/zero"), tmp_path):
+            header, _ = worker.run(task(good) | {"path": str(path)})
+            assert header == {"bad": "changed", "detail": "not a plain file"}
+        assert worker.run(task(good) | {"path": str(tmp_path / "none.mp4")})[0]["bad"] == "missing"
+    finally:
+        worker.close(kill=True)
+
+
+def test_an_answer_that_no_honest_worker_gives_is_a_crash(good):
+    """What a decoder that was taken over may send: not an object, too deep, a reason that there is not."""
+    for header in (b"[1]", b"[" * 20_000, b'{"bad": "\\u001b[2J"}', b'{"bad": ["x"]}', b"\xff"):
+        worker = Worker(ROOMY)
+        try:
+            worker.run(task(good))
+            answers, theirs = os.pipe()
+            os.write(theirs, FRAME.pack(len(header), 0) + header)
+            worker._child = dataclasses.replace(worker._child, answers=answers)
+            assert worker.run(task(good))[0]["bad"] == "crashed"
+        finally:
+            worker.close(kill=True)
 
 
 def test_a_fault_of_the_program_is_told_in_its_words(good):
