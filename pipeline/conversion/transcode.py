@@ -205,6 +205,8 @@ class _Encoder:
 
     def _mux(self, packet: av.Packet) -> None:
         packet.duration = 1
+        if self.count == 1:  # x265 takes its delay from a second frame: without one dts is memory that it never wrote
+            packet.dts = packet.pts
         self._container.mux(packet)
         if self._buffer.tell() > MAX_OUTPUT:
             seconds = float(self.count / self.fps)
