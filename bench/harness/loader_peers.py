@@ -4,7 +4,6 @@ Each decoder turns the bytes of a whole video and frame numbers into uint8 (T, H
 torchvision. ``unavailable`` says why a peer cannot run here.
 """
 
-import importlib.util
 import io
 import os
 from collections.abc import Callable, Iterator
@@ -66,21 +65,27 @@ def decode_decord(mp4: bytes, numbers: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(reader.get_batch(numbers.tolist()).asnumpy())
 
 
-DECODERS: dict[str, tuple[str, Decode]] = {
-    "PyAV + DataLoader": ("av", decode_pyav),
-    "torchcodec + DataLoader": ("torchcodec", decode_torchcodec),
-    "decord + DataLoader": ("decord", decode_decord),
+DECODERS: dict[str, Decode] = {
+    "PyAV + DataLoader": decode_pyav,
+    "torchcodec + DataLoader": decode_torchcodec,
+    "decord + DataLoader": decode_decord,
 }
 
 
-def unavailable(package: str) -> str | None:
-    """Why a package cannot be used here, or None."""
-    if importlib.util.find_spec(package) is None:
-        return f"{package} is not installed"
+def unavailable(decode: Decode) -> str | None:
+    """Why a decoder cannot be used here, or None. It decodes two frames: torchcodec misses FFmpeg only then."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        container.mux(stream.encode())
     try:
-        __import__(package)
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"{package} cannot be imported: {str(error).splitlines()[0]}"
+        decode(file.getvalue(), np.arange(2))
+    except Exception as error:  # not installed, or without its libraries; each package has errors of its own
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        return f"{type(error).__name__}: {reason}"
     return None
 
 

@@ -150,12 +150,12 @@ def _on_cpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
         OURS: lambda at: _through_dali(index, root, GopReader, sampler, at),
         WHOLE: lambda at: _through_dali(index, root, WholeFileReader, sampler, at),
     }
-    for name, (package, decode) in DECODERS.items():
-        if reason := unavailable(package):
+    for name, decode in DECODERS.items():
+        if reason := unavailable(decode):
             results.note(f"{name} skipped: {reason}")
         else:
             paths[name] = lambda at, d=decode: peer_batches(PeerDataset(root, sampler, at, d), 8, workers=0)
-    decode = DECODERS["PyAV + DataLoader"][1]
+    decode = DECODERS["PyAV + DataLoader"]
     paths["webdataset + PyAV"] = lambda at: webdataset_batches(PeerDataset(root, sampler, at, decode), 8)
 
     rates = _alternate(paths, config.rounds, config.clips)
@@ -450,8 +450,8 @@ def _peer_paths(
     name = "DALI readers.webdataset, whole file"
     results.add(_wall_row(f"{name}, {shape}", _wall_rate(whole, config.seconds), "gpu rate", label=name, **at))
     sampler = TrainSampler(index, clip, AugmentConfig(), seed=0)
-    for name, (package, decode) in DECODERS.items():
-        if reason := unavailable(package):
+    for name, decode in DECODERS.items():
+        if reason := unavailable(decode):
             results.note(f"{name} skipped: {reason}")
             continue
         peer = peer_batches(PeerDataset(root, sampler, np.arange(1_000_000), decode), 64, workers=16)

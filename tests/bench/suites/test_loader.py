@@ -26,8 +26,8 @@ def root(tmp_path_factory):
 
 @pytest.mark.parametrize("name", DECODERS)
 def test_peers_deliver_the_clips_that_the_loader_delivers(root, name):
-    package, decode = DECODERS[name]
-    if reason := unavailable(package):
+    decode = DECODERS[name]
+    if reason := unavailable(decode):
         pytest.skip(reason)
     index = SampleIndex.load(root)
     sampler = TrainSampler(index, ClipConfig(frames=5, stride=3, size=48), AugmentConfig(), seed=0)
