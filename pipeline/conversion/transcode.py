@@ -170,6 +170,8 @@ class _Encoder:
         self._stream: av.video.stream.VideoStream | None = None
         self._last: tuple[av.VideoFrame, av.VideoFrame] | None = None
         self._waiting: av.VideoFrame | None = None
+        # B-frames are decoded one frame later than shown
+        self._delay, self._packets = int(recipe.layers == 2 and recipe.codec != "vp9"), 0
 
     def add(self, k: int, frame: av.VideoFrame) -> None:
         if self._stream is None:
@@ -204,9 +206,8 @@ class _Encoder:
             self._mux(packet)
 
     def _mux(self, packet: av.Packet) -> None:
-        packet.duration = 1
-        if self.count == 1:  # x265 takes its delay from a second frame: without one dts is memory that it never wrote
-            packet.dts = packet.pts
+        # the order of decoding is ours: x265 reads a time that it never wrote when a video ends before its delay
+        packet.dts, packet.duration, self._packets = self._packets - self._delay, 1, self._packets + 1
         self._container.mux(packet)
         if self._buffer.tell() > MAX_OUTPUT:
             seconds = float(self.count / self.fps)
@@ -228,7 +229,7 @@ class _Encoder:
         context = stream.codec_context
         context.time_base = 1 / self.fps
         context.gop_size = recipe.gop
-        context.max_b_frames = 1 if recipe.layers == 2 and recipe.codec != "vp9" else 0
+        context.max_b_frames = self._delay
         context.thread_count = 1
         context.color_range = ColorRange.MPEG
         context.colorspace = BT601

@@ -139,3 +139,25 @@ def test_a_table_that_lies_is_a_bad_clip_and_not_a_crash(video, dataset, tmp_pat
             outcomes.add("bad")
         reader.close()
     assert outcomes == {12, "bad"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_nvdec_agrees_with_pyav_on_layers(tmp_path, gpu_video, dataset, pyav_frames, codec, stride):
+    """Frames that are decoded out of order, and slices without the odd ones: the right frame, within 2 levels."""
+    recipe = ConvertConfig(source="", out="", codec=codec, layers=2, short_side=160, gop=GOP).recipe()
+    videos = []
+    for number, length in enumerate((13, 25, 36, 41)):
+        source = gpu_video(frames=length, height=160, width=160, seed=number)
+        mp4 = transcode(io.BytesIO(source.mp4), recipe).mp4
+        videos.append(replace(source, mp4=mp4, codec=codec, gop=GOP, layers=2))
+    whole = [pyav_frames(video.mp4) for video in videos]
+    clip = ClipConfig(frames=4, stride=stride, size=160)
+    options = {"batch_size": 4, "steps": 8, "device": "cuda", "augment": AugmentConfig(crop="none", flip=0.0)}
+    with ClipLoader(dataset(tmp_path / "data", videos), clip=clip, **options) as loader:
+        for batch in loader:
+            rows = zip(batch.sample.tolist(), batch.start_frame.tolist(), batch.frames.cpu().double(), strict=True)
+            for sample, start, got in rows:
+                wanted = np.minimum(start + stride * np.arange(4), len(whole[sample]) - 1)
+                assert (got - whole[sample][wanted]).abs().mean() <= 2, (sample, start)
