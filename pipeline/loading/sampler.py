@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..errors import InputError
 from ..options import at_least, between, check_options
 from ..shards.index import SampleIndex
 from .counter_random import fold, permute, uniform_columns
