@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from ..sources.layouts import SourceConfig, find_videos, shrunken_label_set
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import place_of
 from .content_hash import content_sha256
-from .sandbox.pool import Limits, Pool
+from .sandbox.pool import Limits, Pool, Sandbox
 
 LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
 BATCH = 32  # headers read for one message to a worker
@@ -37,6 +37,9 @@ class AuditConfig(SourceConfig):
     """Read every video's header (codec, size, duration) and compare the content of files of equal length."""
     workers: int = 0
     """Processes that read headers; 0 is one for every core."""
+    sandbox: Sandbox = "auto"
+    """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
+    puts up none (time and memory stay limited)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def audit(config: AuditConfig) -> AuditReport:
     headers, unreadable, same = [], [], ()
     if config.headers:
         workers = config.workers or len(os.sched_getaffinity(0))
-        headers, unreadable = _read_headers(listing, workers)
+        headers, unreadable = _read_headers(listing, workers, config.sandbox)
         same = _same_content(listing)
     problem = "" if config.allow_missing else shrunken_label_set(listing)
     if config.headers and not headers and not problem:
@@ -76,9 +79,12 @@ def audit(config: AuditConfig) -> AuditReport:
     return AuditReport(listing, tuple(headers), tuple(unreadable), same, problem)
 
 
-def _read_headers(listing: Listing, workers: int) -> tuple[list[dict], list[Failure]]:
+def _read_headers(listing: Listing, workers: int, sandbox: Sandbox) -> tuple[list[dict], list[Failure]]:
     headers, unreadable = [], []
-    with Pool(workers, LIMITS) as pool, Progress("reading headers", len(listing.videos), "videos") as progress:
+    with (
+        Pool(workers, replace(LIMITS, sandbox=sandbox)) as pool,
+        Progress("reading headers", len(listing.videos), "videos") as progress,
+    ):
         for video, answer in _probed(pool, listing):
             if "bad" in answer:
                 unreadable.append(Failure(video.path, video.name or "", answer["bad"], answer["detail"]))

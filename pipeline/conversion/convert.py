@@ -27,7 +27,7 @@ from ..sources.listing import Listing
 from .merge import merge, read_dataset
 from .output import LocalOutput, open_output
 from .plan import PLAN_NAME, Plan, listing_digest, make_plan, plan_settings, read_header, read_plan, tool_versions
-from .sandbox.pool import Limits
+from .sandbox.pool import Limits, Sandbox
 from .shard_work import ShardTask, convert_shards
 
 
@@ -62,6 +62,9 @@ class ConvertConfig(SourceConfig):
     """Processes of this machine, or a running Ray cluster whose nodes all see source and output (unstill[ray])."""
     workers: int = 0
     """Processes that transcode, one codec thread each; 0 is one for every core."""
+    sandbox: Sandbox = "auto"
+    """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
+    puts up none (time and memory stay limited)."""
     seed: int = 0
     """Seed of the global shuffle that spreads the videos over the shards."""
     shards: str | None = None
@@ -122,7 +125,7 @@ class ConvertConfig(SourceConfig):
 
     def limits(self) -> Limits:
         """What one video may cost."""
-        return Limits(seconds=self.timeout, memory_bytes=self.memory_mb << 20)
+        return Limits(seconds=self.timeout, memory_bytes=self.memory_mb << 20, sandbox=self.sandbox)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from ..shards.verified import mark_verified
 from ..shards.writer import dali_index, dali_index_line, describe_sample, read_manifest
 from .merge import build_index, read_dataset
 from .output import DATASET_NAME, SHARD_FOLDER
-from .sandbox.pool import Limits, Pool
+from .sandbox.pool import Limits, Pool, Sandbox
 
 MAX_JSON = 1 << 20
 MAX_TABLE = 1 << 20
@@ -70,13 +70,14 @@ class _ShardScan:
         self.faults.append(Fault(self.name, offset, printable(key)[:120], printable(problem)))
 
 
-def verify(path: str | os.PathLike, *, decode: bool = True, workers: int = 0) -> list[Fault]:
+def verify(path: str | os.PathLike, *, decode: bool = True, workers: int = 0, sandbox: Sandbox = "auto") -> list[Fault]:
     """Check a dataset folder or one shard.
 
     Args:
         path: the folder that holds ``dataset.json``, or a ``.tar``.
         decode: also decode every frame of every video (in sandboxed processes).
         workers: processes and threads; 0 is one for every core.
+        sandbox: see ``Limits``.
 
     Returns:
         All faults, ordered by shard and offset; empty when all is well.
@@ -100,7 +101,7 @@ def verify(path: str | os.PathLike, *, decode: bool = True, workers: int = 0) ->
     if dataset is not None:
         faults += _check_dataset(root, dataset, scans)
     if decode:
-        faults += _decode_all(root, scans, workers)
+        faults += _decode_all(root, scans, workers, sandbox)
     faults += _duplicates(scans)
     if decode and not faults and dataset is not None:
         mark_verified(path)
@@ -269,7 +270,7 @@ def _duplicates(scans: list[_ShardScan]) -> list[Fault]:
     return faults
 
 
-def _decode_all(root: Path, scans: list[_ShardScan], workers: int) -> list[Fault]:
+def _decode_all(root: Path, scans: list[_ShardScan], workers: int, sandbox: Sandbox) -> list[Fault]:
     names = ("frames", "fps_milli", "gop", "width", "height", "codec", "layers")
     total = sum(len(scan.samples) for scan in scans)
 
@@ -281,7 +282,7 @@ def _decode_all(root: Path, scans: list[_ShardScan], workers: int) -> list[Fault
                 yield (scan.name, sample), {"path": os.path.join(root, scan.name), **place, "expect": expect}
 
     faults = []
-    with Pool(workers, LIMITS) as pool, Progress("decoding", total, "videos") as progress:
+    with Pool(workers, replace(LIMITS, sandbox=sandbox)) as pool, Progress("decoding", total, "videos") as progress:
         for (name, sample), answer, _ in pool.map(tasks()):
             if "bad" in answer:
                 detail = answer["detail"] if answer["bad"] == "output" else f"{answer['bad']}: {answer['detail']}"

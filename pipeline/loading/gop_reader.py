@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..shards.fragments import touched_fragments
-from ..shards.index import CODECS, SampleIndex
+from ..shards.index import SampleIndex
 from ..shards.plain_mp4 import needed_samples, plain_mp4
 from ..shards.sample_table import TrackHeader, parse_fragments, parse_header
 from ..shards.stream_size import check_size
@@ -119,7 +119,7 @@ class GopReader:
             parsed = _parsed_header(bytes(view[:header]))
             if 0 in self._checked[row + first : row + last]:
                 contents = (view[at : at + size] for at, size in zip(samples.offset, samples.size, strict=True))
-                check_size(parsed.description, contents, self._picture(sample), self._codec(sample))
+                check_size(parsed.description, contents, self._picture(sample))
                 self._checked[row + first : row + last] = b"\1" * (last - first)
             mp4, numbers = plain_mp4(parsed, data, samples, kept)
         except ValueError as error:
@@ -128,10 +128,6 @@ class GopReader:
 
     def _picture(self, sample: int) -> tuple[int, int]:
         return int(self.index.width[sample]), int(self.index.height[sample])
-
-    def _codec(self, sample: int) -> str:
-        number = int(self.index.codec[sample])
-        return CODECS[number] if number < len(CODECS) else f"codec {number}"
 
     def read(self, sample: int, first: int, last: int) -> np.ndarray:
         """The header and fragments ``first .. last - 1`` of one sample.

@@ -111,17 +111,17 @@ def check_video(
     if len(offsets) - 1 != -(-len(decoded) // gop):
         raise BadVideo("output", f"{len(offsets) - 1} fragments for {len(decoded)} frames in GOPs of {gop}")
     width, height, _ = decoded[0][2]
-    _check_sizes(mp4, init_bytes, offsets, gop, (width, height), codec)
+    _check_sizes(mp4, init_bytes, offsets, gop, (width, height))
     return VideoFacts(codec, len(decoded), fps, width, height, gop, layers, init_bytes, offsets)
 
 
-def _check_sizes(mp4: bytes, init_bytes: int, offsets: np.ndarray, gop: int, size: tuple[int, int], codec: str) -> None:
+def _check_sizes(mp4: bytes, init_bytes: int, offsets: np.ndarray, gop: int, size: tuple[int, int]) -> None:
     """A reader takes the size from the container, or from any frame's header: all must say what was decoded."""
     data = memoryview(mp4)
     try:
         samples = parse_fragments(data, init_bytes, offsets[1:].tolist(), 0, gop)
         contents = (data[at : at + length] for at, length in zip(samples.offset, samples.size, strict=True))
-        check_size(parse_header(data[:init_bytes]).description, contents, size, codec)
+        check_size(parse_header(data[:init_bytes]).description, contents, size)
     except ValueError as error:
         raise BadVideo("output", str(error).replace("the index", "its pictures")) from error
 

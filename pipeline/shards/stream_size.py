@@ -3,7 +3,7 @@
 DALI's CPU decoder takes the size of its buffers from the container (the sample entry), the pictures that fill them come
 from the stream, and the index steers what is cut out. So all three must say the same: the sample entry, every parameter
 set of H.264 and HEVC, and every frame header of VP9, whose frames may each have a size of their own. 8-bit 4:2:0 is
-checked alike.
+checked alike. Of VP8, AV1 and JPEG, which `unstill convert` does not write, only the container is compared.
 
 Sources: ISO/IEC 14496-12 and -15 (sample entries), ITU-T H.264 7.3.2.1 and H.265 7.3.2.2 (sequence parameter sets),
 VP9 Bitstream & Decoding Process Specification 6.2 and Annex B (frame headers, superframes).
@@ -18,27 +18,25 @@ _ENTRY_BYTES = 86  # of a visual sample entry before its boxes
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
 
 
-def check_size(description: bytes, samples: Iterable[Buffer], size: tuple[int, int], codec: str) -> None:
+def check_size(description: bytes, samples: Iterable[Buffer], size: tuple[int, int]) -> None:
     """Compare the size of a video's pictures with what is said elsewhere.
 
     Args:
         description: the ``stsd`` box.
         samples: the content of each sample to look at; whole GOPs.
         size: width and height that they must have.
-        codec: h264, hevc or vp9, which the video must be; other names are compared with nothing but the container.
 
     Raises:
         ValueError: says which two do not agree, or that a header is not understood.
     """
     try:
         kind, body = _entry(description, size)
-        if _CODEC.get(kind, codec) != codec or (codec in _CODEC.values() and kind not in _CODEC):
-            raise ValueError(f"its container says {kind.decode('latin1')!r}, the index {codec}")
+        codec = _CODEC.get(kind)
         if codec == "vp9":
             for sample in samples:
                 for frame in _vp9_frames(sample):
                     _check_vp9(frame, size)
-        elif codec in ("h264", "hevc"):
+        elif codec is not None:
             _check_parameter_sets(body, samples, size, codec)
     except (struct.error, IndexError) as error:
         raise ValueError(f"a header of its stream ends too early ({error})") from None

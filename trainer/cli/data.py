@@ -14,6 +14,7 @@ from ...pipeline.conversion.audit import AuditConfig, render
 from ...pipeline.conversion.audit import audit as audit_source
 from ...pipeline.conversion.convert import ConvertConfig
 from ...pipeline.conversion.convert import convert as convert_source
+from ...pipeline.conversion.sandbox.pool import Sandbox
 from ...pipeline.conversion.verify import verify as verify_shards
 
 
@@ -60,11 +61,14 @@ class VerifyOptions:
     """Decode every frame too; without it only bytes are checked."""
     workers: int = 0
     """Processes; 0 is one for every core."""
+    sandbox: Sandbox = "auto"
+    """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
+    puts up none (time and memory stay limited)."""
 
 
 def verify(options: VerifyOptions) -> int:
     """``unstill verify``; 1 when there are faults."""
-    faults = verify_shards(options.path, decode=options.decode, workers=options.workers)
+    faults = verify_shards(options.path, decode=options.decode, workers=options.workers, sandbox=options.sandbox)
     for fault in faults:
         print(fault)
     print(f"{options.path}: {f'{len(faults)} faults' if faults else 'no fault found'}")
