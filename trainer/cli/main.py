@@ -18,6 +18,7 @@ from rich.table import Table
 from unstill import __version__
 
 from ...pipeline.errors import InputError
+from .leaving import leave_with_code_of
 from .suggestions import unknown
 
 
@@ -111,7 +112,7 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point of the console script ``unstill``."""
-    sys.exit(run(sys.argv[1:]))
+    leave_with_code_of(lambda: run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
