@@ -24,7 +24,7 @@ from unstill.trainer.batch import Batch
 from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.config import TrainConfig
 from unstill.trainer.distributed import Ranks, process_group, wrap
-from unstill.trainer.compile_cache import LossModule, allow_inner_gradients
+from unstill.trainer.loss_module import LossModule, allow_inner_gradients
 from unstill.trainer.methods import Albar, Sdn
 from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.passes import backward_in_passes, static_leaf, step_passes
