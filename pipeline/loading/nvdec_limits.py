@@ -124,6 +124,6 @@ def check_sizes(index: SampleIndex, root: str | Path) -> None:
     if odd:
         log.warning(
             "%s: %s of %s videos have sides that are no multiple of %d (%dx%d, as --codec copy leaves them): DALI "
-            "opens a decoder session for each of their clips, 50 to 70 ms on an H100; convert them without --codec copy",
+            "opens a decoder session for each of their clips, 50 to 70 ms on an H100; convert without --codec copy",
             *(root, f"{len(odd):,}", f"{len(codec):,}", BLOCK, width[odd[0]], height[odd[0]]),
         )
