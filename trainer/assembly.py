@@ -64,7 +64,7 @@ def assemble(
         closed_calls=config.step.closed_layers != "off",
     )
     # before wrapping: the gradient hooks stay outside of the graphs
-    compile_loss(loss, config.step.compile, config.step.recompute)
+    compile_loss(loss, config.step.compile, config.step.recompute, announce=ranks.first)
     wrapped = wrap(loss, ranks, all_in_last_pass=not (method.static_pass and method_module is not None))
     step = BoundaryStep if fused else TrainStep
     return state, step(config, state, wrapped, steps, ranks.rank, classes, tables, static_parts)

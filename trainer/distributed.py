@@ -16,6 +16,7 @@ from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from ..pipeline.errors import InputError
+from ..pipeline.loading.cuda_waits import sleep_while_waiting
 
 TIMEOUT = timedelta(minutes=10)  # of any collective: a lost rank ends the others within it
 _groups = itertools.count()  # process groups that this process has joined
@@ -67,6 +68,8 @@ def process_group(device: str) -> Iterator[Ranks]:
     own = torch.device(device)
     if device == "cuda":
         own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        if not torch.cuda.is_initialized():
+            sleep_while_waiting(own.index)
         torch.cuda.set_device(own)
     joined = False
     if "WORLD_SIZE" in os.environ and "MASTER_ADDR" in os.environ and not dist.is_initialized():

@@ -12,12 +12,11 @@ from typing import Any, Literal
 
 import torch
 import torch._dynamo
-import torch._functorch.config
 from torch import Tensor, nn
-from torch._inductor.compile_fx import compile_fx
 
 from ..kernels import static_losses, weighted_loss
 from .batch import DRAWS
+from .compile_cache import compile_or_load, keep_compiled_steps
 from .known_failures import refuse_custom_functions
 from .methods import Method
 from .methods.terms import RowLosses
@@ -124,24 +123,25 @@ def allow_inner_gradients() -> None:
     torch._dynamo.config.optimize_ddp = False
 
 
-def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False) -> None:
+def compile_loss(loss_module: LossModule, mode: str, recompute: bool = False, *, announce: bool = False) -> None:
     """Compile the module in place; a graph break is an error, for a step in pieces has no double backward.
 
     Args:
         loss_module: what to compile.
         mode: "off" or a mode of torch.compile.
         recompute: see ``StepConfig``.
+        announce: log what is compiled, and how long it may take.
     """
     if mode == "off":
         return
     allow_inner_gradients()
+    keep_compiled_steps()
     options = {} if mode == "default" else torch._inductor.list_mode_options(mode, dynamic=False)
     checks = loss_module.method.twice_differentiable
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]):
         if checks:
             refuse_custom_functions(graph)
-        with torch._functorch.config.patch(aggressive_recomputation=recompute):
-            return compile_fx(graph, inputs, config_patches=options)
+        return compile_or_load(graph, inputs, options, recompute=recompute, announce=announce)
 
     loss_module.compile(fullgraph=True, dynamic=False, backend=backend)

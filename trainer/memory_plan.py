@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from ..pipeline.loading.clips import Clips, ClipSource
+from ..pipeline.loading.cpu_threads import loader_threads
 from .assembly import assemble
 from .config import TrainConfig
 from .distributed import Ranks
@@ -172,7 +173,8 @@ def _ahead(config: TrainConfig, pair: nn.Module, start: np.ndarray, ranks: int, 
     prepared = int(start[1])  # the batch at hand, frames included
     frames = 3 * config.clip.frames * config.clip.size**2
     # the queue and the batch that is being made; DALI keeps decoded frames of each batch that it works on
-    queue = prepared * (config.loader.ready + 1) + frames * config.loader.depth * config.loader.pipelines
+    pipelines = loader_threads(config.loader, "cuda" if cuda else "cpu", config.batch_size // ranks).pipelines
+    queue = prepared * (config.loader.ready + 1) + frames * config.loader.depth * pipelines
     copied = int(start[0]) if cuda and config.checkpoint.every else 0  # written while training goes on
     buckets = sum(p.nbytes for p in pair.parameters() if p.requires_grad) if ranks > 1 else 0
     return copied + buckets, queue

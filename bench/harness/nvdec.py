@@ -1,6 +1,5 @@
 """The GPU's video decoders: is their library there, how busy are they, and how fast can they be at best?"""
 
-import ctypes
 import itertools
 import shutil
 import subprocess
@@ -12,18 +11,14 @@ from nvidia.dali import fn
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIDataType
 
-LIBRARY = "libnvcuvid.so.1"
+from ...pipeline.loading import nvdec_limits
 
 
 def missing_library() -> str | None:
     """Why NVDEC cannot be used here, or None."""
     if not torch.cuda.is_available():
         return "no CUDA device"
-    try:
-        ctypes.CDLL(LIBRARY)
-    except OSError as error:
-        return f"the driver's video-decode library is missing ({error})"
-    return None
+    return nvdec_limits.missing_library()
 
 
 class DecoderUse:

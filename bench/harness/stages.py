@@ -18,7 +18,7 @@ import torch
 
 from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips, ClipSource
-from ...pipeline.loading.cpu_threads import default_decode_threads, default_read_threads
+from ...pipeline.loading.cpu_threads import loader_threads
 from ...pipeline.loading.decode import ClipDecoder, EncodedBatch
 from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
 from ...pipeline.loading.sampler import ClipRequests, TrainSampler, frame_numbers, step_positions
@@ -52,8 +52,8 @@ class RunStages:
     def __init__(self, config: TrainConfig, ranks: Ranks, seconds: float):
         self._config, self._ranks, self._seconds = config, ranks, seconds
         self._device, self._gpu = ranks.device, ranks.device.type == "cuda"
-        self.read_threads = config.loader.read_threads or default_read_threads(self._device)
-        self.decode_threads = config.loader.decode_threads or default_decode_threads(self._device)
+        threads = loader_threads(config.loader, self._device, config.batch_size // ranks.world_size)
+        self.read_threads, self.decode_threads, self._pipelines = threads.read, threads.decode, threads.pipelines
         self.index = SampleIndex.load(config.data)
         self.shards = [Path(config.data) / name for name in self.index.shard_names]
         self._reader = GopReader(self.index, shards_in(Path(config.data), self.index))
@@ -105,7 +105,7 @@ class RunStages:
         config = self._config
         decoders = [
             ClipDecoder(config.batch_size, config.clip.size, self._device, self.decode_threads, config.loader.depth)
-            for _ in range(config.loader.pipelines)
+            for _ in range(self._pipelines)
         ]
         ahead, turns = config.loader.depth * len(decoders), itertools.cycle(decoders)
         batches, waiting = itertools.cycle(self._encoded), []
@@ -129,7 +129,7 @@ class RunStages:
         elapsed = time.perf_counter() - begin
         per_delivered = self.decoded_per_clip / config.clip.frames
         how = (
-            f"{config.loader.pipelines} pipeline(s) of {self.decode_threads} threads; {per_delivered:.2f} frames "
+            f"{self._pipelines} pipeline(s) of {self.decode_threads} threads; {per_delivered:.2f} frames "
             f"decoded for each of the {config.clip.frames} delivered"
         )
         return self._stage("decode", clips / elapsed, self.decoded_per_clip, ceiling, "sequential decoding", how)
@@ -160,7 +160,7 @@ class RunStages:
             return Stage(name="together", delivered=None, how=reason)
         with open_loader(replace(self._config, replay=0), self._ranks, 0, 1 << 40) as loader:
             batches = iter(loader)
-            for _ in range(self._config.loader.ready + self._config.loader.depth * self._config.loader.pipelines + 2):
+            for _ in range(self._config.loader.ready + self._config.loader.depth * self._pipelines + 2):
                 next(batches)  # what was prepared while the first was awaited
             clips, begin, spent = 0, time.perf_counter(), time.process_time()
             while not clips or time.perf_counter() - begin < self._seconds:

@@ -22,6 +22,7 @@ import torch
 from tyro.conf import arg
 
 from ...pipeline.loading.clips import Clips, LoaderStats
+from ...pipeline.loading.cpu_threads import loader_threads
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.options import at_least, check_options
 from ...pipeline.shards.dataset_info import DatasetInfo
@@ -138,7 +139,8 @@ class Turns:
     @classmethod
     def of(cls, config: TrainBench, run: TrainConfig) -> "Turns":
         """Windows that hold every kind of step equally often, and outlast what is prepared ahead."""
-        ahead = run.loader.ready + run.loader.depth * run.loader.pipelines + 2
+        pipelines = loader_threads(run.loader, run.device, run.batch_size).pipelines
+        ahead = run.loader.ready + run.loader.depth * pipelines + 2
         period = getattr(run.method, "gp_every", 1)
         steps = -(-max(config.steps, ahead) // period) * period
         return cls(config.rounds, config.windows, steps)

@@ -14,10 +14,11 @@ from ..errors import InputError
 from ..shards.index import CODECS, SampleIndex
 from .decode import ClipDecoder, EncodedBatch, decoder_message, picture_sizes
 from .gop_reader import BadClip, GopReader
+from .nvdec_limits import SIZES, check_nvdec
 from .sampler import ClipRequests
 
 CPU_CODECS = ("vp9", "vp8", "mjpeg")  # the libavcodec inside DALI 2.4 has no other decoder
-GPU_CODECS = ("h264", "hevc", "vp9", "mjpeg", "vp8", "av1")
+GPU_CODECS = tuple(SIZES)
 _PROBE_SIZE = 16  # pixels
 _PROBES = 3  # intact samples that must fail before the codec is blamed
 
@@ -48,15 +49,17 @@ def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBa
 
 
 def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: str | Path) -> int | None:
-    """Decode one frame of every codec in the dataset.
+    """Decode one frame of every codec in the dataset; on a GPU, first see that NVDEC takes its sizes.
 
     Returns:
         A sample that decodes here, to tell a broken decoder from a broken clip later; None if none was found.
 
     Raises:
-        InputError: the device cannot decode a codec of the dataset; says which codec to convert to.
+        InputError: the device cannot decode a codec of the dataset, or a size; says what to convert to.
     """
     gpu, good = device.type == "cuda", None
+    if gpu:
+        check_nvdec(index, root)
     known = GPU_CODECS if gpu else CPU_CODECS
     remedy = codec_for(device)
     codec = np.asarray(index.codec)

@@ -33,7 +33,8 @@ from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
 from .clips import Clips, ClipSource, LoaderStats
 from .codec_support import check_codecs
-from .cpu_threads import default_decode_threads, default_read_threads
+from .cpu_threads import loader_threads
+from .cuda_waits import sleep_while_waiting
 from .gop_reader import GopReader, shards_in
 from .loader_config import LoaderConfig
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
@@ -208,7 +209,8 @@ class ClipLoader:
         try:
             gpu = self.device.type == "cuda"
             self._stream = torch.cuda.Stream(self.device) if gpu else None
-            config = self.config
+            config, batch = self.config, self._batch // self._world
+            threads = loader_threads(config, self.device, batch)
             stream = ClipStream(
                 self.index,
                 self._reader,
@@ -216,11 +218,11 @@ class ClipLoader:
                 self.clip,
                 self.bad,
                 device=self.device,
-                batch_size=self._batch // self._world,
-                decode_threads=config.decode_threads or default_decode_threads(self.device),
-                pipelines=config.pipelines,
+                batch_size=batch,
+                decode_threads=threads.decode,
+                pipelines=threads.pipelines,
                 depth=config.depth,
-                read_threads=config.read_threads or default_read_threads(self.device),
+                read_threads=threads.read,
                 read_ahead=config.read_ahead,
                 known_good=self._known_good,
                 stream=self._stream,
@@ -312,8 +314,11 @@ def _resolve(device: str | torch.device) -> torch.device:
         raise InputError(f"device = {device}: DALI decodes on cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device = {device}: no CUDA device found; give --device cpu")
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", torch.cuda.current_device())
+    if device.type == "cuda":
+        first = device.index or 0
+        if not torch.cuda.is_initialized():
+            sleep_while_waiting(first)
+        device = torch.device("cuda", torch.cuda.current_device() if device.index is None else first)
     return device
 
 

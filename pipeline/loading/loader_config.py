@@ -11,9 +11,11 @@ class LoaderConfig:
     """How hard the loader works; none of it changes what is delivered, except ``max_bad_fraction``."""
 
     decode_threads: int = 0
-    """DALI threads per pipeline; 0: 16 on a GPU, the cores but at most 4 on a CPU."""
-    pipelines: int = 1
-    """DALI pipelines that take batches in turn."""
+    """DALI threads per pipeline; 0: on a GPU a process's share of the cores less 4, from 4 to 12 in all; on a CPU its
+    share, at most 4."""
+    pipelines: int = 0
+    """DALI pipelines that take batches in turn; 0: two on a GPU where a batch has fewer clips than there are threads,
+    which they then share; one elsewhere, or where `decode_threads` is given."""
     depth: int = 2
     """Batches each DALI pipeline works on ahead."""
     read_threads: int = 0
@@ -35,7 +37,7 @@ class LoaderConfig:
             self,
             "loader.",
             decode_threads=at_least(0),
-            pipelines=at_least(1),
+            pipelines=at_least(0),
             depth=at_least(1),
             read_threads=at_least(0),
             read_ahead=at_least(1),

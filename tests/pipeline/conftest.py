@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
+from unstill.pipeline.loading.nvdec_limits import SIZES
 from unstill.pipeline.shards.fragments import fragment_table
 from unstill.pipeline.shards.index import CODECS, INDEX_NAME, SampleIndex
 
@@ -91,13 +92,9 @@ def make_video(frames=20, height=64, width=96, codec="vp9", gop=6, seed=0, label
     return Video(mp4, codec, frames, height, width, 1 if codec == "mjpeg" else gop, label)
 
 
-# width and height of the smallest picture that NVDEC decodes; DALI refuses a smaller one as if it were damaged
-NVDEC_LEAST = {"h264": (48, 16), "hevc": (144, 144), "vp9": (128, 128), "av1": (128, 128)}
-
-
 def make_gpu_video(frames=20, height=160, width=176, codec="h264", gop=6, seed=0, label=0) -> Video:
     """As ``make_video``, of a size that NVDEC decodes."""
-    least = NVDEC_LEAST[codec]
+    least = SIZES[codec].least
     if width < least[0] or height < least[1]:
         raise ValueError(f"{codec} {width}x{height}: NVDEC decodes none below {least[0]}x{least[1]}")
     return make_video(frames, height, width, codec, gop, seed, label)

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch._dynamo.backends.debugging import aot_eager
 
-from unstill.trainer import loss_module
+from unstill.trainer import compile_cache
 from unstill.trainer.batch import Batch
 from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.config import TrainConfig
@@ -149,7 +149,7 @@ def compiled_config(folder: Path, name: str, **changes) -> TrainConfig:
 
 def compiled(folder: Path, name: str) -> None:
     """Train compiled, stopped and resumed after step 2. In place of inductor, whose C++ takes minutes, its front."""
-    loss_module.compile_fx = lambda graph, inputs, config_patches: aot_eager(graph, inputs)
+    compile_cache.compile_fx = lambda graph, inputs, **_: aot_eager(graph, inputs)
     for stop_after in (2, None):
         with contextlib.suppress(Preempted):
             train(compiled_config(folder, name, stop_after=stop_after), make_loader=synthetic_run.loader_of())

@@ -21,6 +21,7 @@ from unstill import __version__
 
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
+from .leaving import leave_with_code_of
 from .suggestions import unknown
 
 
@@ -114,7 +115,7 @@ COMMANDS = {
 
 def main() -> None:
     """Entry point of the console script ``unstill``."""
-    sys.exit(run(sys.argv[1:]))
+    leave_with_code_of(lambda: run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

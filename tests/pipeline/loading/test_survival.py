@@ -4,6 +4,8 @@ import csv
 import io
 import logging
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -345,3 +347,20 @@ def test_gpu_memory_stays_flat_over_rebuilds(tmp_path, gpu_video, dataset):
     for _ in range(20):
         run(root, steps=5, device="cuda")
     assert before - torch.cuda.mem_get_info()[0] < 64e6
+
+
+@pytest.mark.gpu
+def test_a_process_that_decoded_on_a_gpu_ends_with_its_own_code(tmp_path, gpu_video, dataset):
+    root = dataset(tmp_path / "data", [gpu_video(frames=12, seed=n) for n in range(4)])
+    program = f"""
+from unstill.trainer.cli.leaving import leave_with_code_of
+def decode():
+    from unstill import AugmentConfig, ClipConfig, ClipLoader
+    clip = ClipConfig(frames=4, stride=1, size=32)
+    loader = ClipLoader({str(root)!r}, clip=clip, batch_size=2, augment=AugmentConfig(), steps=2, device="cuda")
+    print(len(list(loader)))
+    return 75
+leave_with_code_of(decode)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout) == (75, "2\n"), done.stderr[-500:]
