@@ -1,0 +1,197 @@
+"""`unstill bench penalty`: what the gradient penalty changes on the procedural dataset, and what it costs there.
+
+ALBAR as in the demonstration, with the penalty every step, every 4th (the recipe), every 16th, and without it. Taken
+every k-th step it is k times as strong, so that the mean strength is the same. Each run is trained once: a repeated
+command goes on where the last one stopped. ``--w-adv`` and ``--epochs`` look for settings where the penalty matters.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ...pipeline.progress import Progress
+from ...trainer.config import TrainConfig
+from ...trainer.demo.recipes import demo_albar
+from ...trainer.methods import Albar
+from ..harness.record import ResultFile
+from ..harness.row import Row
+from ..harness.section import Chart, Section
+from .bias import COLUMNS, BiasBench, make_data, run_one
+
+SECTIONS = {
+    "penalty": Section(
+        title="What the gradient penalty changes",
+        text="ALBAR on the demonstration's videos with the penalty every k-th step and without it.",
+        order=13,
+        charts={
+            "contrasted": Chart(
+                title="Contrasted accuracy by how often the penalty is taken",
+                reading="Means over seeds of videos, weights and order.",
+                main=False,
+                whiskers="one standard deviation to either side",
+            ),
+        },
+    ),
+    "penalty_search": Section(
+        title="Where the gradient penalty might matter",
+        text="The same with other weights of the adversary or longer training, on other seeds.",
+        order=14,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenaltyBench:
+    """Train ALBAR with the penalty taken more and less often, and without it."""
+
+    out: Path | None = None
+    """Folder of the result file; bench/results by default."""
+    every: tuple[int, ...] = (1, 4, 16)
+    """Values of `method.gp_every`."""
+    without: bool = True
+    """Also train without the penalty."""
+    w_adv: tuple[float, ...] = (0.3,)
+    """Weights of the static adversary; the recipe's is 0.3."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Of the videos, the weights and the order."""
+    runs: Path = Path("runs/bench_demo")
+    """Folder for each seed's videos, shards and models, the one of `unstill bench bias`."""
+    train: int = 1024
+    """Number of training videos."""
+    test: int = 512
+    """Number of videos in each test set."""
+    epochs: float | None = None
+    """Passes over the training videos; by default the recipe's own."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to train."""
+
+    @property
+    def name(self) -> str:
+        """Of the result file: settings that are not the recipe's have one of their own."""
+        return "penalty" if self.w_adv == (_method().w_adv,) and self.epochs is None else "penalty_search"
+
+
+def run(config: PenaltyBench) -> Path:
+    """Train and test what is not done yet, print the table, write the result file and return its path."""
+    bias = BiasBench(
+        methods=("albar",),
+        seeds=config.seeds,
+        runs=config.runs,
+        train=config.train,
+        test=config.test,
+        epochs=config.epochs,
+        device=config.device,
+    )
+    variants, found = recipes(config), []
+    results = ResultFile(config.name, out=config.out, notes=_NOTES, file_name=f"{config.name}.json")
+    with Progress("penalty", len(config.seeds) * len(variants), "runs") as progress:
+        for seed in config.seeds:
+            make_data(bias, seed)
+            for about, recipe in variants:
+                measured = run_one(bias, f"{label(about)}{_suffix(config)}", recipe, seed)
+                found.append({**about, "seed": seed, **measured})
+                results.add(run_row(found[-1]))
+                progress.advance(note=label(about))
+    results.add(*(mean_row(same) for same in by_setting(found)), *spread_rows(found))
+    results.show("ALBAR by how often the penalty is taken", ["n", *COLUMNS, "train_cpu_seconds"])
+    return results.finish()
+
+
+_NOTES = (
+    "gp_every 0: without the penalty. A penalty that is taken every k-th step is k times as strong. Percent; means and "
+    "sample standard deviations over seeds of videos, weights and order.",
+    "train_cpu_seconds: CPU time of the training process, all threads, decoding included.",
+)
+
+
+def recipes(config: PenaltyBench) -> list[tuple[dict[str, Any], TrainConfig]]:
+    """What is trained on each seed: its setting, and its recipe."""
+    found = []
+    for w_adv in config.w_adv:
+        for every in (*config.every, *([0] if config.without else [])):
+            recipe = demo_albar()
+            changes: dict[str, Any] = {"gp_every": every} if every else {"w_gp": 0.0, "gp_every": 1}
+            method = replace(_method(), w_adv=w_adv, **changes)
+            found.append(({"gp_every": every, "w_adv": w_adv}, replace(recipe, method=method)))
+    return found
+
+
+def label(about: Mapping[str, Any]) -> str:
+    """What a setting is called in folders and tables."""
+    often = f"every_{about['gp_every']}" if about["gp_every"] else "none"
+    return f"penalty_{often}_adv_{about['w_adv']:g}"
+
+
+def _method() -> Albar:
+    method = demo_albar().method
+    assert isinstance(method, Albar)
+    return method
+
+
+def _suffix(config: PenaltyBench) -> str:
+    return "" if config.epochs is None else f"_epochs_{config.epochs:g}"
+
+
+def words(about: Mapping[str, Any]) -> str:
+    """The same for people."""
+    every = about["gp_every"]
+    often = "no penalty" if not every else "every step" if every == 1 else f"every {every}th step"
+    return often if about["w_adv"] == _method().w_adv else f"{often}, w_adv {about['w_adv']:g}"
+
+
+def run_row(facts: Mapping[str, Any]) -> Row:
+    """The row of one run."""
+    title = f"{words(facts)}, seed {facts['seed']}: contrasted accuracy"
+    return Row(title=title, value=facts["contrasted"], unit="percent", better="higher", facts=facts)
+
+
+def by_setting(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """The runs of each setting, in order of appearance."""
+    same: dict[str, list[Mapping[str, Any]]] = {}
+    for each in found:
+        same.setdefault(label(each), []).append(each)
+    return list(same.values())
+
+
+def mean_row(runs: Sequence[Mapping[str, Any]]) -> Row:
+    """Mean of a setting's runs, with the standard deviation where there are several."""
+    facts: dict[str, Any] = {name: runs[0][name] for name in ("gp_every", "w_adv")} | {"n": len(runs)}
+    for column in (*COLUMNS, "train_cpu_seconds"):
+        values = np.array([each[column] for each in runs], np.float64)
+        facts[column] = round(float(values.mean()), 3)
+        if len(runs) > 1:
+            facts[f"{column}_sd"] = round(float(values.std(ddof=1)), 3)
+    mean, sd = facts["contrasted"], facts.get("contrasted_sd")
+    ends = {"p20": mean - sd, "p80": mean + sd} if sd else {}
+    return Row(
+        title=f"{words(runs[0])}: contrasted accuracy, mean of {len(runs)}",
+        value=mean,
+        **ends,
+        unit="percent",
+        better="higher",
+        figure="contrasted",
+        label=words(runs[0]),
+        role="peer" if runs[0]["gp_every"] == 0 else "ours",
+        facts=facts,
+    )
+
+
+def spread_rows(found: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """How far the mean with a penalty lies from the mean without, in standard deviations of a run.
+
+    Below 2 the seeds do not tell the two apart. Only with several seeds; nothing for a setting without its control.
+    """
+    rows = []
+    for same in by_setting(found):
+        control = [each for each in found if each["gp_every"] == 0 and each["w_adv"] == same[0]["w_adv"]]
+        if same[0]["gp_every"] == 0 or len(same) < 2 or len(control) < 2:
+            continue
+        ours, theirs = (np.array([each["contrasted"] for each in runs], np.float64) for runs in (same, control))
+        pooled = np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / 2)
+        title = f"{words(same[0])}, contrasted accuracy above no penalty"
+        facts = {"gp_every": same[0]["gp_every"], "w_adv": same[0]["w_adv"], "pooled_sd": float(pooled)}
+        rows.append(Row(title=title, value=float(ours.mean() - theirs.mean()), unit="points", facts=facts))
+    return rows
