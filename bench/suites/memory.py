@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d
+from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d, SwinTransformer3d
 
 from ...pipeline.loading.clips import Clips
 from ...pipeline.loading.sampler import ClipConfig
@@ -112,6 +112,7 @@ def run(config: MemoryBench) -> Path:
     results = ResultFile("memory-plan", out=config.out, notes=_NOTES, file_name="memory-plan.json")
     for row in real_penalty() if config.full else ():
         results.add(row)
+    results.add(*block_rows())
     results.add(*counted_penalty())
     results.add(*penalty_flops())
     results.add(predicted_clips())
@@ -234,6 +235,39 @@ def counted_penalty() -> list[Row]:
             peak, floor = swin_plan("albar", layers, parts).step_peak(clips), cross_entropy.step_peak(clips)
             most = MOST.get(layers, (None,) * 3)[1] if parts > 1 else None
             rows.append(penalty_row("counted memory", layers, clips, parts, peak / floor, most, mib=peak / 2**20))
+    return rows
+
+
+def block_rows() -> list[Row]:
+    """Bytes that one block of swin3d_t's first stage keeps until the backward starts, float32, one clip.
+
+    The difference between networks of four and of two such blocks, halved: one of the two blocks shifts its windows.
+    In the other stages a block keeps a half, a quarter and an eighth of it: tokens times width halve with each.
+    """
+    frames, size = SHAPES["swin3d_t"]
+    unit = 4 * 96 * (frames // 2) * (size // 4) ** 2  # tokens x width, float32
+    rows = []
+    for name, method, layers in (("cross entropy", "cross entropy", "off"), *((n, "albar", n) for n in ("off", *MOST))):
+        saved = []
+        for depth in (2, 4):
+            torch.manual_seed(0)
+            model = SwinTransformer3d([2, 4, 4], 96, [depth], [3], [8, 7, 7], stochastic_depth_prob=0.0).train()
+            look_up_position_biases(model)
+            close_network(model, "auto", layers, penalty=method == "albar")
+            step = StepConfig(precision="fp32", compile="off")
+            run = run_config("one stage", frames, size, method, step, "cpu")
+            saved.append(plan_memory(run, model, classes=400).saved[1])
+        kept = (saved[1] - saved[0]) / 2
+        about = name if method == "cross entropy" else f"ALBAR's static pass, closed layers {layers}"
+        rows.append(
+            Row(
+                title=f"kept by a block of swin3d_t's first stage: {about}",
+                value=kept / 1e6,
+                unit="MB",
+                better="lower",
+                facts={"closed_layers": layers, "method": method, "units_of_tokens_times_width": kept / unit},
+            )
+        )
     return rows
 
 
