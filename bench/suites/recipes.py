@@ -4,7 +4,7 @@ On a GPU: compiled bf16 at the recipe's batch. On a CPU: one clip, eager float32
 GPU, but the memory that one clip's step keeps is the network's, and the operations are counted.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,6 +13,8 @@ from ...pipeline.errors import InputError
 from ...pipeline.progress import Progress
 from ...trainer.config import TrainConfig
 from ...trainer.methods import Baseline
+from ...trainer.models.closed_network import close_network
+from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.monitoring.flops import step_flops
 from ...trainer.recipes import RECIPES
 from ..harness.record import ResultFile
@@ -78,7 +80,11 @@ def run(config: RecipeBench) -> Path:
         for name, variant in chosen:
             (found,) = measure([variant], config.steps, device)
             frames, size = SHAPES[variant.model]
-            flops = step_flops(network(variant.model), RECIPES[name]().method, frames, size)
+            model, method = network(variant.model), RECIPES[name]().method
+            look_up_position_biases(model)
+            switch = "on" if variant.closed_conv else "off"
+            close_network(model, switch, variant.closed_layers, penalty=method.twice_differentiable)
+            flops = step_flops(model, method, frames, size)
             results.add(recipe_row(name, RECIPES[name](), found, flops / 1e12))
             progress.advance()
     results.show("A training step of each recipe")
@@ -134,6 +140,9 @@ def _variant(name: str, device: str) -> Variant:
     kind = {"cross entropy": "cross_entropy", "albar": "albar"}.get(method_name(recipe))
     if kind is None:  # its step would be another one than the recipe's
         raise InputError(f"recipe {name}: the step of {method_name(recipe)} is not measured here")
+    step = recipe.step
+    closed_conv = step.closed_conv == "on" or (step.closed_conv == "auto" and recipe.method.twice_differentiable)
+    one = Variant(name, recipe.model.name, 1, kind=kind, closed_conv=closed_conv, closed_layers=step.closed_layers)
     if device == "cuda":
-        return Variant(name, recipe.model.name, recipe.batch_size, kind=kind, precision="bf16", compiled=True)
-    return Variant(name, recipe.model.name, 1, kind=kind)
+        return replace(one, batch=recipe.batch_size, precision="bf16", compiled=True)
+    return one

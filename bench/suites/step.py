@@ -42,7 +42,7 @@ from ..harness.section import Chart, Section
 from ..harness.workload import COMPILE_SECONDS, START_SECONDS
 
 SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "reduced_swin": (8, 56)}
-# ALBAR on swin3d_t keeps 7.7 GiB a clip for the backward, its official arithmetic 10.4: 8 clips are the most for 80 GB
+# the official arithmetic takes 10.4 GiB a clip of swin3d_t: 6 clips fit into 80 GB, 8 do not
 BATCHES = {"swin3d_t": (6, 8), "r3d_18": (32, 64), "reduced_swin": (2,)}
 STEP_SECONDS = {"swin3d_t": 1.0, "r3d_18": 0.5, "reduced_swin": 0.2}  # eager float32 is the slowest
 TARGETS = {  # of a row beside another: (variant, other, what, at most)
