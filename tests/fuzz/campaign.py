@@ -38,6 +38,8 @@ from unstill.pipeline.loading.sampler import ClipConfig, ViewConfig
 from unstill.pipeline.ood.masks import open_masks
 from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 
+torch.set_num_threads(1)  # cases are forked, and a pool of threads does not survive that
+
 FAULTS = ("signal", "hang", "traceback", "memory", "wrong data")
 SECONDS, MEMORY = 40, 16 << 30
 Case = tuple[str, Callable[[], str]]
@@ -168,6 +170,7 @@ def mp4_cases(folder: Path, rng: random.Random, cases: int):
     index = SampleIndex.load(folder)
     truth = clips_of_child(folder)
     copies = {name: np.array(v) for name, v in vars(index).items() if isinstance(v, np.ndarray)}
+    index = dataclasses.replace(index, **copies)  # no longer the mapped file, which is written below
     shard = folder / index.shard_names[0]
     data = shard.read_bytes()
     rows = np.flatnonzero(copies["shard"] == 0)
