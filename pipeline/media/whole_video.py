@@ -1,43 +1,37 @@
-"""Every frame of a video on this machine as an RGB picture, seen as ``unstill convert`` sees it."""
+"""Every frame of an open video as an RGB picture, seen as ``unstill convert`` sees it."""
 
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator
 from fractions import Fraction
-from pathlib import Path
+from typing import BinaryIO
 
-import av
-import av.error
 import numpy as np
 
-from ..errors import InputError
 from ..shards.quarantine import BadVideo
 from .pictures import Pictures, deinterlaced
-from .source import VideoSource, decoded, first_line
+from .source import VideoSource, decoded
+
+MOST_MEGAPIXELS = 40.0  # of one picture
 
 
-@contextmanager
-def shown_frames(path: Path) -> Iterator[tuple[Iterator[np.ndarray], Fraction]]:
-    """(pictures, frames per second).
+def pictures(file: BinaryIO, wanted: Container[int] | None) -> Iterator[tuple[Fraction, np.ndarray | None]]:
+    """(frames per second, picture) of every frame, in the order shown.
 
     Each picture is uint8 (H, W, 3): upright, with square pixels, deinterlaced, without HDR.
 
+    Args:
+        file: seekable; nothing else is opened.
+        wanted: the numbers of the frames that are asked for, the others are None; None asks for all.
+
     Raises:
-        InputError: no such file, not a video of an allowed kind, damaged, or cut off; also while frames are taken.
+        BadVideo: not a video of an allowed kind, damaged, cut off, or with too large pictures.
+        av.error.FFmpegError: it cannot be decoded.
     """
-    try:
-        with open(path, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InputError(f"{path}: not a plain file")
-            with VideoSource(file) as source:
-                _, frames = decoded(source)
-                pictures = Pictures(source.pixel_aspect)
-                shown = (pictures.rgb(frame) for _, frame in deinterlaced(frames, source.stream, set()))
-                yield shown, source.rate or Fraction(25)
-    except BadVideo as bad:
-        raise InputError(f"{path}: cannot be used, {bad.reason}: {bad.detail}") from bad
-    except av.error.FFmpegError as error:
-        raise InputError(f"{path}: cannot be decoded ({first_line(error)})") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({os.strerror(error.errno or 0)})") from error
+    with VideoSource(file) as source:
+        facts = source.facts
+        if facts.width * facts.height > MOST_MEGAPIXELS * 1e6:
+            raise BadVideo("too_large", f"{facts.width}x{facts.height} is more than {MOST_MEGAPIXELS:g} megapixels")
+        _, frames = decoded(source)
+        form = Pictures(source.pixel_aspect)
+        rate = source.rate or Fraction(25)
+        for number, (_, frame) in enumerate(deinterlaced(frames, source.stream, set())):
+            yield rate, form.rgb(frame) if wanted is None or number in wanted else None

@@ -8,8 +8,8 @@ import av.error
 import numpy as np
 
 from ..atomic_files import atomic_path
+from ..conversion.sandbox.pictures import shown_frames
 from ..errors import InputError
-from ..media.whole_video import shown_frames
 
 
 def read_frames(path: Path) -> tuple[np.ndarray, Fraction]:

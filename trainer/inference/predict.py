@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...pipeline.conversion.sandbox.pictures import count_frames, shown_frames
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
-from ...pipeline.media.whole_video import shown_frames
 from ...pipeline.safe_text import printable
 from .classifier import load_classifier
 from .config import PredictConfig
@@ -80,22 +80,18 @@ def read_clips(video: Path, clip: ClipConfig, views: int) -> Tensor:
     Raises:
         InputError: it cannot be decoded, or has no frames.
     """
-    frames = _decode(video, clip.size)
-    count = np.array([len(frames)])
+    frames = count_frames(video)  # decoded twice, so that only the frames of the views are kept
+    count = np.array([frames])
     stride = clip_strides(clip, count)
-    room = max(0, len(frames) - ((clip.frames - 1) * int(stride[0]) + 1))
+    room = max(0, frames - ((clip.frames - 1) * int(stride[0]) + 1))
     starts = [room // 2] if views == 1 else [room * view // (views - 1) for view in range(views)]
-    rows = [frame_numbers(clip, np.array([start]), stride, count)[0] for start in starts]
-    return torch.stack([frames[torch.from_numpy(row)] for row in rows])
-
-
-def _decode(video: Path, size: int) -> Tensor:
-    """All frames, cut to the centred square and resized: uint8 (F, size, size, 3)."""
-    with shown_frames(video) as (shown, _):
-        small = [_square(torch.from_numpy(picture), size) for picture in shown]
-    if not small:
-        raise InputError(f"{video}: has no frames")
-    return torch.stack(small)
+    rows = np.stack([frame_numbers(clip, np.array([start]), stride, count)[0] for start in starts])
+    numbers, places = np.unique(rows, return_inverse=True)
+    with shown_frames(video, numbers.tolist()) as (shown, _):
+        small = [_square(torch.from_numpy(picture.copy()), clip.size) for picture in shown]
+    if len(small) != len(numbers):
+        raise InputError(f"{video}: has another number of frames when it is decoded again")
+    return torch.stack(small)[torch.from_numpy(places.reshape(rows.shape))]
 
 
 def _square(picture: Tensor, size: int) -> Tensor:

@@ -77,11 +77,25 @@ class Worker:
         Raises:
             InputError: a fence is missing and ``Limits.sandbox`` requires it.
         """
+        return next(self.stream(task))
+
+    def stream(self, task: dict) -> Iterator[tuple[dict, bytes]]:
+        """Give ``task`` to the child; yields its answers, as many as are taken, each as ``run`` returns it."""
         child = self._child
         if child is None or child.process.poll() is not None:
             child = self._start()
+        sent = False
+        while True:
+            header, payload = self._answer(child, None if sent else task)
+            sent = True
+            yield header, payload
+            if "bad" in header:
+                return
+
+    def _answer(self, child: _Child, task: dict | None) -> tuple[dict, bytes]:
         try:
-            _send(child.requests, task)
+            if task is not None:
+                _send(child.requests, task)
             header, payload = self._receive(child.answers, time.monotonic() + self.limits.seconds)
         except TimeoutError:
             self.close(kill=True)

@@ -2,8 +2,14 @@
 
 import io
 import os
+from collections.abc import Callable
 from typing import BinaryIO, cast
 
+import av.error
+import numpy as np
+
+from ...media.source import first_line
+from ...media.whole_video import pictures
 from ...shards.contract import check_video
 from ...shards.quarantine import BadVideo
 from ...shards.video_format import VideoFormat
@@ -65,6 +71,39 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
         "notes": list(done.notes),
     }
     return header, done.mp4
+
+
+def show(task: dict, descriptors: list[int], answer: Callable[[dict, bytes], None]) -> dict:
+    """Send pictures as they are decoded; returns what is said after the last one.
+
+    Args:
+        task: ``file`` as in ``run_task``, and ``show`` with ``wanted``: numbers of frames, or None for all.
+        descriptors: open files that came with the request.
+        answer: called first with the frames per second (``rate``), then with the ``shape`` and bytes of each picture.
+
+    Returns:
+        ``frames``, the number of frames in the video; or ``{"bad": reason, "detail": text}``.
+
+    Raises:
+        MemoryError: the memory limit was hit.
+    """
+    wanted = task["show"]["wanted"]
+    count = 0
+    try:
+        with _source(task, descriptors) as file:
+            for rate, picture in pictures(file, None if wanted is None else set(wanted)):
+                if not count:
+                    answer({"rate": [rate.numerator, rate.denominator]}, b"")
+                count += 1
+                if picture is not None:
+                    answer({"shape": picture.shape}, np.ascontiguousarray(picture).tobytes())
+    except BadVideo as bad:
+        return {"bad": bad.reason, "detail": bad.detail}
+    except av.error.FFmpegError as error:
+        return {"bad": "corrupt", "detail": f"cannot be decoded ({first_line(error)})"}
+    except OSError as error:
+        return {"bad": "unreadable", "detail": f"cannot be read ({os.strerror(error.errno or 0)})"}
+    return {"frames": count} if count else {"bad": "no_frames", "detail": "a video without frames"}
 
 
 def _source(task: dict, descriptors: list[int]) -> BinaryIO:

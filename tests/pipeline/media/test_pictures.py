@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from unstill.pipeline.conversion.convert import ConvertConfig
+from unstill.pipeline.conversion.sandbox.pictures import shown_frames
 from unstill.pipeline.conversion.transcode import Transcoded, transcode
 from unstill.pipeline.errors import InputError
 from unstill.pipeline.media.tone_mapping import HLG, KNEE, PQ, REFERENCE_WHITE, to_sdr
-from unstill.pipeline.media.whole_video import shown_frames
 from unstill.pipeline.ood.video_files import read_frames
 
 
