@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ..pipeline.atomic_files import write_atomic
 from ..pipeline.errors import InputError
 from ..pipeline.loading.clips import Clips
 from ..pipeline.loading.cpu_threads import leave_a_core_for_decoding
@@ -87,6 +88,8 @@ def train(
             saver.sweep()
             monitor = RunMonitor(config, data, steps, ranks, writers, state, step.tables)
             loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
+            if ranks.first:
+                record_decoder(config, loader)
             with monitor, loader as batches:
                 for batch in monitor.timed(step.inputs(batches)):
                     with double_backward_errors(config.model.name), memory_errors(config, ranks.world_size):
@@ -122,6 +125,16 @@ def start_run(config: TrainConfig, data: DatasetInfo, ranks: Ranks, step: int) -
         return Writers(MetricsFile(config.out / "metrics.jsonl", step), others)
     except OSError as error:
         raise InputError(f"{config.out}: cannot write the run there ({error.strerror}); choose another --out") from None
+
+
+def record_decoder(config: TrainConfig, loader: object) -> None:
+    """Add to config.json what decodes the clips, where the loader says it."""
+    choice = getattr(loader, "decoder", None)
+    if choice is None:
+        return
+    record = json.loads((config.out / CONFIG).read_text())
+    record["environment"]["decoder"] = {"name": choice.name, "reason": choice.reason}
+    write_atomic(config.out / CONFIG, json.dumps(record, indent=1).encode())
 
 
 def should_stop(config: TrainConfig, stop: StopRequest, ranks: Ranks, step: int) -> bool:

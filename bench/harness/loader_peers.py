@@ -135,6 +135,16 @@ def peer_batches(dataset: PeerDataset, batch_size: int, workers: int) -> Iterato
     )
 
 
+def torchcodec_slices(
+    slices: list[tuple[int, ClipFile, tuple[int, int, int, int]]], size: int
+) -> Iterator[torch.Tensor]:
+    """uint8 (1, T, size, size, 3) of our slices, decoded by torchcodec, cut and resized by torchvision."""
+    for _, clip, (top, left, height, width) in slices:
+        video = decode_torchcodec(clip.mp4.tobytes(), clip.frames).permute(0, 3, 1, 2)
+        cut = resized_crop(video, top, left, height, width, [size, size], antialias=True)
+        yield cut.permute(0, 2, 3, 1)[None]
+
+
 def webdataset_batches(dataset: PeerDataset, batch_size: int) -> Iterator[torch.Tensor]:
     """The webdataset library reading the tars from end to end, PyAV decoding; as many clips as ``dataset`` has."""
     from webdataset.compat import WebDataset

@@ -19,7 +19,8 @@ import torch
 from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips, ClipSource
 from ...pipeline.loading.cpu_threads import loader_threads
-from ...pipeline.loading.decode import ClipDecoder, EncodedBatch
+from ...pipeline.loading.decode import ClipDecoder
+from ...pipeline.loading.encoded_batch import EncodedBatch
 from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
 from ...pipeline.loading.sampler import ClipRequests, TrainSampler, frame_numbers, step_positions
 from ...pipeline.shards.dataset_info import DatasetInfo
@@ -77,7 +78,9 @@ class RunStages:
             return list(pool.map(lambda n: self._read(requests.take(slice(n, n + _CHUNK))), rows))
 
         with ThreadPoolExecutor(self.read_threads) as pool:
-            self._encoded = [_joined(fetch(step)) for step in range(_READ)]  # from now on they are in the page cache
+            self._encoded = [
+                EncodedBatch.join(fetch(step)) for step in range(_READ)
+            ]  # from now on they are in the page cache
             clips, begin = 0, time.perf_counter()
             for step in itertools.count():
                 clips += sum(map(len, fetch(step)))
@@ -275,13 +278,3 @@ def prep_bytes(config: TrainConfig) -> int:
     static = 0 if config.method.static == "none" else values // config.clip.frames  # one frame
     shifted = 2 * values if config.inputs.transform is not None else 0  # the frames once more, in and out
     return values + shifted + item * (values + static)
-
-
-def _joined(parts: list[EncodedBatch]) -> EncodedBatch:
-    return EncodedBatch(
-        ClipRequests.join([part.requests for part in parts]),
-        [data for part in parts for data in part.encoded],
-        np.concatenate([part.frames for part in parts]),
-        np.concatenate([part.attempts for part in parts]),
-        np.concatenate([part.bytes_read for part in parts]),
-    )

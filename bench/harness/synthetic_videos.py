@@ -4,6 +4,7 @@ import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -45,9 +46,19 @@ def synthetic_video(path: Path, frames: int, height: int, width: int, seed: int)
 
 
 def synthetic_dataset(
-    out: Path, *, videos: int, codec: Codec, frames: int = 250, height: int = 256, width: int = 336, gop: int = 12
+    out: Path,
+    *,
+    videos: int,
+    codec: Codec,
+    frames: int = 250,
+    height: int = 256,
+    width: int = 336,
+    gop: int = 12,
+    **options: Any,
 ) -> Path:
     """Shards of synthetic videos made by the converter; kept in ``out`` and made only once.
+
+    ``options`` go to ``ConvertConfig``.
 
     Raises:
         InputError: as ``convert``.
@@ -61,5 +72,6 @@ def synthetic_dataset(
                 render = lambda n: synthetic_video(paths[n], frames, height, width, seed=n)  # noqa: E731
                 for _ in pool.map(render, range(videos)):
                     progress.advance()
-            convert(ConvertConfig(source=source, out=out, codec=codec, short_side=min(height, width), gop=gop))
+            side = min(height, width)
+            convert(ConvertConfig(source=source, out=out, codec=codec, short_side=side, gop=gop, **options))
     return out

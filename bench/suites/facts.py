@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ...pipeline.loading.codec_support import decode_alone
-from ...pipeline.loading.decode import EncodedBatch, decoder_message
+from ...pipeline.loading.decode import decoder_message
+from ...pipeline.loading.encoded_batch import EncodedBatch
 from ...pipeline.loading.sampler import ClipRequests
 from ..harness.failures import one_line
 from ..harness.nvdec import missing_library

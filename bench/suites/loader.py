@@ -10,7 +10,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,8 @@ import torch
 
 from ...pipeline.loading.bad_clips import BadClips
 from ...pipeline.loading.clip_stream import ClipStream
+from ...pipeline.loading.cores_decoder import CoresDecoder
+from ...pipeline.loading.encoded_batch import Decoder, EncodedBatch
 from ...pipeline.loading.gop_reader import GopReader, shards_in
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.loader_config import LoaderConfig
@@ -30,8 +32,11 @@ from ...pipeline.loading.sampler import (
     frame_numbers,
     step_positions,
 )
+from ...pipeline.loading.shared_decoder import SharedDecoder
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
+from ..harness import cores_paths
+from ..harness.cores_paths import Shards
 from ..harness.loader_peers import (
     DECODERS,
     PeerDataset,
@@ -49,11 +54,17 @@ from ..harness.synthetic_videos import synthetic_dataset, synthetic_video
 from ..harness.workload import START_SECONDS
 
 # the project's targets
-LEAST_OF_WHOLE_FILES, MOST_BY_START, LEAST_READ = 1.8, 1.3, 5000.0
+LEAST_OF_WHOLE_FILES, MOST_BY_START, LEAST_READ, LEAST_OF_BOTH = 1.8, 1.3, 5000.0, 1.6
 NAMES = {"h264": "H.264", "hevc": "HEVC"}
 OURS, WHOLE = "unstill (GOPs only)", "DALI, whole file"
 
 _CHARTS = {
+    "cores": Chart(
+        title="Delivering random clips of H.264, one CPU core",
+        reading="The same clips on every path, decoded by libavcodec. P-only is an ordinary file; layered ones decode "
+        "only every second frame for a clip of every second frame; CAVLC is the entropy coder that a processor decodes "
+        "faster. Bare decoding delivers nothing: no path can be faster.",
+    ),
     "rate": Chart(
         title="Delivering random clips, one CPU core",
         reading="The same clips of the same VP9 videos on every path. DALI's CPU decoder is there for machines without "
@@ -158,6 +169,7 @@ def _on_cpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
     decode = DECODERS["PyAV + DataLoader"]
     paths["webdataset + PyAV"] = lambda at: webdataset_batches(PeerDataset(root, sampler, at, decode), 8)
 
+    _h264_on_cores(config, videos, results)
     rates = _alternate(paths, config.rounds, config.clips)
     results.add(*(rate_row(name, quantiles(rate)) for name, rate in rates.items()))
     ratio = np.array(rates[OURS]) / np.array(rates[WHOLE])
@@ -165,6 +177,121 @@ def _on_cpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
     _cost_by_start(config, index, root, clip, results)
     reading = [_reading_rate(index, root, sampler, 2000) for _ in range(config.rounds + 1)][1:]  # the first warms up
     results.add(reading_row(quantiles(reading)))
+
+
+_H264 = {  # the same videos, encoded in three ways
+    "P-only, CABAC": {"layers": 1, "entropy": "cabac"},
+    "layered, CABAC": {"layers": 2, "entropy": "cabac"},
+    "layered, CAVLC": {"layers": 2, "entropy": "cavlc"},
+}
+
+
+def _h264_on_cores(config: LoaderBench, videos: Path, results: ResultFile) -> None:
+    """H.264 through libavcodec on the cores."""
+    clip = ClipConfig(frames=16, stride=2, size=112)
+    sets = {}
+    for name, options in _H264.items():
+        folder = videos / "h264_{layers}_{entropy}".format(**options)
+        sets[name] = Shards(synthetic_dataset(folder, videos=8, codec="h264", **options), clip)
+    paths: dict[str, Callable[[np.ndarray], Iterable]] = {
+        f"unstill, {name}": lambda at, s=shards: cores_paths.ours(s, at) for name, shards in sets.items()
+    }
+    paths |= {f"{name}, P-only": path for name, path in cores_paths.peers(sets["P-only, CABAC"]).items()}
+    if path := cores_paths.torchcodec_on_slices(sets["layered, CAVLC"]):
+        paths["torchcodec on our slices, layered, CAVLC"] = path
+    rates = _alternate(paths, config.rounds, config.clips)
+    limits: dict[str, list[float]] = {name: [] for name in sets}
+    for turn in range(config.rounds):
+        at = np.arange(turn * config.clips, (turn + 1) * config.clips)
+        for name, shards in sets.items():
+            limits[name].append(config.clips / cores_paths.bare(shards, at))
+    for name, rate in rates.items():
+        results.add(cores_rate_row(name, quantiles(rate)))
+    for name, rate in limits.items():
+        results.add(cores_rate_row(f"bare decoding, {name}", quantiles(rate)))
+
+    own = {name: np.array(rates[f"unstill, {name}"]) for name in sets}
+    others = {name: np.array(rate) for name, rate in rates.items() if not name.startswith(("unstill", "torchcodec on"))}
+    best = max(others, key=lambda name: float(np.median(others[name])))
+    plain, layered, default = own.values()
+    results.add(ratio_row("unstill / the best peer, P-only", plain / others[best], 1.15, peer=best))
+    results.add(ratio_row("layered / P-only, CABAC", layered / plain, 1.25))
+    torchcodec = next((rate for name, rate in others.items() if name.startswith("torchcodec")), None)
+    if torchcodec is not None:
+        results.add(ratio_row("layered CAVLC / torchcodec on P-only CABAC", default / torchcodec, 2.2))
+    for name in sets:
+        share = own[name] / np.array(limits[name])
+        results.add(ratio_row(f"unstill / bare decoding, {name}", share, 0.8))
+    at = np.arange(1000)
+    for frames, most in ((16, 1.25), (32, 1.15)):
+        shape = replace(clip, frames=frames)
+        found = cores_paths.decoded_per_delivered(replace(sets["layered, CAVLC"], clip=shape), at)
+        title = f"frames decoded per frame delivered, {frames}x2, layered"
+        results.add(Row(title=title, value=found, unit="frames", at_most=most, facts={"measure": "decoded"}))
+    _cores_by_start(config, sets["layered, CAVLC"], results)
+    results.add(both_row(quantiles(_both_over_one(config, sets["layered, CAVLC"]))))
+
+
+def _cores_by_start(config: LoaderBench, shards: Shards, results: ResultFile) -> None:
+    gop, index = int(shards.index.gop[0]), shards.index
+    paths = {
+        f"start {start}": lambda at, s=start: cores_paths.ours(shards, at, _StartingNear(index, shards.clip, s, 2))
+        for start in _starts(index, shards.clip)
+    }
+    rates = _alternate(paths, max(2, config.rounds - 2), -(-config.clips // gop) * gop)
+    middle = [float(np.median(rate)) for rate in rates.values()]
+    title, value = "unstill, H.264 on the cores, slowest / fastest start", max(middle) / min(middle)
+    results.add(Row(title=title, value=value, unit="times", at_most=MOST_BY_START, facts={"measure": "by start"}))
+
+
+def _both_over_one(config: LoaderBench, shards: Shards) -> list[float]:
+    """Wall clock of two equal decoders that share batches over one alone: the only rows where wall clock counts."""
+    index, size, device = shards.index, shards.clip.size, torch.device("cpu")
+    reader = GopReader(index, shards_in(shards.root, index))
+    batches, frames = [], np.asarray(index.frames, np.int64)
+    for step in range(6):
+        r = shards.sampler().draw(step_positions(step, 16))
+        numbers = frame_numbers(shards.clip, r.start_frame, r.stride, frames[r.sample])
+        clips = [reader.clip(sample, row) for sample, row in zip(r.sample.tolist(), numbers, strict=True)]
+        none = np.zeros(len(clips), np.int64)
+        tables = [clip.table for clip in clips if clip.table]
+        batches.append(EncodedBatch(r, [c.mp4 for c in clips], np.stack([c.frames for c in clips]), none, none, tables))
+    reader.close()
+
+    def seconds(make: Callable[[], Decoder]) -> float:
+        decoder, begin = make(), time.perf_counter()
+        for n in range(len(batches) + 2):
+            if n < len(batches):
+                decoder.submit(batches[n])
+            if n >= 2:
+                decoder.collect()
+        elapsed = time.perf_counter() - begin
+        decoder.close()
+        return elapsed
+
+    one = lambda: CoresDecoder(index, size, device, 1)  # noqa: E731
+    return [seconds(one) / seconds(lambda: SharedDecoder([(one(), 2), (one(), 2)])) for _ in range(config.rounds)]
+
+
+def cores_rate_row(path: str, rate: dict[str, float]) -> Row:
+    """Clips of H.264 that a path delivers in a second of CPU time."""
+    role: Role = "ours" if path.startswith("unstill") else "limit" if path.startswith("bare") else "peer"
+    unit, facts = "clips per CPU-second", {"measure": "rate", "path": path, "codec": "h264"}
+    return Row(
+        title=f"H.264: {path}", **spread(rate), unit=unit, better="higher", figure="cores", role=role, facts=facts
+    )
+
+
+def ratio_row(title: str, ratio: np.ndarray, least: float, **facts) -> Row:
+    """One path over another in the same rounds, on H.264 through the cores."""
+    facts = {"measure": "ratio", "codec": "h264"} | facts
+    return Row(title=f"H.264: {title}", **spread(quantiles(ratio.tolist())), unit="times", at_least=least, facts=facts)
+
+
+def both_row(ratio: dict[str, float]) -> Row:
+    """Two decoders over one."""
+    title, facts = "two equal decoders share batches / one alone", {"measure": "both", "clock": "wall"}
+    return Row(title=title, **spread(ratio), unit="times", at_least=LEAST_OF_BOTH, facts=facts)
 
 
 def _role(path: str) -> Role:
@@ -285,8 +412,8 @@ def _through_dali(
 class _StartingNear:
     """A sampler whose clips start within one GOP after a given frame, whole picture."""
 
-    def __init__(self, index: SampleIndex, clip: ClipConfig, first: int):
-        self.clip, self._first, self._samples = clip, first, len(index)
+    def __init__(self, index: SampleIndex, clip: ClipConfig, first: int, step: int = 1):
+        self.clip, self._first, self._samples, self._step = clip, first, len(index), step
         self._gop, self._side = int(index.gop[0]), int(index.height[0])
 
     def draw(self, positions: np.ndarray) -> ClipRequests:
@@ -294,7 +421,7 @@ class _StartingNear:
         return ClipRequests(
             position=positions,
             sample=positions % self._samples,
-            start_frame=self._first + positions % self._gop,
+            start_frame=self._first + positions * self._step % self._gop,
             stride=zero + self.clip.stride,
             top=zero,
             left=zero,

@@ -1,6 +1,6 @@
 """From positions to decoded batches, in order, whatever happens to single clips.
 
-    positions -> requests -> bytes (reader threads) -> DALI pipelines in turn -> uint8 clips
+    positions -> requests -> bytes (reader threads) -> decoders in turn -> uint8 clips
 
 Every stage runs ahead of the next. A clip whose bytes are damaged is replaced while reading; a batch that fails to
 decode is decoded again clip by clip, which finds the bad ones; a pipeline that fails on good clips is rebuilt, and the
@@ -20,8 +20,10 @@ import torch
 from ..errors import InputError
 from ..shards.index import SampleIndex
 from .bad_clips import BadClips
-from .codec_support import decode_alone, first_frame
-from .decode import ClipDecoder, EncodedBatch, decoder_message, picture_sizes
+from .codec_support import first_frame
+from .decode import decoder_message
+from .decoders import DecoderMaker, DecoderName
+from .encoded_batch import Decoder, EncodedBatch, SliceTable
 from .gop_reader import BadClip, GopReader
 from .sampler import ClipConfig, ClipRequests, EvalSampler, TrainSampler, frame_numbers
 
@@ -61,6 +63,7 @@ class ClipStream:
         batch_size: largest batch.
         decode_threads, pipelines, depth, read_threads, read_ahead: see ``LoaderConfig``.
         known_good: a sample that has been decoded on this device, or None.
+        decoder, core_threads: what decodes, and threads of decoding on the processor's cores.
         stream: on a GPU, the stream on which results are ready.
     """
 
@@ -80,17 +83,20 @@ class ClipStream:
         read_threads: int,
         read_ahead: int,
         known_good: int | None,
+        decoder: DecoderName = "dali",
+        core_threads: int = 1,
         stream: "torch.cuda.Stream | None" = None,
     ):
         self.index, self.reader, self.sampler, self.clip, self.bad = index, reader, sampler, clip, bad
         self.device, self._batch_size, self._stream = device, batch_size, stream
-        self._decode_threads, self._depth, self._read_ahead = decode_threads, depth, read_ahead
+        self._depth, self._read_ahead = depth, read_ahead
+        self._maker = DecoderMaker(decoder, index, clip.size, device, decode_threads, core_threads, depth)
         self._known_good = known_good
         self._video_frames = np.asarray(index.frames, dtype=np.int64)
         self._gop = np.asarray(index.gop, dtype=np.int64)
-        self._pictures = picture_sizes(index)
         self._pool = ThreadPoolExecutor(read_threads, thread_name_prefix="clip-reader")
-        self._decoders = [self._new_decoder() for _ in range(pipelines)]
+        # threads on the cores take clips of any batch: more than one queue of them would only compete
+        self._decoders = [self._new_decoder() for _ in range(pipelines if decoder == "dali" else 1)]
         self.rebuilds = 0
 
     def batches(self, positions: Iterable[np.ndarray]) -> Iterator[DecodedBatch]:
@@ -110,7 +116,7 @@ class ClipStream:
                     reading.append(self._start_reading(at))
                 if not reading:
                     break
-                batch = _join([part.result() for part in reading.popleft()])
+                batch = EncodedBatch.join([part.result() for part in reading.popleft()])
                 if len(batch) == 0:
                     continue  # an evaluation batch of nothing but bad clips
                 self._decoders[turn].submit(batch)
@@ -131,15 +137,12 @@ class ClipStream:
     def close(self) -> None:
         """Stop the reader threads and free the pipelines."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for decoder in self._decoders:
+            decoder.close()
         self._decoders.clear()
 
-    def _new_decoder(self) -> ClipDecoder:
-        return ClipDecoder(
-            self._batch_size, self.clip.size, self.device, self._decode_threads, self._depth, self._pictures
-        )
-
-    def _decode_alone(self, clip: EncodedBatch) -> torch.Tensor:
-        return decode_alone(clip, self.clip.size, self.device, self._pictures)
+    def _new_decoder(self) -> Decoder:
+        return self._maker.new(self._batch_size, self._stream)
 
     def _start_reading(self, positions: np.ndarray) -> list[Future]:
         requests = self.sampler.draw(positions)
@@ -153,21 +156,25 @@ class ClipStream:
         frames = frame_numbers(self.clip, requests.start_frame, requests.stride, self._video_frames[sample])
         attempts, read = np.full(len(requests), attempt, np.int64), np.zeros(len(requests), np.int64)
         encoded: list[np.ndarray | None] = []
+        tables: list[SliceTable | None] = []
         for row, number in enumerate(sample.tolist()):
             try:
                 clip = self.reader.clip(number, frames[row])
             except BadClip as problem:
                 substitute = self._replace(requests.take([row]), attempt, str(problem))
                 encoded.append(substitute.encoded[0] if substitute else None)
+                tables.append(substitute.tables[0] if substitute and substitute.tables else None)
                 if substitute:
                     requests.put(row, substitute.requests)
                     frames[row], attempts[row] = substitute.frames[0], substitute.attempts[0]
                     read[row] = substitute.bytes_read[0]
             else:
                 encoded.append(clip.mp4)
+                tables.append(clip.table)
                 frames[row], read[row] = clip.frames, clip.bytes_read
-        batch = EncodedBatch(requests, cast(list[np.ndarray], encoded), frames, attempts, read)
         good = [row for row, data in enumerate(encoded) if data is not None]
+        known = [] if any(tables[row] is None for row in good) else cast(list[SliceTable], tables)
+        batch = EncodedBatch(requests, cast(list[np.ndarray], encoded), frames, attempts, read, known)
         return batch if len(good) == len(encoded) else batch.take(good)
 
     def _replace(self, clip: ClipRequests, attempt: int, reason: str) -> EncodedBatch | None:
@@ -190,26 +197,24 @@ class ClipStream:
             one: EncodedBatch | None = batch.take([row])
             while one is not None:
                 try:
-                    good.append((one, self._decode_alone(one)))
+                    good.append((one, self._maker.alone(one)))
                     break
                 except RuntimeError as failure:
                     any_bad = True
                     self._check_decoder(failure)
-                    reason = f"DALI cannot decode it: {decoder_message(failure)}"
+                    reason = f"it cannot be decoded: {decoder_message(failure)}"
                     one = self._replace(one.requests, int(one.attempts[0]), reason)
         if not any_bad:
             return None
         if not good:
             return DecodedBatch(batch.requests.take([]), torch.empty(0), 0, 0)
-        return _finished(_join([one for one, _ in good]), torch.cat([clip for _, clip in good]))
+        return _finished(EncodedBatch.join([one for one, _ in good]), torch.cat([clip for _, clip in good]))
 
     def _check_decoder(self, failure: RuntimeError) -> None:
         if self._known_good is None:
             return
         try:
-            decode_alone(
-                first_frame(self.index, self.reader, self._known_good), self.clip.size, self.device, self._pictures
-            )
+            self._maker.alone(first_frame(self.index, self.reader, self._known_good))
         except (RuntimeError, BadClip):
             raise RuntimeError(
                 f"the decoder on {self.device} fails on clips that it decoded before; start the run again, it goes on "
@@ -219,25 +224,14 @@ class ClipStream:
     def _rebuild(
         self, batch: EncodedBatch, which: int, waiting: list[EncodedBatch], error: RuntimeError
     ) -> DecodedBatch:
-        _log.warning("a DALI pipeline failed on good clips and is rebuilt: %s", decoder_message(error))
+        _log.warning("a decoder failed on good clips and is rebuilt: %s", decoder_message(error))
         self.rebuilds += 1
-        clips = [self._decode_alone(batch.take([row])) for row in range(len(batch))]
+        clips = [self._maker.alone(batch.take([row])) for row in range(len(batch))]
+        self._decoders[which].close()
         self._decoders[which] = self._new_decoder()
         for other in waiting:
             self._decoders[which].submit(other)
         return _finished(batch, torch.cat(clips))
-
-
-def _join(parts: list[EncodedBatch]) -> EncodedBatch:
-    if len(parts) == 1:
-        return parts[0]
-    return EncodedBatch(
-        ClipRequests.join([part.requests for part in parts]),
-        [data for part in parts for data in part.encoded],
-        np.concatenate([part.frames for part in parts]),
-        np.concatenate([part.attempts for part in parts]),
-        np.concatenate([part.bytes_read for part in parts]),
-    )
 
 
 def _finished(batch: EncodedBatch, clips: torch.Tensor) -> DecodedBatch:

@@ -1,9 +1,10 @@
-"""Which codecs the decoder of a device understands, found out before the first step.
+"""Which decoder a dataset gets on this machine, found out by decoding before the first step.
 
 DALI reports a codec that it lacks in the same words as a damaged file; without this check a run on the wrong device
 would put its whole dataset on the list of bad clips.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,10 @@ import torch
 
 from ..errors import InputError
 from ..shards.index import CODECS, SampleIndex
-from .decode import ClipDecoder, EncodedBatch, decoder_message, picture_sizes
+from .cores_decoder import CORES_CODECS
+from .decode import ClipDecoder, decoder_message
+from .decoders import DecoderMaker, DecoderName
+from .encoded_batch import EncodedBatch
 from .gop_reader import BadClip, GopReader
 from .nvdec_limits import SIZES, check_nvdec
 from .sampler import ClipRequests
@@ -21,11 +25,66 @@ CPU_CODECS = ("vp9", "vp8", "mjpeg")  # the libavcodec inside DALI 2.4 has no ot
 GPU_CODECS = tuple(SIZES)
 _PROBE_SIZE = 16  # pixels
 _PROBES = 3  # intact samples that must fail before the codec is blamed
+_SAID = {"dali": "DALI", "cores": "libavcodec"}
+
+
+@dataclass(frozen=True)
+class DecoderChoice:
+    """The decoder of a run.
+
+    Attributes:
+        name: dali, cores or both.
+        reason: why, a few words.
+        known_good: a sample that it decodes here, to tell a broken decoder from a broken clip later; None if none was
+            found.
+    """
+
+    name: DecoderName
+    reason: str
+    known_good: int | None
 
 
 def codec_for(device: str | torch.device) -> Literal["h264", "vp9"]:
-    """The codec to convert to for decoding on a device: VP9 for DALI's CPU decoder, H.264 for a GPU's."""
+    """The codec to convert to for decoding with DALI on a device: VP9 for its CPU decoder, H.264 for a GPU's."""
     return "h264" if torch.device(device).type == "cuda" else "vp9"
+
+
+def choose_decoder(
+    index: SampleIndex,
+    reader: GopReader,
+    device: torch.device,
+    root: str | Path,
+    wanted: Literal["auto", "dali", "cores", "both"],
+) -> DecoderChoice:
+    """The decoder that is asked for, or the best one here.
+
+    Raises:
+        InputError: it does not decode a codec of the dataset here; says what to do.
+    """
+    if wanted == "both":
+        check_codecs(index, reader, device, root, "dali")
+    if wanted != "auto":
+        name: DecoderName = "dali" if wanted == "dali" else "cores"
+        return DecoderChoice(wanted, "as configured", check_codecs(index, reader, device, root, name))
+    known = GPU_CODECS if device.type == "cuda" else CPU_CODECS
+    names = [_codec_name(number) for number in np.unique(np.asarray(index.codec)).tolist()]
+    lacking = [name for name in names if name not in known]
+    if lacking:
+        reason = f"DALI cannot decode {', '.join(lacking)} on {device.type}"
+    else:
+        where = "the GPU's decoders" if device.type == "cuda" else "the processor"
+        try:
+            good = check_codecs(index, reader, device, root, "dali")
+            return DecoderChoice("dali", f"DALI decodes {', '.join(names)} on {where}", good)
+        except InputError as error:
+            refused = error
+            reason = f"DALI fails on {device.type}"
+    try:
+        return DecoderChoice("cores", reason, check_codecs(index, reader, device, root, "cores"))
+    except InputError:
+        if lacking:
+            raise
+        raise refused from None
 
 
 def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
@@ -45,29 +104,38 @@ def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBa
         draws=np.zeros((1, 8), np.float32),
     )
     clip = reader.clip(sample, none)
-    return EncodedBatch(requests, [clip.mp4], clip.frames[None], none, none + clip.bytes_read)
+    return EncodedBatch(
+        requests, [clip.mp4], clip.frames[None], none, none + clip.bytes_read, [clip.table] if clip.table else []
+    )
 
 
-def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, root: str | Path) -> int | None:
-    """Decode one frame of every codec in the dataset; on a GPU, first see that NVDEC takes its sizes.
+def check_codecs(
+    index: SampleIndex,
+    reader: GopReader,
+    device: torch.device,
+    root: str | Path,
+    decoder: Literal["dali", "cores"] = "dali",
+) -> int | None:
+    """Decode one frame of every codec in the dataset; for NVDEC, first see that it takes its sizes.
 
     Returns:
         A sample that decodes here, to tell a broken decoder from a broken clip later; None if none was found.
 
     Raises:
-        InputError: the device cannot decode a codec of the dataset, or a size; says what to convert to.
+        InputError: the decoder does not decode a codec of the dataset, or a size; names another decoder and another codec.
     """
     gpu, good = device.type == "cuda", None
-    if gpu:
+    if gpu and decoder == "dali":
         check_nvdec(index, root)
-    known = GPU_CODECS if gpu else CPU_CODECS
-    remedy = codec_for(device)
+    known = CORES_CODECS if decoder == "cores" else GPU_CODECS if gpu else CPU_CODECS
+    remedy = _remedy(decoder, device)
     codec = np.asarray(index.codec)
+    maker = DecoderMaker(decoder, index, _PROBE_SIZE, device)
     for number in np.unique(codec).tolist():
-        name = CODECS[number] if number < len(CODECS) else f"codec {number}"
-        refusal = f"{root}: its videos are {name}, which DALI cannot decode on {device}"
+        name = _codec_name(number)
+        refusal = f"{root}: its videos are {name}, which {_SAID[decoder]} cannot decode on {device}"
         if name not in known:
-            raise InputError(f"{refusal}; run `unstill convert` with --codec {remedy}")
+            raise InputError(f"{refusal}; {remedy}")
         errors = []
         for sample in np.flatnonzero(codec == number)[:_PROBES].tolist():
             try:
@@ -75,7 +143,7 @@ def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, ro
             except BadClip:
                 continue  # damaged: says nothing about the codec
             try:
-                decode_alone(probe, _PROBE_SIZE, device, picture_sizes(index))
+                maker.alone(probe)
             except RuntimeError as error:
                 errors.append(error)
             else:
@@ -83,14 +151,24 @@ def check_codecs(index: SampleIndex, reader: GopReader, device: torch.device, ro
                 errors.clear()
                 break
         if errors:
-            driver = ", or check the GPU's driver" if gpu else ""
-            reason = decoder_message(errors[0])
-            raise InputError(f"{refusal} ({reason}); run `unstill convert` with --codec {remedy}{driver}")
+            raise InputError(f"{refusal} ({decoder_message(errors[0])}); {remedy}")
     return good
 
 
 def decode_alone(clip: EncodedBatch, size: int, device: torch.device, pictures: np.ndarray) -> torch.Tensor:
-    """Decode a batch of one clip in a pipeline of its own: uint8 (1, T, size, size, 3); raises as ``ClipDecoder``."""
+    """Decode a batch of one clip with DALI: uint8 (1, T, size, size, 3); raises as ``ClipDecoder``."""
     decoder = ClipDecoder(1, size, device, threads=1, depth=1, pictures=pictures)
     decoder.submit(clip)
     return decoder.collect()
+
+
+def _codec_name(number: int) -> str:
+    return CODECS[number] if number < len(CODECS) else f"codec {number}"
+
+
+def _remedy(decoder: Literal["dali", "cores"], device: torch.device) -> str:
+    """Another decoder, or another codec."""
+    other = "--loader.decoder cores (libavcodec on the processor)" if decoder == "dali" else "--loader.decoder dali"
+    driver = ", or check the GPU's driver" if device.type == "cuda" else ""
+    codec = codec_for(device) if decoder == "dali" else "h264"
+    return f"give {other}, or run `unstill convert` with --codec {codec}{driver}"

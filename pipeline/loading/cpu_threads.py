@@ -63,6 +63,14 @@ def default_threads(gpu: bool, cores: int, ranks: int, batch: int) -> LoaderThre
     return LoaderThreads(threads, 1, 4)
 
 
+def default_core_threads(device: str | torch.device) -> int:
+    """Threads that decode with libavcodec where the configuration names none."""
+    cores = len(os.sched_getaffinity(0))
+    if torch.device(device).type == "cpu":
+        return min(4, cores)
+    return max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")) - 1)  # one is left to the training loop
+
+
 @contextmanager
 def leave_a_core_for_decoding(device: str | torch.device) -> Iterator[None]:
     """On a CPU, give torch all cores but one while inside; elsewhere do nothing.

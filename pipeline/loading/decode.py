@@ -10,7 +10,6 @@ shape it:
 
 import re
 from collections import deque
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,35 +18,7 @@ from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIDataType, DALIInterpType
 
 from ..shards.index import SampleIndex
-from .sampler import ClipRequests
-
-
-@dataclass
-class EncodedBatch:
-    """What the decoder needs for n clips.
-
-    Attributes:
-        requests: the clips, n rows.
-        encoded: n arrays uint8, an MP4 each.
-        frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending but for looped videos.
-        attempts: int64 (n,), how many clips were bad before at the same position.
-        bytes_read: int64 (n,), bytes that were read for each clip.
-    """
-
-    requests: ClipRequests
-    encoded: list[np.ndarray]
-    frames: np.ndarray
-    attempts: np.ndarray
-    bytes_read: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def take(self, rows: list[int]) -> "EncodedBatch":
-        """Some rows of the batch."""
-        encoded = [self.encoded[row] for row in rows]
-        frames, attempts, read = self.frames[rows], self.attempts[rows], self.bytes_read[rows]
-        return EncodedBatch(self.requests.take(rows), encoded, frames, attempts, read)
+from .encoded_batch import EncodedBatch
 
 
 class ClipDecoder:
@@ -156,6 +127,9 @@ class ClipDecoder:
                 for row in range(len(clips))
             ]
         )
+
+    def close(self) -> None:
+        """Nothing runs that must be stopped: the pipeline goes with the object."""
 
     def _start(self) -> None:
         # the first call makes DALI take `depth` batches at once, or as many as there are

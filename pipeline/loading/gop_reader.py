@@ -24,6 +24,7 @@ from ..shards.index import SampleIndex
 from ..shards.plain_mp4 import needed_samples, plain_mp4
 from ..shards.sample_table import TrackHeader, parse_fragments, parse_header
 from ..shards.stream_size import check_size
+from .encoded_batch import SliceTable
 
 _DAMAGED = "the shard was changed or damaged after the conversion"
 _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
@@ -41,11 +42,13 @@ class ClipFile:
         mp4: uint8 (n,), an ordinary MP4.
         frames: int64 (T,), the frame of ``mp4``, in the order shown, that each clip frame is.
         bytes_read: bytes that were read for it.
+        table: where its frames lie; None for a file as it was stored.
     """
 
     mp4: np.ndarray
     frames: np.ndarray
     bytes_read: int
+    table: SliceTable | None = None
 
 
 class _OpenShard:
@@ -116,15 +119,17 @@ class GopReader:
         try:
             samples = parse_fragments(view, header, ends.tolist(), first * gop, gop)
             kept = needed_samples(samples, wanted, int(self._column["layers"][sample]))
-            parsed = _parsed_header(bytes(view[:header]))
+            track = _parsed_header(bytes(view[:header]))
             if 0 in self._checked[row + first : row + last]:
                 contents = (view[at : at + size] for at, size in zip(samples.offset, samples.size, strict=True))
-                check_size(parsed.description, contents, self._picture(sample))
+                check_size(track.description, contents, self._picture(sample))
                 self._checked[row + first : row + last] = b"\1" * (last - first)
-            mp4, numbers = plain_mp4(parsed, data, samples, kept)
+            mp4, numbers = plain_mp4(track, data, samples, kept)
         except ValueError as error:
             raise BadClip(f"its bytes are those that were written, but no video of a shard: {error}") from error
-        return ClipFile(mp4, np.searchsorted(numbers, frames), len(data))
+        shown = np.searchsorted(numbers, [samples.frame[k] for k in kept]).tolist()
+        table = SliceTable(track, [samples.size[k] for k in kept], shown)
+        return ClipFile(mp4, np.searchsorted(numbers, frames), len(data), table)
 
     def _picture(self, sample: int) -> tuple[int, int]:
         return int(self.index.width[sample]), int(self.index.height[sample])

@@ -1,6 +1,6 @@
 """Shards -> uint8 clips on the device, prefetched; training order is a pure function of (seed, step).
 
-    sampler -> reader threads (bytes of the touched GOPs) -> DALI (decode, cut, resize) -> [prepare] -> queue
+    sampler -> reader threads (bytes of the touched GOPs) -> decoder (decode, cut, resize) -> [prepare] -> queue
 
     with ClipLoader("data/train", clip=ClipConfig(), augment=AugmentConfig(), batch_size=64, seed=0) as loader:
         for clips in loader:
@@ -32,8 +32,8 @@ from ..shards.verified import is_verified, manifest_digest
 from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
 from .clips import Clips, ClipSource, LoaderStats
-from .codec_support import check_codecs
-from .cpu_threads import loader_threads
+from .codec_support import choose_decoder
+from .cpu_threads import default_core_threads, loader_threads
 from .cuda_waits import sleep_while_waiting
 from .gop_reader import GopReader, shards_in
 from .loader_config import LoaderConfig
@@ -110,7 +110,9 @@ class ClipLoader:
                 "`unstill verify` on it before you train on it",
                 dataset,
             )
-        self._known_good = check_codecs(self.index, self._reader, self.device, dataset)
+        self.decoder = choose_decoder(self.index, self._reader, self.device, dataset, self.config.decoder)
+        if rank == 0:
+            _log.info("%s: decoder %s, %s", dataset, self.decoder.name, self.decoder.reason)
         self._label = np.asarray(self.index.label, dtype=np.int64)
         self._height, self._width = (np.asarray(side, np.int64) for side in (self.index.height, self.index.width))
         if augment is not None:
@@ -224,7 +226,9 @@ class ClipLoader:
                 depth=config.depth,
                 read_threads=threads.read,
                 read_ahead=config.read_ahead,
-                known_good=self._known_good,
+                known_good=self.decoder.known_good,
+                decoder=self.decoder.name,
+                core_threads=config.core_threads or default_core_threads(self.device),
                 stream=self._stream,
             )
             with torch.cuda.stream(self._stream):  # does nothing for None
@@ -311,7 +315,7 @@ def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleInde
 def _resolve(device: str | torch.device) -> torch.device:
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device = {device}: DALI decodes on cpu or cuda")
+        raise InputError(f"device = {device}: clips are decoded for cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(f"device = {device}: no CUDA device found; give --device cpu")
     if device.type == "cuda":

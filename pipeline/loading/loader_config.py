@@ -2,17 +2,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..options import at_least, between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How hard the loader works; none of it changes what is delivered, except ``max_bad_fraction``."""
+    """How hard the loader works; none of it changes what is delivered, except ``max_bad_fraction`` and
+    (within 2 levels on average) ``decoder``."""
 
+    decoder: Literal["auto", "dali", "cores", "both"] = "auto"
+    """What decodes. dali: the GPU's decoders, on a CPU VP9 only. cores: libavcodec on the processor, any codec, for a
+    CPU or a GPU. both: the two share every batch by their speed; pixels then repeat only within what they differ by.
+    auto: dali where it decodes the dataset, else cores."""
     decode_threads: int = 0
     """DALI threads per pipeline; 0: on a GPU a process's share of the cores less 4, from 4 to 12 in all; on a CPU its
     share, at most 4."""
+    core_threads: int = 0
+    """Threads that decode with libavcodec; 0: on a CPU the cores but at most 4, beside a GPU all cores of a process but
+    one."""
     pipelines: int = 0
     """DALI pipelines that take batches in turn; 0: two on a GPU where a batch has fewer clips than there are threads,
     which they then share; one elsewhere, or where `decode_threads` is given."""
@@ -37,6 +46,7 @@ class LoaderConfig:
             self,
             "loader.",
             decode_threads=at_least(0),
+            core_threads=at_least(0),
             pipelines=at_least(0),
             depth=at_least(1),
             read_threads=at_least(0),

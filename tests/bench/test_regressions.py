@@ -110,6 +110,9 @@ class NothingDecoded:
     def collect(self, stream):
         return torch.empty(self.clips, 0)
 
+    def close(self):
+        pass
+
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory) -> Path:

@@ -33,6 +33,7 @@ def run(command: EvaluateCommand) -> int:
             "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
             "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
             "seed": str(command.run.seed),
+            "decoder": ", ".join(sorted({name for result in results.values() for name in result.decoders})),
             **({"backgrounds of SCUBA and SCUFO": ", ".join(command.sets.scuba)} if command.sets.scuba else {}),
         }
     _print_scores(cards, facts)

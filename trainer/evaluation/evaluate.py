@@ -56,10 +56,11 @@ class Subject:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One model's results: its scorecard, and the predictions it was made from, by name of the set."""
+    """One model's results: its scorecard, the predictions it was made from, by name of the set, and what decoded."""
 
     card: Scorecard
     predictions: dict[str, Predictions]
+    decoders: tuple[str, ...] = ()
 
 
 def load_subject(run: str | os.PathLike, name: str | None = None, *, trust_model_code: bool = False) -> Subject:
@@ -94,16 +95,17 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
     still_actor = {s.name: labels_from_csv(truth, "static_actor", s.classes) if truth else None for s in subjects}
     total = sum(len(SampleIndex.load(path)) * len(transforms) for path, transforms in passes)
     found: dict[str, dict[str, Predictions]] = {name: {} for name in names}
+    decoders: set[str] = set()
     with Progress("evaluating", total, "clips") as progress, leave_a_core_for_decoding(options.device):
         for path, transforms in passes:
             for (subject, transform), predictions in predict(
-                subjects, path, transforms, options, progress=progress
+                subjects, path, transforms, options, progress=progress, decoders=decoders
             ).items():
                 found[subject][transform] = predictions
     results = {}
     for name, static in still_actor.items():
         card = scorecard(found[name], static_label=static, mirror=sets.mirror or None)
-        results[name] = Evaluation(card, found[name])
+        results[name] = Evaluation(card, found[name], tuple(sorted(decoders)))
     return results
 
 
@@ -145,6 +147,7 @@ def predict(
     options: EvaluateOptions,
     *,
     progress: Progress | None = None,
+    decoders: set[str] | None = None,
 ) -> dict[tuple[str, str], Predictions]:
     """What every model says about every form of a dataset's clips; each video is decoded once.
 
@@ -154,6 +157,7 @@ def predict(
         transforms: name of a prediction set -> how its clips are made from the dataset's.
         options: views, batch size, device.
         progress: advanced by one for every clip of every form.
+        decoders: gets the name of the loader's decoder.
 
     Returns:
         (name of the model, name of the set) -> predictions, in the dataset's order. With one view the logits are
@@ -178,6 +182,8 @@ def predict(
         ) as loader,
         torch.inference_mode(),
     ):
+        if decoders is not None:
+            decoders.add(loader.decoder.name)
         index = loader.index
         targets = {subject.name: _labels(subject, index, dataset) for subject in subjects}
         sums = {

@@ -8,7 +8,8 @@ from nvidia.dali import fn, types
 
 from unstill.pipeline.loading.bad_clips import BadClips
 from unstill.pipeline.loading.clip_stream import ClipStream
-from unstill.pipeline.loading.decode import ClipDecoder, EncodedBatch, decoder_message
+from unstill.pipeline.loading.decode import ClipDecoder, decoder_message
+from unstill.pipeline.loading.encoded_batch import EncodedBatch
 from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.sampler import ClipConfig, ClipRequests, clip_strides
 from unstill.pipeline.shards.index import SampleIndex

@@ -36,7 +36,7 @@ def assert_same(a: Clips, b: Clips) -> None:
         assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-def test_batches_have_the_promised_shapes(small_dataset):
+def test_batches_have_the_promised_shapes(each_decoder, small_dataset):
     with train_loader(small_dataset, steps=3) as loader:
         batches = list(loader)
         assert len(batches) == len(loader) == 3
@@ -52,7 +52,7 @@ def test_batches_have_the_promised_shapes(small_dataset):
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 5, 9])
-def test_starting_at_any_step_gives_the_same_batches(small_dataset, start):
+def test_starting_at_any_step_gives_the_same_batches(each_decoder, small_dataset, start):
     whole, rest = (
         collect(small_dataset, steps=10, seed=3),
         collect(small_dataset, steps=10 - start, start_step=start, seed=3),
@@ -62,16 +62,16 @@ def test_starting_at_any_step_gives_the_same_batches(small_dataset, start):
         assert_same(a, b)
 
 
-def test_threads_and_queues_do_not_change_the_batches(small_dataset):
-    busy = LoaderConfig(decode_threads=3, pipelines=3, depth=3, read_threads=3, read_ahead=7, ready=1)
-    meagre = LoaderConfig(decode_threads=1, depth=1, read_ahead=1)
+def test_threads_and_queues_do_not_change_the_batches(each_decoder, small_dataset):
+    busy = LoaderConfig(decode_threads=3, core_threads=3, pipelines=3, depth=3, read_threads=3, read_ahead=7, ready=1)
+    meagre = LoaderConfig(decode_threads=1, core_threads=1, depth=1, read_ahead=1)
     for a, b in zip(
         collect(small_dataset, steps=8, config=busy), collect(small_dataset, steps=8, config=meagre), strict=True
     ):
         assert_same(a, b)
 
 
-def test_world_sizes_share_one_global_order(small_dataset):
+def test_world_sizes_share_one_global_order(each_decoder, small_dataset):
     alone = collect(small_dataset, steps=4, batch_size=8)
     ranks = [collect(small_dataset, steps=4, batch_size=8, rank=rank, world_size=2) for rank in range(2)]
     for step, whole in enumerate(alone):
@@ -80,7 +80,7 @@ def test_world_sizes_share_one_global_order(small_dataset):
             assert torch.equal(getattr(whole, name), parts), name
 
 
-def test_a_run_that_changes_its_world_size_sees_the_same_stream(small_dataset):
+def test_a_run_that_changes_its_world_size_sees_the_same_stream(each_decoder, small_dataset):
     """1 -> 2 -> 1 processes, each leg a restart."""
     alone = collect(small_dataset, steps=6, batch_size=8)
     legs = []
@@ -111,7 +111,7 @@ def test_evaluation_shows_every_view_once(small_dataset, world, views):
 
 
 @pytest.mark.parametrize("short_video", ["repeat_last", "loop", "halve_stride"])
-def test_whole_chain_against_pyav(small_dataset, pyav_frames, short_video):
+def test_whole_chain_against_pyav(each_decoder, small_dataset, pyav_frames, short_video):
     """Start frame, stride, short videos, crop and resize, against PyAV and an antialiased resize in float64."""
     clip = ClipConfig(frames=12, stride=2, size=32, short_video=short_video)
     with ClipLoader(
@@ -135,11 +135,13 @@ def test_whole_chain_against_pyav(small_dataset, pyav_frames, short_video):
             cut.permute(0, 3, 1, 2), size=(32, 32), mode="bilinear", antialias=True
         )
         error = (clips[row].permute(0, 3, 1, 2).double() - wanted).abs()
-        # within the picture rounding alone; at its border DALI filters with the pixels beyond the crop, torch does not
-        assert error[..., 1:-1, 1:-1].max() < 1.1 and error.max() < 6, (row, error.max())
+        # within the picture rounding alone, in swscale several times; at its border DALI filters with the pixels beyond
+        # the crop, torch does not
+        inside, border = (1.1, 6) if each_decoder == "dali" else (6, 8)
+        assert error[..., 1:-1, 1:-1].max() < inside and error.max() < border, (row, error.max())
 
 
-def test_accounting(small_dataset):
+def test_accounting(each_decoder, small_dataset):
     with train_loader(small_dataset, steps=6) as loader:
         clips = list(loader)
         requests = loader._sampler.draw(np.arange(24))
@@ -157,7 +159,7 @@ def test_prepare_runs_ahead_on_every_batch(small_dataset):
     assert all(torch.equal(batch.prepared, batch.frames.float().mean()) for batch in clips)
 
 
-def test_batches_outlive_the_loader(small_dataset):
+def test_batches_outlive_the_loader(each_decoder, small_dataset):
     with train_loader(small_dataset, steps=30) as loader:
         kept = next(loader)
         copy = kept.frames.clone()
@@ -166,7 +168,7 @@ def test_batches_outlive_the_loader(small_dataset):
     assert torch.equal(kept.frames, copy)
 
 
-def test_an_error_in_the_background_reaches_the_loop(small_dataset):
+def test_an_error_in_the_background_reaches_the_loop(each_decoder, small_dataset):
     def fails(_):
         raise ZeroDivisionError("in prepare")
 

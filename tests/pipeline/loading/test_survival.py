@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.loading import clip_stream
+from unstill.pipeline.loading.codec_support import DecoderChoice
 from unstill.pipeline.loading.decode import ClipDecoder
+from unstill.pipeline.loading.decoders import DecoderMaker
 from unstill.pipeline.loading.loader import ClipLoader
 from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, ViewConfig
@@ -133,7 +134,7 @@ BROKEN = [
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_clip_that_does_not_decode_is_replaced(tmp_path, video, dataset, kind):
+def test_a_clip_that_does_not_decode_is_replaced(each_decoder, tmp_path, video, dataset, kind):
     good = [video(frames=12, gop=6, seed=n) for n in range(7)]
     root = dataset(tmp_path / "data", [*good[:3], broken_videos(video)[kind], *good[3:]])
     clip = ClipConfig(frames=6, stride=2, size=32)  # 11 frames of 12: every start touches the end
@@ -145,7 +146,7 @@ def test_a_clip_that_does_not_decode_is_replaced(tmp_path, video, dataset, kind)
     assert loader.bad.samples == {3} and loader.stats.bad_clips >= 3  # eight samples, thirty clips
 
 
-def test_damaged_bytes_are_replaced_named_and_written_down(copy, small_dataset, tmp_path, caplog):
+def test_damaged_bytes_are_replaced_named_and_written_down(each_decoder, copy, small_dataset, tmp_path, caplog):
     clean, _ = run(small_dataset)
     for sample in (2, 7):
         flip_bytes(copy, sample, at=0.05)  # the header: every clip of the sample is bad
@@ -180,7 +181,7 @@ def test_damage_in_one_gop_hits_only_the_clips_that_touch_it(copy, small_dataset
     assert loader.bad.samples == {9}
 
 
-def test_every_rank_and_every_restart_sees_the_same_substitutes(copy):
+def test_every_rank_and_every_restart_sees_the_same_substitutes(each_decoder, copy):
     for sample in (1, 4, 8):
         flip_bytes(copy, sample, at=0.05)
     alone, _ = run(copy, batch_size=6)
@@ -191,7 +192,7 @@ def test_every_rank_and_every_restart_sees_the_same_substitutes(copy):
     assert_equal(alone[2:], run(copy, batch_size=6, start_step=2, steps=STEPS - 2)[0])
 
 
-def test_damage_while_the_run_goes_on(copy):
+def test_damage_while_the_run_goes_on(each_decoder, copy):
     """The shards are damaged after the loader has opened them and has delivered from them."""
     with ClipLoader(
         copy, clip=CLIP, augment=AugmentConfig(), batch_size=BATCH, device="cpu", config=TOLERANT, steps=40
@@ -205,7 +206,7 @@ def test_damage_while_the_run_goes_on(copy):
     assert_equal(fresh, after[-10:])
 
 
-def test_a_shard_cut_short_while_the_run_goes_on(copy):
+def test_a_shard_cut_short_while_the_run_goes_on(each_decoder, copy):
     with ClipLoader(
         copy, clip=CLIP, augment=AugmentConfig(), batch_size=BATCH, device="cpu", config=TOLERANT, steps=40
     ) as loader:
@@ -231,7 +232,7 @@ def test_nothing_but_bad_samples_stops_the_run(copy):
         run(copy, config=LoaderConfig(max_bad_fraction=1.0))
 
 
-def test_an_evaluation_does_not_shrink_silently(copy):
+def test_an_evaluation_does_not_shrink_silently(each_decoder, copy):
     flip_bytes(copy, 4, at=0.05)
     with pytest.raises(InputError, match="1 of 10 samples are bad, the last one video_4"):
         run(copy, augment=None, views=ViewConfig(), steps=None, config=None)
@@ -243,17 +244,20 @@ def test_an_evaluation_does_not_shrink_silently(copy):
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_a_codec_without_a_decoder_is_refused_at_the_start(tmp_path, video, dataset, codec):
     root = dataset(tmp_path / "data", [video(frames=6, codec=codec)])
-    with pytest.raises(InputError, match=f"videos are {codec}.*--codec vp9"):
-        run(root)
+    both_remedies = "--loader.decoder cores.*--codec vp9"
+    for name in ("dali", "both"):
+        with pytest.raises(InputError, match=f"videos are {codec}, which DALI cannot decode on cpu; .*{both_remedies}"):
+            run(root, config=LoaderConfig(decoder=name))
 
 
-def test_a_codec_that_always_fails_is_not_taken_for_damage(tmp_path, video, dataset):
+@pytest.mark.parametrize(("decoder", "by"), [("auto", "DALI"), ("cores", "libavcodec")])
+def test_a_codec_that_always_fails_is_not_taken_for_damage(tmp_path, video, dataset, decoder, by):
     """The index says VP9, every file is H.264: the codec is refused, no sample is called bad."""
     samples = [video(frames=6, codec="h264", seed=n) for n in range(4)]
     for sample in samples:
         sample.codec = "vp9"
-    with pytest.raises(InputError, match="videos are vp9, which DALI cannot decode on cpu"):
-        run(dataset(tmp_path / "data", samples))
+    with pytest.raises(InputError, match=f"videos are vp9, which {by} cannot decode on cpu"):
+        run(dataset(tmp_path / "data", samples), config=LoaderConfig(decoder=decoder))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +287,7 @@ def test_a_pipeline_that_dies_is_rebuilt_at_the_same_position(small_dataset, mon
 
     monkeypatch.setattr(ClipDecoder, "collect", dies)
     first = LoaderConfig(max_bad_fraction=0.0)
-    monkeypatch.setattr("unstill.pipeline.loading.loader.check_codecs", lambda *_: None)
+    monkeypatch.setattr("unstill.pipeline.loading.loader.choose_decoder", lambda *_: DecoderChoice("dali", "", None))
     clips, loader = run(small_dataset, steps=10, config=first)
     assert_equal(clean, clips)
     assert loader.stats.rebuilds == 1 and loader.bad.clips == 0
@@ -297,14 +301,14 @@ def test_a_decoder_that_fails_altogether_is_not_taken_for_damage(small_dataset, 
         small_dataset, clip=CLIP, augment=AugmentConfig(), batch_size=BATCH, device="cpu", config=TOLERANT
     ) as loader:
         monkeypatch.setattr(ClipDecoder, "collect", fails)
-        monkeypatch.setattr(clip_stream, "decode_alone", fails)
+        monkeypatch.setattr(DecoderMaker, "alone", fails)
         with pytest.raises(RuntimeError, match="fails on clips that it decoded before"):
             list(loader)
     assert loader.bad.clips == 0
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_many_batches_and_rebuilds(tmp_path, video, dataset):
+def test_memory_stays_flat_over_many_batches_and_rebuilds(each_decoder, tmp_path, video, dataset):
     root = dataset(tmp_path / "data", [video(frames=4, height=32, width=32, gop=4, seed=n) for n in range(4)])
     clip = ClipConfig(frames=4, stride=1, size=16)
 

@@ -1,0 +1,124 @@
+"""Clips of H.264 per CPU-second on the processor: our decoder, its peers on the same files, and bare decoding."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ...pipeline.loading.bad_clips import BadClips
+from ...pipeline.loading.clip_stream import ClipStream
+from ...pipeline.loading.cores_decoder import CORES_CODECS, KeptDecoders, decoded_frames, decoder_parameters
+from ...pipeline.loading.gop_reader import ClipFile, GopReader, shards_in
+from ...pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler, frame_numbers
+from ...pipeline.shards.index import CODECS, SampleIndex
+from .loader_peers import (
+    DECODERS,
+    PeerDataset,
+    decode_torchcodec,
+    peer_batches,
+    torchcodec_slices,
+    unavailable,
+    webdataset_batches,
+)
+
+AUGMENT = AugmentConfig(starts="even")  # the same clips of every dataset, layered or not
+
+
+@dataclass(frozen=True)
+class Shards:
+    """One dataset and the clips that are taken of it."""
+
+    root: Path
+    clip: ClipConfig
+
+    @property
+    def index(self) -> SampleIndex:
+        return SampleIndex.load(self.root)
+
+    def sampler(self) -> TrainSampler:
+        """Starts at even frames, random regions."""
+        return TrainSampler(self.index, self.clip, AUGMENT, seed=0)
+
+    def slices(self, positions: np.ndarray) -> list[tuple[int, ClipFile, tuple[int, int, int, int]]]:
+        """(sample, slice, region) of the clips at some positions."""
+        index, r = self.index, self.sampler().draw(positions)
+        reader = GopReader(index, shards_in(self.root, index))
+        frames = np.asarray(index.frames, np.int64)[r.sample]
+        numbers = frame_numbers(self.clip, r.start_frame, r.stride, frames)
+        regions = zip(r.top.tolist(), r.left.tolist(), r.height.tolist(), r.width.tolist(), strict=True)
+        found = [
+            (sample, reader.clip(sample, wanted), region)
+            for sample, wanted, region in zip(r.sample.tolist(), numbers, regions, strict=True)
+        ]
+        reader.close()
+        return found
+
+
+def ours(shards: Shards, positions: np.ndarray, sampler=None, batch: int = 8) -> Iterator[torch.Tensor]:
+    """The loader's own chain with one thread that decodes."""
+    index = shards.index
+    reader = GopReader(index, shards_in(shards.root, index))
+    stream = ClipStream(
+        index,
+        reader,
+        sampler or shards.sampler(),
+        shards.clip,
+        BadClips(index, 0.0),
+        device=torch.device("cpu"),
+        batch_size=batch,
+        decode_threads=1,
+        pipelines=1,
+        depth=2,
+        read_threads=1,
+        read_ahead=2,
+        known_good=None,
+        decoder="cores",
+    )
+    try:
+        for decoded in stream.batches(positions[n : n + batch] for n in range(0, len(positions), batch)):
+            yield decoded.clips
+    finally:
+        stream.close()
+        reader.close()
+
+
+def bare(shards: Shards, positions: np.ndarray) -> float:
+    """CPU seconds of decoding the needed frames alone; slices and packets are ready, nothing is converted."""
+    index, kept = shards.index, KeptDecoders(shards.clip.size)
+    codecs, slices = np.asarray(index.codec), shards.slices(positions)
+    begin = time.process_time()
+    for sample, clip, _ in slices:
+        assert clip.table is not None
+        context = kept.context(CORES_CODECS[CODECS[codecs[sample]]], decoder_parameters(clip.table.track.description))
+        last = int(clip.frames.max())
+        for frame in decoded_frames(context, clip.mp4, clip.table):
+            if frame.pts == last:
+                break
+    return time.process_time() - begin
+
+
+def decoded_per_delivered(shards: Shards, positions: np.ndarray) -> float:
+    """Frames decoded for every frame delivered."""
+    slices = shards.slices(positions)
+    return sum(len(clip.table.sizes) for _, clip, _ in slices if clip.table) / (len(slices) * shards.clip.frames)
+
+
+def peers(shards: Shards) -> dict[str, Callable[[np.ndarray], Iterable]]:
+    """Other loaders on the same files."""
+    sampler, found = shards.sampler(), {}
+    for name, decode in DECODERS.items():
+        if unavailable(decode) is None:
+            found[name] = lambda at, d=decode: peer_batches(PeerDataset(shards.root, sampler, at, d), 8, workers=0)
+    decode = DECODERS["PyAV + DataLoader"]
+    found["webdataset + PyAV"] = lambda at: webdataset_batches(PeerDataset(shards.root, sampler, at, decode), 8)
+    return found
+
+
+def torchcodec_on_slices(shards: Shards) -> Callable[[np.ndarray], Iterable] | None:
+    """torchcodec fed our slices, crop and resize by torchvision: what the choice of PyAV was measured against."""
+    if unavailable(decode_torchcodec) is not None:
+        return None
+    return lambda at: torchcodec_slices(shards.slices(at), shards.clip.size)

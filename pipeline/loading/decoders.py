@@ -1,0 +1,66 @@
+"""Makes decoders: DALI, the processor's cores, or both."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from ..shards.index import SampleIndex
+from .cores_decoder import CoresDecoder
+from .decode import ClipDecoder, picture_sizes
+from .encoded_batch import Decoder, EncodedBatch
+from .shared_decoder import SharedDecoder
+
+DecoderName = Literal["dali", "cores", "both"]
+
+
+@dataclass(frozen=True)
+class DecoderMaker:
+    """Everything that decoders of one run share.
+
+    Attributes:
+        name: dali, cores (libavcodec on CPU threads), or both, sharing every batch.
+        index: the dataset.
+        size: side of the delivered frames, pixels.
+        device: where clips are delivered; DALI decodes there, too.
+        threads: of each DALI pipeline.
+        core_threads: of decoding on the cores.
+        depth: batches that a decoder works on ahead.
+    """
+
+    name: DecoderName
+    index: SampleIndex
+    size: int
+    device: torch.device
+    threads: int = 1
+    core_threads: int = 1
+    depth: int = 1
+
+    def new(self, batch_size: int, stream: "torch.cuda.Stream | None" = None) -> Decoder:
+        """A decoder for batches of up to ``batch_size`` clips; ``stream``: on a GPU, where results are ready."""
+        if self.name == "cores":
+            return CoresDecoder(self.index, self.size, self.device, self.core_threads)
+        pictures = picture_sizes(self.index)
+        # a pipeline of DALI that runs out of work ends; with a queue of one batch it is asked for no more than it has
+        depth = self.depth if self.name == "dali" else 1
+        dali = ClipDecoder(batch_size, self.size, self.device, self.threads, depth, pictures)
+        if self.name == "dali":
+            return dali
+        cores = CoresDecoder(self.index, self.size, self.device, self.core_threads)
+        return SharedDecoder(((dali, depth), (cores, self.depth)), stream)
+
+    def alone(self, clip: EncodedBatch) -> torch.Tensor:
+        """Decode a batch of one clip with a decoder of its own: uint8 (1, T, size, size, 3).
+
+        Where two decoders share the work it is always the cores, so that no clip is good or bad by chance.
+
+        Raises:
+            RuntimeError: it cannot be decoded.
+        """
+        name: DecoderName = "cores" if self.name == "both" else self.name
+        decoder = DecoderMaker(name, self.index, self.size, self.device).new(1)
+        try:
+            decoder.submit(clip)
+            return decoder.collect()
+        finally:
+            decoder.close()
