@@ -122,7 +122,7 @@ def check_codecs(
         A sample that decodes here, to tell a broken decoder from a broken clip later; None if none was found.
 
     Raises:
-        InputError: the decoder does not decode a codec of the dataset, or a size; names another decoder and another codec.
+        InputError: the decoder lacks a codec of the dataset, or a size; names another decoder and another codec.
     """
     gpu, good = device.type == "cuda", None
     if gpu and decoder == "dali":
