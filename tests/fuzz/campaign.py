@@ -239,13 +239,14 @@ def mutated_json(data: bytes, rng: random.Random) -> bytes:
     if rng.random() < 0.3:
         return mutated(data, rng)
     tree = json.loads(data)
-    node, place = {"": tree}, ""
+    root = {"": tree}
+    node, place = root, ""
     while isinstance(node[place], dict | list) and node[place] and rng.random() < 0.85:
         node = node[place]
         place = rng.choice(list(node)) if isinstance(node, dict) else rng.randrange(len(node))
     values = [None, 0, -1, 10**9, 10**30, 1.5, float("nan"), "", "x" * 5000, "a:b", [], [1, 2], {}, {"kind": "x"}, True]
     node[place] = rng.choice(values)
-    return json.dumps(node[""] if "" in node else tree).encode()
+    return json.dumps(root[""]).encode()
 
 
 def mask_cases(folder: Path, rng: random.Random, cases: int):
