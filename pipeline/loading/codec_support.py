@@ -66,6 +66,7 @@ def choose_decoder(
     if wanted != "auto":
         name: DecoderName = "dali" if wanted == "dali" else "cores"
         return DecoderChoice(wanted, "as configured", check_codecs(index, reader, device, root, name))
+    refused: InputError | None = None
     known = GPU_CODECS if device.type == "cuda" else CPU_CODECS
     names = [_codec_name(number) for number in np.unique(np.asarray(index.codec)).tolist()]
     lacking = [name for name in names if name not in known]
@@ -82,7 +83,7 @@ def choose_decoder(
     try:
         return DecoderChoice("cores", reason, check_codecs(index, reader, device, root, "cores"))
     except InputError:
-        if lacking:
+        if refused is None:
             raise
         raise refused from None
 

@@ -193,7 +193,9 @@ class _Scaler:
     def __init__(self, width: int, height: int, form: str, full: bool, rows: int, columns: int, size: int):
         self._graph = av.filter.Graph()
         self._graph.threads = 1
-        source = self._graph.add_buffer(width=width, height=height, format=form, time_base=Fraction(1, 30))
+        source = self._graph.add_buffer(
+            width=width, height=height, format=av.VideoFormat(form), time_base=Fraction(1, 30)
+        )
         self._crop = self._graph.add("crop", f"w={width}:h={height}:x=0:y=0:exact=1")
         # DALI takes every video for BT.601, and the converter makes it so
         colours = f"in_color_matrix=bt601:in_range={'pc' if full else 'tv'}:out_range=pc"
@@ -217,7 +219,9 @@ class _Scaler:
         self._graph.vpush(frame)
         plane = self._graph.vpull().planes[0]
         side = out.shape[0]
-        out[:] = np.frombuffer(plane, np.uint8).reshape(side, plane.line_size)[:, : 3 * side].reshape(out.shape)
+        out[:] = (
+            np.frombuffer(memoryview(plane), np.uint8).reshape(side, plane.line_size)[:, : 3 * side].reshape(out.shape)
+        )
 
     def _aim(self, top: int, left: int, height: int, width: int) -> None:
         # the position goes to 0 first: the filter checks the region at every command
@@ -230,7 +234,7 @@ def decoded_frames(context: av.VideoCodecContext, mp4: np.ndarray, table: SliceT
     """All frames; ``pts`` is the place in the order shown."""
     data, position = mp4.data, len(mp4) - sum(table.sizes)
     for size, place in zip(table.sizes, table.shown, strict=True):
-        packet = av.Packet(data[position : position + size])
+        packet = av.Packet(bytes(data[position : position + size]))
         packet.pts = place
         position += size
         yield from context.decode(packet)

@@ -5,7 +5,7 @@ count_frames(path)
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -52,7 +52,7 @@ def shown_frames(path: Path, wanted: Iterable[int] | None = None) -> Iterator[tu
         answers.close()
 
 
-def _answers(path: Path, wanted: list[int] | None) -> Iterator[tuple[dict, bytes]]:
+def _answers(path: Path, wanted: list[int] | None) -> Generator[tuple[dict, bytes], None, None]:
     worker = getattr(_of_thread, "worker", None)
     if worker is None:
         worker = _of_thread.worker = Worker(LIMITS)

@@ -147,7 +147,7 @@ class Worker:
         try:
             process = subprocess.Popen(
                 [sys.executable, "-m", "unstill.pipeline.conversion.sandbox.worker", json.dumps(limits)],
-                stdin=theirs,
+                stdin=theirs.fileno(),
                 stdout=written,
                 stderr=subprocess.DEVNULL,  # decoders chatter; what matters comes back as a reason
                 env=environment,
