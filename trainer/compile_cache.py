@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 import torch._functorch.config
@@ -83,7 +84,7 @@ def compile_or_load(
         expected = duration(operations * _SECONDS_PER_OPERATION)
         log.info("compiling %s operations: about %s, or seconds where they are kept", f"{operations:,}", expected)
     # the backward is compiled here and not in the first backward: what is kept is complete when the lock is free
-    eager = {"force_non_lazy_backward_lowering": True} if _can_compile_backward_at_once() else {}
+    eager: dict[str, Any] = {"force_non_lazy_backward_lowering": True} if _can_compile_backward_at_once() else {}
     hits, start = counters["aot_autograd"]["autograd_cache_hit"], time.monotonic()
     settings = torch._functorch.config.patch(aggressive_recomputation=recompute, **eager)
     with one_at_a_time(_device(inputs)), settings:
@@ -93,7 +94,7 @@ def compile_or_load(
         how = "loaded from" if loaded else "compiled; kept in"
         parts = "" if loaded else f" ({' + '.join(f'{size:,}' for size in sizes)} operations, forward + backward)"
         log.info("%s %s in %s%s", how, cache_dir(), duration(time.monotonic() - start), parts)
-    return compiled
+    return cast(Callable, compiled)
 
 
 @contextmanager

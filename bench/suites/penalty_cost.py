@@ -107,7 +107,10 @@ def block_rows() -> list[Row]:
     frames, size = SHAPES["swin3d_t"]
     unit = 4 * 96 * (frames // 2) * (size // 4) ** 2  # tokens x width, float32
     rows = []
-    for name, method, layers in (("cross entropy", "cross entropy", "off"), *((n, "albar", n) for n in ("off", *MOST))):
+    levels: tuple[ClosedLayers, ...] = ("off", *MOST)
+    kinds: list[tuple[str, str, ClosedLayers]] = [("cross entropy", "cross entropy", "off")]
+    kinds += [(level, "albar", level) for level in levels]
+    for name, method, layers in kinds:
         saved = []
         for depth in (2, 4):
             torch.manual_seed(0)
@@ -172,7 +175,7 @@ def real_penalty() -> Iterator[Row]:
 
 def predicted_clips() -> list[Row]:
     """Most clips of swin3d_t that ALBAR in bf16 fits on a card of 80 GB, by closed layers and static parts."""
-    found = {}
+    found, extra = {}, 0.0
     for layers in MOST:
         extra = row_statistics(built("swin3d_t", layers))
         for parts in STATIC_PARTS:

@@ -504,7 +504,11 @@ def gradient_differences() -> list[Row]:
     reference = _gradients("off", one_backward=True)
     scale = max(float(g.abs().max()) for g in reference)
     rows = []
-    for level, compiled in (("off", False), ("attention", False), ("gelu", False), ("mlp", False), ("attention", True)):
+    levels: tuple[tuple[ClosedLayers, bool], ...] = (
+        *(("off", False), ("attention", False), ("gelu", False), ("mlp", False)),
+        ("attention", True),
+    )
+    for level, compiled in levels:
         try:
             found = _gradients(level, compiled=compiled)
         except Exception as error:  # a benchmark goes on
