@@ -108,9 +108,9 @@ def block_rows() -> list[Row]:
     unit = 4 * 96 * (frames // 2) * (size // 4) ** 2  # tokens x width, float32
     rows = []
     levels: tuple[ClosedLayers, ...] = ("off", *MOST)
-    kinds: list[tuple[str, str, ClosedLayers]] = [("cross entropy", "cross entropy", "off")]
-    kinds += [(level, "albar", level) for level in levels]
-    for name, method, layers in kinds:
+    kinds: list[tuple[str, ClosedLayers]] = [("cross entropy", "off"), *(("albar", level) for level in levels)]
+    for method, layers in kinds:
+        name = layers if method == "albar" else method
         saved = []
         for depth in (2, 4):
             torch.manual_seed(0)
