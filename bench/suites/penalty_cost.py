@@ -35,6 +35,7 @@ MOST: dict[ClosedLayers, tuple[float | None, float | None, float | None]] = {
     "gelu": (1.05, 0.5, 3.6),
     "mlp": (0.8, None, None),
 }
+LEVELS: tuple[ClosedLayers, ...] = ("off", *MOST)
 LEAST_CLIPS = 72  # of swin3d_t on an H100 of 80 GB, ALBAR in bf16
 STATIC_PARTS = (1, 3)  # that the prediction tries; from 3 on the motion clips' pass is the peak
 
@@ -90,7 +91,7 @@ def counted_penalty() -> list[Row]:
     """Planned memory of ALBAR over that of cross entropy, float32: one clip, and six with the static pass in parts."""
     cross_entropy = swin_plan("cross entropy", "off")
     rows = []
-    for layers in ("off", *MOST):
+    for layers in LEVELS:
         for clips, parts in ((1, 1), (6, 3)):
             peak, floor = swin_plan("albar", layers, parts).step_peak(clips), cross_entropy.step_peak(clips)
             most = MOST.get(layers, (None,) * 3)[1] if parts > 1 else None
@@ -107,7 +108,8 @@ def block_rows() -> list[Row]:
     frames, size = SHAPES["swin3d_t"]
     unit = 4 * 96 * (frames // 2) * (size // 4) ** 2  # tokens x width, float32
     rows = []
-    for name, method, layers in (("cross entropy", "cross entropy", "off"), *((n, "albar", n) for n in ("off", *MOST))):
+    cases: list[tuple[str, ClosedLayers]] = [("cross entropy", "off"), *(("albar", layers) for layers in LEVELS)]
+    for method, layers in cases:
         saved = []
         for depth in (2, 4):
             torch.manual_seed(0)
@@ -118,7 +120,7 @@ def block_rows() -> list[Row]:
             run = run_config("one stage", frames, size, method, step, "cpu")
             saved.append(plan_memory(run, model, classes=400).saved[1])
         kept = (saved[1] - saved[0]) / 2
-        about = name if method == "cross entropy" else f"ALBAR's static pass, closed layers {layers}"
+        about = method if method == "cross entropy" else f"ALBAR's static pass, closed layers {layers}"
         rows.append(
             Row(
                 title=f"kept by a block of swin3d_t's first stage: {about}",
@@ -135,7 +137,7 @@ def penalty_flops() -> list[Row]:
     """Operations of a step of ALBAR over those of cross entropy; parts do not change them."""
     floor = step_flops(network("swin3d_t"), Baseline(), *SHAPES["swin3d_t"])
     rows = []
-    for layers in ("off", *MOST):
+    for layers in LEVELS:
         found = step_flops(built("swin3d_t", layers), Albar(), *SHAPES["swin3d_t"])
         most = MOST.get(layers, (None,) * 3)[2]
         rows.append(penalty_row("operations", layers, 1, 1, found / floor, most, tflop=found / 1e12))
@@ -173,8 +175,8 @@ def real_penalty() -> Iterator[Row]:
 def predicted_clips() -> list[Row]:
     """Most clips of swin3d_t that ALBAR in bf16 fits on a card of 80 GB, by closed layers and static parts."""
     found = {}
+    extra = row_statistics(built("swin3d_t", "attention"))
     for layers in MOST:
-        extra = row_statistics(built("swin3d_t", layers))
         for parts in STATIC_PARTS:
             plan = swin_plan("albar", layers, parts, "bf16", "cuda")
             plan = replace(plan, moments=tuple((a, b + extra) for a, b in plan.moments))
