@@ -127,7 +127,8 @@ class GopReader:
             mp4, numbers = plain_mp4(track, data, samples, kept)
         except ValueError as error:
             raise BadClip(f"its bytes are those that were written, but no video of a shard: {error}") from error
-        shown = np.searchsorted(numbers, [samples.frame[k] for k in kept]).tolist()
+        shown = [samples.frame[k] for k in kept]
+        shown = list(range(len(kept))) if shown == numbers else np.searchsorted(numbers, shown).tolist()
         table = SliceTable(track, [samples.size[k] for k in kept], shown)
         return ClipFile(mp4, np.searchsorted(numbers, frames), len(data), table)
 

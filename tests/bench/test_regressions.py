@@ -139,7 +139,8 @@ def mp4_header(size: int) -> bytes:
     """What the reader looks at in the header of an MP4: a clock, a size, a description."""
     mdhd = struct.pack(">I4s4I4x", 28, b"mdhd", 0, 0, 0, 30_000)
     tkhd = struct.pack(">I4s76x2I", 92, b"tkhd", 336 << 16, 256 << 16)
-    moov = struct.pack(">I4s", size, b"moov") + mdhd + tkhd + struct.pack(">I4s8x", 16, b"stsd")
+    stsd = struct.pack(">I4s3I4s24x2H50x", 102, b"stsd", 0, 1, 86, b"vp08", 336, 256)
+    moov = struct.pack(">I4s", size, b"moov") + mdhd + tkhd + stsd
     return moov + struct.pack(">I4s", size - len(moov), b"free") + bytes(size - len(moov) - 8)
 
 

@@ -80,5 +80,6 @@ def test_the_loaders_check_asks_for_all_of_it(small_dataset, monkeypatch):
 
 def test_motion_jpeg_is_refused_before_a_gpu_sees_it(monkeypatch):
     monkeypatch.setattr(nvdec_limits, "check_driver", lambda: None)
-    with pytest.raises(InputError, match=r"mjpeg, which DALI cannot decode on cuda; .* --codec h264"):
+    remedies = r"give --loader.decoder cores.* --codec h264"
+    with pytest.raises(InputError, match=rf"mjpeg, which DALI cannot decode on cuda; {remedies}"):
         check_codecs(Sized(("mjpeg", 320, 240)), None, torch.device("cuda"), "data")
