@@ -29,7 +29,6 @@ from .sampler import ClipConfig, ClipRequests, EvalSampler, TrainSampler, frame_
 
 # With 0.1 % of bad samples, so many bad clips in a row at one position are a matter of 1e-48: something else is wrong.
 MAX_ATTEMPTS = 16
-_READ_CHUNK = 16  # clips per reading task: large enough to hide the cost of a task, small enough to spread a batch
 
 _log = logging.getLogger(__name__)
 
@@ -145,10 +144,10 @@ class ClipStream:
         return self._maker.new(self._batch_size, self._stream)
 
     def _start_reading(self, positions: np.ndarray) -> list[Future]:
-        requests = self.sampler.draw(positions)
+        requests, chunk = self.sampler.draw(positions), self.reader.clips_per_task
         return [
-            self._pool.submit(self._read, requests.take(slice(begin, begin + _READ_CHUNK)))
-            for begin in range(0, len(requests), _READ_CHUNK)
+            self._pool.submit(self._read, requests.take(slice(begin, begin + chunk)))
+            for begin in range(0, len(requests), chunk)
         ]
 
     def _read(self, requests: ClipRequests, attempt: int = 0) -> EncodedBatch:

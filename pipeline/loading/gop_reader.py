@@ -22,11 +22,13 @@ from ..errors import InputError
 from ..shards.fragments import touched_fragments
 from ..shards.index import SampleIndex
 from ..shards.plain_mp4 import needed_samples, plain_mp4
+from ..shards.ranges import RangeCache
 from ..shards.sample_table import TrackHeader, parse_fragments, parse_header
 from ..shards.stream_size import check_size
 from .encoded_batch import SliceTable
 
 _DAMAGED = "the shard was changed or damaged after the conversion"
+_FETCHES = 4  # of bytes whose checksum is wrong, before they are called damaged
 _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
 
 
@@ -75,6 +77,8 @@ class GopReader:
 
     Safe to use from many threads.
     """
+
+    clips_per_task = 16  # large enough to hide the cost of a task, small enough to spread a batch
 
     def __init__(self, index: SampleIndex, open_shard: Callable[[int], int]):
         self.index, self._open_shard = index, open_shard
@@ -204,6 +208,39 @@ class GopReader:
                         del self._files[r]
                     shard = self._files[row] = opened
         return shard
+
+
+class RangeReader(GopReader):
+    """Reads the clips of a remote dataset by ranges.
+
+    Args:
+        index: the dataset.
+        ranges: of its shards.
+    """
+
+    clips_per_task = 1  # a request waits most of its time: as many as there are threads are on their way
+
+    def __init__(self, index: SampleIndex, ranges: RangeCache):
+        super().__init__(index, lambda _: -1)
+        self._ranges, self._thread = ranges, threading.local()
+
+    def read(self, sample: int, first: int, last: int) -> np.ndarray:
+        """See ``GopReader.read``; what is damaged is fetched again, in case it was so only on its way."""
+        try:
+            for _ in range(_FETCHES - 1):
+                try:
+                    return super().read(sample, first, last)
+                except BadClip:
+                    self._thread.fresh = True
+            return super().read(sample, first, last)
+        finally:
+            self._thread.fresh = False
+
+    def _fill(self, sample: int, view: memoryview, offset: int) -> None:
+        name = self.index.shard_names[int(self._column["shard"][sample])]
+        got = self._ranges.read(name, view, offset, getattr(self._thread, "fresh", False))
+        if got < len(view):
+            raise BadClip(f"its shard ends at byte {offset + got}, within the clip: the shard is truncated")
 
 
 @functools.lru_cache(maxsize=256)

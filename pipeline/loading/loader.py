@@ -35,7 +35,7 @@ from .clips import Clips, ClipSource, LoaderStats
 from .codec_support import choose_decoder
 from .cpu_threads import default_core_threads, loader_threads
 from .cuda_waits import sleep_while_waiting
-from .gop_reader import GopReader, shards_in
+from .gop_reader import GopReader, RangeReader, shards_in
 from .loader_config import LoaderConfig
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
 
@@ -224,7 +224,7 @@ class ClipLoader:
                 decode_threads=threads.decode,
                 pipelines=threads.pipelines,
                 depth=config.depth,
-                read_threads=threads.read,
+                read_threads=config.remote_requests if isinstance(self._reader, RangeReader) else threads.read,
                 read_ahead=config.read_ahead,
                 known_good=self.decoder.known_good,
                 decoder=self.decoder.name,
@@ -308,6 +308,8 @@ def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleInde
     index = SampleIndex.load(cache.root)
     check_index(index, dataset)
     check_shards(index, address, cache.sizes())
+    if config.remote == "ranges":
+        return index, RangeReader(index, cache.ranges()), is_verified(cache.digest)
     reader = GopReader(index, lambda shard: cache.open(index.shard_names[shard]))
     return index, reader, is_verified(cache.digest)
 

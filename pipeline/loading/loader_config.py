@@ -33,8 +33,13 @@ class LoaderConfig:
     """Batches whose bytes are read before the decoder asks for them."""
     ready: int = 2
     """Finished batches kept waiting for the training loop."""
+    remote: Literal["ranges", "shards"] = "ranges"
+    """How a remote dataset is read. ranges: the bytes of each clip, many requests at a time, kept in blocks. shards:
+    whole shards, checked against their SHA-256 before they are used: for a run that needs all of them soon."""
+    remote_requests: int = 32
+    """Ranges that are fetched at a time."""
     cache: Path = Path("~/.cache/unstill")
-    """Folder for the shards of a remote dataset."""
+    """Folder for what was fetched of a remote dataset."""
     cache_gb: float = 200.0
     """Largest total size of one dataset's shards in the cache, in 10^9 bytes."""
     max_bad_fraction: float | None = None
@@ -47,6 +52,7 @@ class LoaderConfig:
             "loader.",
             decode_threads=at_least(0),
             core_threads=at_least(0),
+            remote_requests=at_least(1),
             pipelines=at_least(0),
             depth=at_least(1),
             read_threads=at_least(0),

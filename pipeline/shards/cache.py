@@ -23,6 +23,7 @@ from ..atomic_files import AtomicFile
 from ..bounded_files import parse_json
 from ..errors import InputError
 from .index import INDEX_NAME
+from .ranges import RangeCache
 
 SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "http", "https", "hf", "file", "memory")
 _CHUNK = 8 << 20  # bytes per read
@@ -98,6 +99,11 @@ class ShardCache:
     def sizes(self) -> dict[str, int]:
         """Bytes of every shard, by name."""
         return {name: size for name, (size, _) in self._shards.items()}
+
+    def ranges(self) -> RangeCache:
+        """The same shards, read by ranges; the bound on bytes is the same."""
+        folder = self.root / "ranges"
+        return RangeCache(self._files, self.address, self._path, self.sizes(), folder, self.max_bytes)
 
     def open(self, name: str) -> int:
         """A descriptor of the shard's content, open for reading; the shard is fetched if it is not there.

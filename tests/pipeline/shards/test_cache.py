@@ -44,7 +44,7 @@ def fetch(cache: ShardCache, name: str) -> bytes:
 def test_a_remote_dataset_delivers_the_same_clips(remote, small_dataset, tmp_path, as_path):
     address = f"file://{remote}"
     options = {"clip": ClipConfig(frames=4, size=16), "augment": AugmentConfig(), "batch_size": 5, "device": "cpu"}
-    config = LoaderConfig(cache=tmp_path / "cache")
+    config = LoaderConfig(remote="shards", cache=tmp_path / "cache")
     with (
         ClipLoader(small_dataset, steps=6, **options) as local,
         ClipLoader(Path(address) if as_path else address, steps=6, config=config, **options) as far,
@@ -71,7 +71,7 @@ def test_shards_are_fetched_once_and_the_oldest_make_room(remote, tmp_path):
 
 def test_a_small_cache_works_while_shards_come_and_go(remote, tmp_path):
     size = max(path.stat().st_size for path in (remote / "shards").glob("*.tar"))
-    config = LoaderConfig(cache=tmp_path / "cache", cache_gb=1.5 * size / 1e9, read_threads=3)
+    config = LoaderConfig(remote="shards", cache=tmp_path / "cache", cache_gb=1.5 * size / 1e9, read_threads=3)
     with ClipLoader(
         f"file://{remote}",
         clip=ClipConfig(frames=4, size=16),
