@@ -50,8 +50,9 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     torch.set_num_threads(threads)
     rows = {row["title"]: row for row in json.loads(path.read_text())["rows"]}
     assert {"unstill (GOPs only)", "DALI, whole file", "PyAV + DataLoader", "webdataset + PyAV"} <= rows.keys()
-    found = [(row.get("at_least"), row.get("at_most")) for row in rows.values() if "met" in row]
-    assert found == [(1.8, None), (None, 1.3), (5000.0, None)]
+    found = {(row.get("at_least"), row.get("at_most")) for row in rows.values() if "met" in row}
+    least, most = (1.15, 1.25, 0.8, 1.6, 1.8, 5000.0), (1.25, 1.15, 1.3)
+    assert {*((bar, None) for bar in least), *((None, bar) for bar in most)} <= found
 
 
 def test_every_measurement_of_a_gpu_is_written_and_drawn(tmp_path, monkeypatch):
