@@ -7,7 +7,8 @@
 A step of the run's own code is traced in eager mode (``memory_trace``); swin3d_t at 32x224x224 takes 4 CPU-seconds. For
 a compiled step this is an estimate, not a trace: its graph takes minutes to make. Compiled, the peak is taken as the
 eager one: 0.96 to 1.03 times that was found (swin3d_t's joint graph without fusion, and a reduced Swin's allocator).
-With ``recompute`` the per-clip part of a step with a gradient penalty is multiplied by ``RECOMPUTE``.
+With ``recompute`` the per-clip part of a step with a gradient penalty is multiplied by ``RECOMPUTE``, unless its layers
+are closed, which leaves nothing to save.
 """
 
 import copy
@@ -141,7 +142,8 @@ def plan_memory(
         trace.mark_start()
         step(next(iter(step.inputs([batch, batch]))))
         lines = trace.lines()
-    recomputes = config.step.compile != "off" and config.step.recompute and config.method.twice_differentiable
+    recomputes = config.step.compile != "off" and config.step.recompute and config.step.closed_layers == "off"
+    recomputes = recomputes and config.method.twice_differentiable
     return MemoryPlan(
         moments=_candidates(lines.all),
         resident=_bytes(lines.start),

@@ -62,8 +62,9 @@ class ReadsValues(nn.Module):
 @pytest.mark.parametrize(
     ("model", "frames", "size", "batch", "step", "error"),
     [
-        ("reduced_swin", 4, 28, 2, EAGER, 0.01),
-        ("reduced_swin", 4, 28, 2, replace(EAGER, precision="bf16"), 0.02),
+        # six clips: with two, what closed attention takes inside its ops (chunks of 1 MiB, not planned) is 7 to 19 %
+        ("reduced_swin", 8, 56, 6, EAGER, 0.01),
+        ("reduced_swin", 8, 56, 6, replace(EAGER, precision="bf16"), 0.02),
         ("motion_cnn", 8, 64, 8, replace(EAGER, accumulate=2, ema=0.9), 0.15),
     ],
 )
