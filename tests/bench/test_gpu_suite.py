@@ -28,6 +28,7 @@ def test_the_plan_shows_every_part():
     assert all("{" not in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_part_is_stopped_with_all_that_it_started(tmp_path):
     child = "import time; time.sleep(300)"
     script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}])"
@@ -47,6 +48,7 @@ def test_a_part_is_stopped_with_all_that_it_started(tmp_path):
     assert run_within([sys.executable, "-c", "raise SystemExit(3)"], 60, dict(os.environ), said.append) == "failed (3)"
 
 
+@pytest.mark.slow
 def test_a_benchmark_that_is_killed_half_way_leaves_its_rows(tmp_path):
     options = ["--out", str(tmp_path), "--samples", *["1000"] * 100]
     code = "from unstill.trainer.cli.main import main; main()"

@@ -9,6 +9,7 @@ import pytest
 CASES = {"index": 4, "columns": 10, "mp4": 4, "checkpoint": 20, "export": 20, "masks": 60}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(CASES))
 def test_no_case_ends_as_none_may(name):
     # in a process of its own: cases are forked, and nothing of DALI or of threads may run where they are

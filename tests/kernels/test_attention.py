@@ -30,6 +30,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_equals_the_float64_reference(form, name):
     options = dict(SHAPES[name])
@@ -140,6 +141,7 @@ def ours(q, k, v, bias, regions):
     return attention(q, k, v, bias=bias, regions=regions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @torch._dynamo.config.patch(trace_autograd_ops=True)
 def test_compiled_gradient_of_a_gradient_equals_eager(backend):

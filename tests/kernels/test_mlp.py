@@ -69,6 +69,7 @@ def test_a_penalised_loss_has_the_gradients_of_plain_layers(op, bias, chunked):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 @pytest.mark.parametrize("op", CLOSED)
 def test_compiled_gradients_are_those_of_eager(op, backend):

@@ -248,6 +248,7 @@ def load(kernel: str, folder: Path, old: str = "", new: str = "") -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_the_kernel_itself_passes(kernel, tmp_path, device):
     if device != "cpu":
@@ -255,6 +256,7 @@ def test_the_kernel_itself_passes(kernel, tmp_path, device):
     KERNELS[kernel][1](load(kernel, tmp_path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel, mutant", [(k, m) for k, (mutants, _) in KERNELS.items() for m in mutants])
 def test_mutant_is_caught(kernel, mutant, tmp_path, device):
     if device != "cpu":

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 MOST = 40  # 166 with all cases, which would be a minute of compiling
 FILES = ("test_clip_prep.py", "test_static_losses.py", "test_step_boundary.py")
 
 
+@pytest.mark.slow
 def test_few_kernels_are_compiled_on_a_gpu():
     folder = Path(__file__).parent
     environment = dict(os.environ) | {"UNSTILL_KERNEL_GRID": "gpu", "PYTHONPATH": str(folder)}

@@ -52,6 +52,7 @@ def test_ignored_label_inside_the_range(form):
     check_losses(form.static_losses, form.static_losses_backward, form.device, ignore=3, smoothing=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes, soft", first(1, [(11, False), (70, True), (1500, False)]))
 def test_policy_for_nan_infinity_and_wrong_labels(form, classes, soft):
     check_loss_policy(form.static_losses, form.static_losses_backward, form.device, classes, soft)

@@ -156,6 +156,7 @@ def with_files(config, folder):
     return replace(config, data=folder / "data", method=method, inputs=replace(config.inputs, people=people))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_a_step_of_every_recipe_stays_on_the_device(name, folder, fake_gpu):
     config = with_files(small(RECIPES[name]()), folder)

@@ -58,6 +58,7 @@ class ReadsValues(nn.Module):
         return self.head(x.mean((2, 3, 4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cross entropy", "albar"])
 @pytest.mark.parametrize(
     ("model", "frames", "size", "batch", "step", "error"),
@@ -73,6 +74,7 @@ def test_the_allocator_takes_what_was_planned(one_thread, model, frames, size, b
     assert row.facts["ratio"] == pytest.approx(1, abs=error), dict(row.facts)
 
 
+@pytest.mark.slow
 def test_buffers_inside_convolutions_are_planned(one_thread):
     row = compared(Case("r3d_18", 8, 56, 2, "cross entropy", EAGER))  # 0.72 of the allocator's peak without them
     assert row.facts["ratio"] == pytest.approx(1, abs=0.15), dict(row.facts)
@@ -127,6 +129,7 @@ def test_what_is_offered_instead_fits(tmp_path, plan_of):
     refuse_what_cannot_fit(replace(config, batch_size=40), plan, 2, memory, "this card")
 
 
+@pytest.mark.slow
 def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
     in_parts = lambda parts: plan_of(layer_norm_net, static_parts=parts, step=EAGER)  # noqa: E731
     one, two = (in_parts(parts).peak(4) for parts in (1, 2))
@@ -139,6 +142,7 @@ def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
     assert "static-parts" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_as_few_static_parts_as_fit_are_taken(tmp_path, monkeypatch):
     data, ranks = DatasetInfo.read(make_dataset(tmp_path / "data")), Ranks(0, 1, torch.device("cpu"))
     config = run_config(
@@ -185,6 +189,7 @@ def test_running_out_of_memory_is_one_line_with_remedies(tmp_path):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_step_that_cannot_be_traced_is_trained_all_the_same(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="unstill"):
         assert train(small_run(tmp_path, "ReadsValues"), make_loader=loader_of()).steps == 10

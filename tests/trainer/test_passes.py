@@ -70,6 +70,7 @@ METHODS = {
 WAYS = [(1, None), (2, None), (4, None), (1, "aot_eager"), (2, "aot_eager")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 @pytest.mark.parametrize(("static_parts", "backend"), WAYS)
 def test_gradients_are_those_of_one_backward(method, static_parts, backend):

@@ -41,6 +41,7 @@ def page(tmp_path_factory) -> str:
     return path.read_text()
 
 
+@pytest.mark.slow
 def test_every_committed_file_is_drawn_with_its_command_commit_device_and_day(page):
     for found in read_results(COMMITTED):
         for caption in (found.file, found.command, found.commit, found.where, found.date[:10]):

@@ -55,6 +55,7 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     assert {*((bar, None) for bar in least), *((None, bar) for bar in most)} <= found
 
 
+@pytest.mark.slow
 def test_every_measurement_of_a_gpu_is_written_and_drawn(tmp_path, monkeypatch):
     """The GPU's path with numbers in the place of its clocks: what is only run there must not fail there first."""
     monkeypatch.setattr(

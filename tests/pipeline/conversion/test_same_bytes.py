@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 # widths that are no multiple of 64 are those that x264's macroblock tree got wrong
 SOURCES = {
@@ -53,6 +54,7 @@ def digests(folder: Path, fill: str, level: str) -> dict[str, str]:
     return json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.slow
 def test_bytes_depend_on_the_video_and_the_settings_alone(tmp_path):
     for size, (codec, container, options) in SOURCES.items():
         write_source(tmp_path / f"{size}.{container}", size, codec, container, options)

@@ -163,6 +163,7 @@ def test_damaged_bytes_are_replaced_named_and_written_down(each_decoder, copy, s
     assert "video_2" in caplog.text and "video_7" in caplog.text
 
 
+@pytest.mark.slow
 def test_damage_in_one_gop_hits_only_the_clips_that_touch_it(copy, small_dataset):
     flip_bytes(copy, 9, at=0.97)  # the last GOP of a video of 35 frames
     clean, _ = run(small_dataset, steps=40)

@@ -62,6 +62,7 @@ def test_compositing_is_exact():
     assert np.array_equal(out[~masks], np.broadcast_to(background, out.shape)[~masks])
 
 
+@pytest.mark.slow
 def test_scuba_files_manifest_and_preview(source):
     report = build(settings(source))
     assert report.composites == 8 and not report.left_out

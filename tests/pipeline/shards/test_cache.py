@@ -86,6 +86,7 @@ def test_a_small_cache_works_while_shards_come_and_go(remote, tmp_path):
         assert len(files) <= 3
 
 
+@pytest.mark.slow
 def test_a_shard_removed_by_others_at_any_moment_is_read_all_the_same(remote, tmp_path):
     cache = ShardCache(f"file://{remote}", tmp_path / "cache", 10**9)
     path, stop = cache.root / "shards/00000.tar", threading.Event()

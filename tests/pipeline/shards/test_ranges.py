@@ -103,6 +103,7 @@ def assert_equal(a, b):
         assert torch.equal(x.frames, y.frames) and torch.equal(x.sample, y.sample)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [None, "busy", "short", "damaged"])
 def test_no_clip_is_lost_and_none_is_wrong(server, bucket, small_dataset, tmp_path, broken, monkeypatch):
     monkeypatch.setattr(ranges, "_FIRST_PAUSE", 0.01)

@@ -167,6 +167,7 @@ def test_a_sample_with_two_members_of_one_name_or_two_videos_is_refused(tmp_path
     assert "sample 'd' has two videos, d.mp4 and d.webm" in refused(root)
 
 
+@pytest.mark.slow
 def test_a_large_member_costs_itself_alone(tmp_path, convert_config, video):
     root = tmp_path / "t"
     root.mkdir()

@@ -138,6 +138,7 @@ def test_a_kill_inside_a_save_leaves_the_previous_checkpoint(folder, whole, mome
     assert not [path for path in checkpoints.iterdir() if path.name.startswith(".")]  # swept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", [True, False])
 def test_a_full_disk_costs_a_warning_and_then_the_run(folder, whole, monkeypatch, caplog, background):
     real_write, fail = checkpoint_files._fsync, {"at": ()}
@@ -188,6 +189,7 @@ def damage(path: Path, how: str) -> None:
         file.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["weights", "state", "config", "truncated", "missing", "schema", "manifest"])
 def test_a_damaged_checkpoint_is_refused_by_name_and_auto_falls_back(folder, whole, how, caplog):
     with pytest.raises(Preempted):
@@ -203,6 +205,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_auto_falls_back(folder, who
     assert "falling back" in caplog.text and digest(folder / "run") == whole[0]
 
 
+@pytest.mark.slow
 def test_other_settings_or_data_are_refused(folder):
     config = run_config(folder, stop_after=3)
     with pytest.raises(Preempted):
@@ -254,6 +257,7 @@ def test_the_fused_boundary_gives_the_same_run_to_the_bit(folder, whole):
     assert digest(folder / "run") == whole[0]
 
 
+@pytest.mark.slow
 def test_parts_with_random_layers_resume_and_fuse_to_the_bit(folder):
     model = ModelConfig(name="synthetic_run:random_net")
     step = StepConfig(precision="fp32", compile="off", static_parts=2, accumulate=2)
@@ -268,6 +272,7 @@ def test_parts_with_random_layers_resume_and_fuse_to_the_bit(folder):
     assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
 
 
+@pytest.mark.slow
 def test_memory_format_and_accumulation_survive_a_resume(folder):
     step = StepConfig(precision="fp32", compile="off", channels_last=True, accumulate=2, clip_grad=0.5)
     train(run_config(folder, step=step, out=folder / "a"), make_loader=loader_of())
@@ -278,6 +283,7 @@ def test_memory_format_and_accumulation_survive_a_resume(folder):
     assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_background_save_does_not_hold_up_the_steps(folder, whole, monkeypatch):
     # the writer is stuck until two more steps are done; were the loop to wait for it, this would never end
     go_on, real_write, written_late = threading.Event(), checkpoint.write_checkpoint, []

@@ -21,6 +21,7 @@ def ended(program: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code"), [("lambda: 0", 0), ("lambda: 75", 75), ("lambda: sys.exit(3)", 3), ("lambda: 1 / 0", 1)]
 )

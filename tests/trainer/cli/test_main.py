@@ -28,6 +28,7 @@ def test_the_list_names_every_command(capsys):
     assert all(f"unstill {name}" in out for name in cli.COMMANDS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", ["audit no", "convert no out", "verify no", "ood build no no out"])
 def test_commands_about_files_do_not_wait_for_torch(arguments):
     """Loading torch and DALI took 12 of the 15 seconds in which `unstill audit` named a missing folder."""

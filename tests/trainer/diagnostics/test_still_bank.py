@@ -45,6 +45,7 @@ def test_random_bank(tmp_path, data):
     assert read_bank(config.out, (16, 16)).shape == (10, 3, 16, 16)  # resized to the clips
 
 
+@pytest.mark.slow
 def test_bank_of_a_reference_network(tmp_path, data, one_thread):
     recipe = demo_baseline()
     reference = TrainConfig(

@@ -49,6 +49,7 @@ def grey(levels, size=(24, 16)):
     return [np.full((size[1], size[0], 3), level, np.uint8) for level in levels]
 
 
+@pytest.mark.slow
 def test_an_export_is_the_network_with_its_normalisation(run, exported):
     classifier, facts = load_classifier(exported.folder)
     model, config, classes = load_model(run)

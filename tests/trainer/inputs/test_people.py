@@ -73,6 +73,7 @@ def test_equal_to_boxes_painted_into_the_frames(tmp_path, data, roll):
     assert 0 < people.float().mean() < 1
 
 
+@pytest.mark.slow
 def test_runs_that_need_people(tmp_path, data):
     (tmp_path / "boxes.csv").write_text(
         "video,frame,left,top,right,bottom\n"

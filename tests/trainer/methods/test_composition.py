@@ -48,6 +48,7 @@ def settings(name, folder):
     }[name] | clip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["albar+stillmix", "albar+mixup", "albar+videomix+parts", "baseline+fame", "sdn+fame", "two streams"]
 )

@@ -17,6 +17,7 @@ def network():
     return nn.Sequential(strided, nn.GELU(), grouped, nn.GELU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(6, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_penalty_gradients_are_those_of_plain_convolutions(compiled, penalty_gradients):
     plain = network().double()

@@ -193,6 +193,7 @@ def test_no_convolution_of_a_step_has_a_kernel_larger_than_the_layers(name):
     assert not convolutions(name, "off")[1].kernels <= layers
 
 
+@pytest.mark.slow
 def test_closed_convolutions_are_counted_and_cost_no_more():
     with torch.device("meta"):
         model = build_model("r3d_18", 5)

@@ -53,6 +53,7 @@ def test_without_keys_or_training_the_original_draws():
     assert not torch.allclose(same(clips.repeat(2, 1, 1, 1, 1)), outputs[0][0].repeat(2, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 def test_a_step_does_not_depend_on_the_number_of_parts(tmp_path, compiled):
     data = DatasetInfo.read(make_dataset(tmp_path / "data"))

@@ -34,6 +34,7 @@ def good(tmp_path, video) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_hang_is_charged_to_its_video_and_the_next_one_works(good):
     worker = Worker(Limits(seconds=2.0, memory_bytes=320 << 20))
     try:
@@ -79,6 +80,7 @@ def test_pipes_devices_and_folders_are_refused_at_once(good, tmp_path):
         worker.close(kill=True)
 
 
+@pytest.mark.slow
 def test_an_answer_that_no_honest_worker_gives_is_a_crash(good):
     """What a decoder that was taken over may send: not an object, too deep, a reason that there is not."""
     for header in (b"[1]", b"[" * 20_000, b'{"bad": "\\u001b[2J"}', b'{"bad": ["x"]}', b"\xff"):

@@ -32,6 +32,7 @@ def test_a_rolled_mask_has_the_rolled_box():
             assert np.array_equal(painted, np.roll(box, (down, right), (0, 1)))
 
 
+@pytest.mark.slow
 def test_boxes_of_a_split(tmp_path):
     write_motions(MotionsConfig(out=tmp_path / "videos", train=8, test=8, splits=("train",), size=32, workers=1))
     rows = list(csv.DictReader(write_boxes(tmp_path / "videos", "train", tmp_path / "people.csv").open()))
