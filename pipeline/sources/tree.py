@@ -6,6 +6,7 @@ network and no credentials.
 
 import os
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ CHUNK = 8 << 20
 _VERSION_FIELDS = ("ETag", "etag", "md5Hash", "md5", "crc32c", "checksum", "sha256", "LastModified", "last_modified")
 
 
-class _Tree:
+class _Tree(ABC):
     """The files of a source; paths with "/", sorted.
 
     Attributes:
@@ -55,11 +56,11 @@ class _Tree:
             groups.setdefault(why, []).extend(paths)
         return tuple((why, len(paths), min(paths)) for why, paths in sorted(groups.items()))
 
-    def _found(self) -> list[str]:
-        raise NotImplementedError
+    @abstractmethod
+    def _found(self) -> list[str]: ...
 
-    def _left_out(self) -> dict[str, list[str]]:
-        raise NotImplementedError
+    @abstractmethod
+    def _left_out(self) -> dict[str, list[str]]: ...
 
 
 class LocalTree(_Tree):
