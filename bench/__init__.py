@@ -1,1 +1,1 @@
-"""Throughput of every part beside its peers and its physical limit."""
+"""Throughput of every part against its peers and its physical limit."""

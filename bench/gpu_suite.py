@@ -2,7 +2,7 @@
 
 GPU time often comes in slots of ten minutes. Each stage is one command that ends within nine, and each part of it one
 process with a limit of its own; what a part measured before it failed or was stopped stays in its result file. Caches
-of compiled code and the synthetic videos lie in a folder that the next stage finds again.
+of compiled code and the synthetic videos are in a folder that the next stage finds again.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """gelu and the linear layer after it, closed under differentiation; ``mlp`` has the derivation.
 
     gelu_linear(h, w, b)    backward: dgrad(dy, h, w), wgrad(dy, h), sum of dy
-    dgrad(dy, h, w)         backward: one op for all three, for they share p = dy w and q
+    dgrad(dy, h, w)         backward: one op for all three, because they share p = dy w and q
     wgrad(dy, h)            backward: gelu_linear(h, e), dgrad(dy, h, e)
 
 The result of gelu is made again from h where it is needed, so a plain first-order step keeps one tensor of the hidden

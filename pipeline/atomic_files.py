@@ -77,7 +77,7 @@ class AtomicFile:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` to ``path``, whole or not at all; see ``AtomicFile``."""
+    """Write ``data`` to ``path`` atomically; see ``AtomicFile``."""
     file = AtomicFile(path)
     try:
         file.write(data)
@@ -172,7 +172,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _partial_name(path: Path) -> Path:
-    """A name that nobody can foresee, so that no link can wait there."""
+    """A name that no one can predict, so that no link can wait there."""
     return path.parent / f".{path.name}.{_host()}.{os.getpid()}.{secrets.token_hex(8)}.partial"
 
 

@@ -1,4 +1,4 @@
-"""Small files that may come from strangers: plain files of a bounded size only, never a pipe or a device."""
+"""Small files that may be untrusted: plain files of a bounded size only, never a pipe or a device."""
 
 import errno
 import json
@@ -16,7 +16,7 @@ def open_plain(path: str | Path, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a plain file, for ``open(..., opener=open_plain)``.
 
     Raises:
-        InputError: it is a pipe, a device or the like: opening one could block for ever.
+        InputError: it is a pipe, a device or similar: opening one could block forever.
         OSError: it cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)

@@ -74,7 +74,7 @@ def check_options(options: Any, prefix: str = "", **ranges: Range) -> None:
 
     Args:
         options: an instance of a dataclass.
-        prefix: what stands before a field's name on the command line, such as "clip.".
+        prefix: what precedes a field's name on the command line, such as "clip.".
         **ranges: by field.
 
     Raises:

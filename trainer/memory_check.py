@@ -30,7 +30,7 @@ class OutOfMemory(InputError):
 def check_memory(
     config: TrainConfig, state: TrainState, step: TrainStep, classes: int, ranks: Ranks
 ) -> MemoryPlan | None:
-    """Log what a step will need beside what the device has; choose its static parts where the run leaves them open.
+    """Log what a step will need and what the device has; choose its static parts where the run leaves them open.
 
     Args:
         config: the run's; nothing is done where ``memory_check`` is off.

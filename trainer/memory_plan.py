@@ -171,7 +171,7 @@ def fake_clips(clips: int, frames: int, size: int) -> Clips:
 
 
 def _ahead(config: TrainConfig, pair: nn.Module, start: np.ndarray, ranks: int, cuda: bool) -> Bytes:
-    """What stays beside the step: the loader's queue, decoded frames, DDP's buckets and a checkpoint's copy."""
+    """Memory outside the step: the loader's queue, decoded frames, DDP's buckets and a checkpoint's copy."""
     prepared = int(start[1])  # the batch at hand, frames included
     frames = 3 * config.clip.frames * config.clip.size**2
     # the queue and the batch that is being made; DALI keeps decoded frames of each batch that it works on

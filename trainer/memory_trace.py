@@ -1,4 +1,4 @@
-"""The bytes that a step allocates and frees, in order, found without computing anything.
+"""The bytes that a step allocates and frees, in order, without computing anything.
 
 The step's own code runs on fake tensors (shapes and dtypes, no data) while a dispatch mode records when each storage
 appears and when the last reference to it goes. Any sequence of forwards and backwards is followed as it is.

@@ -42,7 +42,7 @@ class StepConfig:
     """Largest norm of the gradient over all parameters; a longer one is scaled down to it. 0: no clipping."""
     fused_boundary: bool = False
     """Make the next step's clips in the launch that computes this step's losses: the same numbers to the bit. The next
-    clips then lie in memory while this step's backward runs, and the loader no longer prepares them ahead."""
+    clips then are in memory while this step's backward runs, and the loader no longer prepares them ahead."""
     ema: float = 0.0
     """Decay of a moving average of the weights, which export and evaluation prefer; 0: none."""
     deterministic: bool = False

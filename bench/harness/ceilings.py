@@ -67,9 +67,9 @@ def repeated(function: Callable[[], object], device: torch.device, seconds: floa
 
 
 def cached_reading(files: Sequence[Path], threads: int, seconds: float) -> Ceiling:
-    """Bytes of files that lie in the page cache, copied into the program's memory."""
+    """Bytes of files that are in the page cache, copied into the program's memory."""
     blocks = _blocks(files, _CACHED)
-    _read(blocks, os.O_RDONLY, 1, None)  # now they lie there
+    _read(blocks, os.O_RDONLY, 1, None)  # now they are there
     rate = _read(blocks, os.O_RDONLY, threads, seconds)
     return Ceiling(
         name="reading, page cache", unit="bytes", rate=rate, how=f"preadv of {_size(blocks)}, {_threads(threads)}"

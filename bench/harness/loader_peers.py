@@ -185,7 +185,7 @@ class WholeFileReader(GopReader):
         return np.stack([np.zeros(len(sample), np.int64), row[sample + 1] - row[sample]], axis=1)
 
     def clip(self, sample: int, frames: np.ndarray) -> ClipFile:
-        """The whole video as it lies in the shard."""
+        """The whole video as it is in the shard."""
         row = self.index.fragment_row
         mp4 = self.read(sample, 0, int(row[sample + 1] - row[sample]))
         return ClipFile(mp4, frames, len(mp4))

@@ -14,7 +14,7 @@ class Row:
     """One row of a result file.
 
     Attributes:
-        title: what was measured; it stands alone.
+        title: what was measured; understood without its context.
         value: the number, a median where it was measured several times; None where it could not be measured.
         unit: of the value.
         better: which way is better. Follows from ``at_least`` or ``at_most`` where one is given.

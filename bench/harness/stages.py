@@ -42,7 +42,7 @@ _WARM_UP = 3  # steps: the first compiles, cuDNN then tries its algorithms
 
 
 class RunStages:
-    """The stages of one run; ``read`` comes first, for it fetches what the others need.
+    """The stages of one run; ``read`` comes first, because it fetches what the others need.
 
     Args:
         config: the run; its dataset is opened.
@@ -94,15 +94,15 @@ class RunStages:
         return self._stage("read", clips / elapsed, self.bytes_per_clip, ceiling, "the page cache", how)
 
     def disk(self, ceiling: Ceiling) -> Stage:
-        """The same bytes from the disk; computed, for what was read once lies in the page cache."""
+        """The same bytes from the disk; computed, because what was read once is in the page cache."""
         if ceiling.rate is None:
             return Stage(name="disk", delivered=None, work=self.bytes_per_clip, unit="bytes", how=ceiling.how)
         rate = ceiling.rate / self.bytes_per_clip
-        how = "computed: the disk's rate over the bytes of a clip; counts only until the dataset lies in memory"
+        how = "computed: the disk's rate over the bytes of a clip; counts only until the dataset is in memory"
         return self._stage("disk", rate, self.bytes_per_clip, ceiling, "the disk", how)
 
     def decode(self, ceiling: Ceiling) -> Stage:
-        """Decoding, cutting and resizing of clips whose bytes lie in memory."""
+        """Decoding, cutting and resizing of clips whose bytes are in memory."""
         if self._gpu and (reason := missing_library()):
             return Stage(name="decode", delivered=None, work=self.decoded_per_clip, unit="frames", how=reason)
         config = self._config

@@ -126,7 +126,7 @@ def method_name(config: TrainConfig) -> str:
     parts, method = [], config.method
     while method is not None:
         if parts and isinstance(method, Baseline):
-            break  # what another method stands on by default
+            break  # what another method uses by default
         parts.append("cross entropy" if isinstance(method, Baseline) else _words(method))
         below = [getattr(method, field.name) for field in fields(method)]
         method = next((value for value in below if isinstance(value, Method)), None)

@@ -41,7 +41,7 @@ def picture(figures: Sequence[Figure]) -> bytes:
     sheet = Sheet(figsize=(WIDTH, height), dpi=DPI, facecolor=PAGE)
     FigureCanvasAgg(sheet)
     canvas = _Canvas(sheet, height)
-    canvas.text(MARGIN, 0.45, "unstill: every number beside its peer and its limit", size=17, weight="bold")
+    canvas.text(MARGIN, 0.45, "unstill: every number next to its peer and its limit", size=17, weight="bold")
     _key(canvas)
     several = on_several_devices(main)
     for figure, column, top in placed:

@@ -1,4 +1,4 @@
-"""Attention with a double backward beside math attention, SDPA and FlexAttention: time, and what its graph keeps.
+"""Attention with a double backward against math attention, SDPA and FlexAttention: time, and what its graph keeps.
 
 On a GPU every provider is timed in one process, in bfloat16, on the shapes of Video Swin and VideoMAE. Without one,
 plain torch is timed on smaller shapes in float32, in turns, by process CPU time, and the GPU's times are predicted from

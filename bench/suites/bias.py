@@ -127,7 +127,7 @@ def _charts(title: str, reading: str, measures: Sequence[str], main: Sequence[st
 SECTIONS = {
     "bias": Section(
         title="Every method on one dataset",
-        text="Accuracy when scene, still frame or looks no longer give the class away.",
+        text="Accuracy when scene, still frame or appearance no longer give the class away.",
         order=11,
         charts=_charts(
             "Every method",

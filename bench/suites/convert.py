@@ -1,4 +1,4 @@
-"""`unstill bench convert`: videos to shards, beside the ffmpeg command line; scaling, resuming and memory.
+"""`unstill bench convert`: videos to shards, against the ffmpeg command line; scaling, resuming and memory.
 
 The ratio to ffmpeg is taken in CPU-seconds (user + system) of the process that does the work, ours and ffmpeg in turns,
 so that it does not depend on what else the machine does. Ours includes decoding every output frame again to check it;
@@ -48,11 +48,11 @@ FFMPEG_OPTIONS = {  # the same encoders with the same settings
 SECTIONS = {
     "convert": Section(
         title="Conversion: videos to shards",
-        text="How fast, beside the ffmpeg command line, and in how much memory.",
+        text="How fast, against the ffmpeg command line, and in how much memory.",
         order=20,
         charts={
             "ffmpeg": Chart(
-                title="Converting beside the ffmpeg command line",
+                title="Converting against the ffmpeg command line",
                 reading="Speed as a multiple of ffmpeg's with the same encoder and settings, median of paired rounds "
                 "of CPU time. Ours also decodes every written frame again to check it.",
                 reference=(1.0, "ffmpeg"),
@@ -69,7 +69,7 @@ SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertBench:
-    """Measure the converter beside the ffmpeg command line."""
+    """Measure the converter against the ffmpeg command line."""
 
     out: Path | None = None
     """Folder of the result file; bench/results by default."""
@@ -278,8 +278,8 @@ def _workers(source: Path, config: ConvertBench, folder: Path, results: ResultFi
     spread_of = f"{ratios['p20']:.2f} to {ratios['p80']:.2f}"
     if limits:
         limit = quantiles(limits)
-        spread_of += f"; two ffmpeg processes beside one: {limit['p50']:.2f} ({limit['p20']:.2f} to {limit['p80']:.2f})"
-    results.note(f"two workers beside one, p20 to p80 of the ratio: {spread_of}")
+        spread_of += f"; two ffmpeg against one: {limit['p50']:.2f} ({limit['p20']:.2f} to {limit['p80']:.2f})"
+    results.note(f"two workers against one, p20 to p80 of the ratio: {spread_of}")
     results.add(*workers_rows(rates, one, ratios["p50"]))
 
 

@@ -25,8 +25,8 @@ SECTIONS = {
         charts={
             "models": Chart(
                 title="What the demonstration's models read",
-                reading="Means over seeds, on videos where scene and looks give the class away in 95 % of the training "
-                "set.",
+                reading="Means over seeds, on videos where scene and appearance give the class away in 95 % of the "
+                "training set.",
                 whiskers="lowest to highest seed",
             )
         },
@@ -84,7 +84,7 @@ def seed_rows(seed: int, found: Mapping[str, Mapping[str, float]]) -> list[Row]:
 
 
 def target_rows(seed: int, found: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    """What one seed must show: ALBAR keeps the accuracy, and reads motion where the baseline reads looks."""
+    """What one seed must show: ALBAR keeps the accuracy, and reads motion where the baseline reads appearance."""
     baseline, albar = found["baseline"], found["albar"]
     targets: tuple[tuple[str, float, str, dict[str, Any]], ...] = (
         ("ALBAR's IID accuracy less the baseline's", albar["iid"] - baseline["iid"], "points", {"at_least": -2}),

@@ -1,4 +1,4 @@
-"""The kernels beside eager and compiled torch, and beside what the memory allows.
+"""The kernels against eager and compiled torch, and against what the memory allows.
 
 On a GPU: times of every provider in one process, GB/s, and the fraction of a device copy measured in the same run.
 Without one: the bytes each must move and the report of the ahead-of-time compilation for sm_90; neither is a time.
@@ -42,7 +42,7 @@ STATIC = {"frame": "static clip as one frame", "full": "static clip written out"
 SECTIONS = {
     "kernels": Section(
         title="Kernels: frames to clips, logits to losses",
-        text="Triton beside torch, and what the memory allows.",
+        text="Triton against torch, and what the memory allows.",
         order=50,
         charts={
             "clip_prep": Chart(title="clip_prep: frames to both clips", reading="One training batch."),
@@ -60,13 +60,13 @@ SECTIONS = {
         charts={
             "registers": Chart(
                 title="Registers of the compiled kernels",
-                reading="The hungriest configuration of each, compiled for sm_90 by ptxas. Up to 64, a multiprocessor "
-                "holds four programs of 256 threads.",
+                reading="The configuration of each that needs most registers, compiled for sm_90 by ptxas. Up to 64, a "
+                "multiprocessor holds four programs of 256 threads.",
             ),
             "attention-registers": Chart(
                 title="Registers of the compiled attention kernels",
-                reading="The hungriest configuration of each, of 255 that a thread can have; a multiprocessor holds at "
-                "least two programs of all.",
+                reading="The configuration of each that needs most, of 255 that a thread can have; a multiprocessor "
+                "holds at least two programs of all.",
             ),
         },
     ),
@@ -133,7 +133,7 @@ def aot_rows() -> list[dict]:
 
 
 def aot_summary(rows: list[dict]) -> list[Row]:
-    """One row per kernel: its hungriest configuration; and what all of them spill."""
+    """One row per kernel: the configuration that needs most registers; and what all of them spill."""
     found = []
     for kernel in dict.fromkeys(row["kernel"] for row in rows):
         own = [row for row in rows if row["kernel"] == kernel]

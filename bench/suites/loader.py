@@ -1,4 +1,4 @@
-"""`unstill bench loader`: how fast clips arrive, beside other loaders on the same videos and the hardware's limit.
+"""`unstill bench loader`: how fast clips arrive, against other loaders on the same videos and the hardware's limit.
 
 On a CPU the unit is clips per CPU-second (process time, decoding on one thread), which does not depend on what else
 the machine does; paths take turns in rounds, and a ratio is the median over rounds. On a GPU it is clips per second of
@@ -91,7 +91,7 @@ _CHARTS = {
 SECTIONS = {
     "loader": Section(
         title="Loader: shards to clips",
-        text="Random clips beside other loaders, on the same videos.",
+        text="Random clips against other loaders, on the same videos.",
         order=30,
         charts=_CHARTS,
     ),
@@ -106,7 +106,7 @@ SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderBench:
-    """Measure the clip loader beside its peers."""
+    """Measure the clip loader against its peers."""
 
     out: Path | None = None
     """Folder of the result file; bench/results by default."""
@@ -305,7 +305,7 @@ def rate_row(path: str, rate: dict[str, float]) -> Row:
 
 
 def whole_files_row(ratio: dict[str, float]) -> Row:
-    """Our slices beside whole files, both decoded by DALI."""
+    """Our slices against whole files, both decoded by DALI."""
     return Row(
         title="GOPs only / whole file",
         **spread(ratio),
@@ -551,7 +551,7 @@ def _our_path(
     limit: float,
     results: ResultFile,
 ) -> None:
-    """Our loader at its best setting, beside the limit of the decoders."""
+    """Our loader at its best setting, against the limit of the decoders."""
     shape, (threads, pipelines) = f"{NAMES[codec]} {clip.frames}x{clip.stride}", best
     found = _loader_rate(config, root, clip, LoaderConfig(decode_threads=threads, pipelines=pipelines))
     at = {"group": f"clips of {shape}"}

@@ -1,7 +1,7 @@
 """`unstill bench memory`: what a training step needs, and how many clips fit on a card; no GPU is asked.
 
 The plan of `unstill train` (trainer/memory_plan.py) for networks, methods and precisions, counted as on a GPU. Then the
-same plan, counted as on a CPU, beside what torch's CPU allocator hands out in real steps of smaller clips.
+same plan, counted as on a CPU, against what torch's CPU allocator hands out in real steps of smaller clips.
 """
 
 from dataclasses import dataclass, replace
@@ -110,7 +110,7 @@ _NOTES = (
     "clips_on: the most clips of a process whose peak fits what torch reports of such a card less 1 GiB for the CUDA "
     f"context and libraries: {', '.join(f'{name}: {size} GiB' for name, size in CARDS.items())}.",
     "albar: with --step.closed-layers auto, attention where there is one.",
-    "compared: the plan as for a CPU beside the allocator in a real step, both above what was there before the step; "
+    "compared: the plan as for a CPU against the allocator in a real step, both above what was there before the step; "
     "ratio: plan over allocator.",
 )
 
@@ -161,13 +161,13 @@ def cases(compiled: bool) -> list[Case]:
 
 
 def compared(case: Case) -> Row:
-    """The plan of a step beside the allocator in that step, as a row."""
+    """The plan of a step against the allocator in that step, as a row."""
     torch.set_num_threads(1)
     run = run_config(case.model, case.frames, case.size, case.method, case.step, "cpu")
     mode = {"off": "eager"}.get(case.step.compile, "compiled") + (", recompute" if case.step.recompute else "")
     facts = {"model": case.model, "method": case.method, "clip": f"{case.frames}x{case.size}x{case.size}"}
     facts |= {"batch": case.batch, "precision": case.step.precision, "accumulate": case.step.accumulate, "mode": mode}
-    title = f"plan beside the allocator: {case.model}, {case.method}, {case.step.precision}, {mode}"
+    title = f"plan against the allocator: {case.model}, {case.method}, {case.step.precision}, {mode}"
     title += f", {case.step.accumulate} parts" if case.step.accumulate > 1 else ""
     described = {"title": title, "at_most": MOST_ERROR, "target": "memory plan, share that it is off"}
     try:

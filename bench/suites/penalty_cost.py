@@ -41,7 +41,7 @@ STATIC_PARTS = (1, 3)  # that the prediction tries; from 3 on the motion clips' 
 SECTIONS = {
     "penalty-cost": Section(
         title="What the exact gradient penalty costs",
-        text="ALBAR's step on swin3d_t beside plain cross entropy.",
+        text="ALBAR's step on swin3d_t against plain cross entropy.",
         order=66,
         charts={
             "penalty": Chart(

@@ -1,4 +1,4 @@
-"""`unstill bench roofline`: every stage of the pipeline beside the machine's limits, and which one holds it up.
+"""`unstill bench roofline`: every stage of the pipeline against the machine's limits, and which one is the bottleneck.
 
     limit (clips/s) = what the machine can do in a second / what one clip asks of it
 
@@ -35,7 +35,7 @@ from ..harness.workload import START_SECONDS, VIDEOS_SECONDS, Workload, clip_nam
 
 _CHARTS = {
     "stages": Chart(
-        title="Each stage beside what the machine allows",
+        title="Each stage against what the machine allows",
         column="of_limit_percent",
         unit="percent of the limit",
         reference=(100.0, "limit"),
@@ -44,13 +44,13 @@ _CHARTS = {
 SECTIONS = {
     "roofline": Section(
         title="What limits this machine",
-        text="Each stage beside the ceiling that was measured for it.",
+        text="Each stage against the ceiling that was measured for it.",
         order=90,
         charts=_CHARTS,
     ),
     "roofline_on_cpu": Section(
         title="What limits the processor of a GPU machine",
-        text="Each stage beside the ceiling that was measured for it.",
+        text="Each stage against the ceiling that was measured for it.",
         order=91,
         charts=_CHARTS,
     ),
@@ -98,7 +98,7 @@ def run(config: RooflineBench) -> Path:
     # a dataset in memory leaves the disk alone, and on a CPU nothing is copied
     idle = [name for name, is_idle in (("disk", cached), ("copy", recipe.device == "cpu")) if is_idle]
     counted = [stage for stage in stages if stage.name not in idle]
-    # a step that is out of memory needs nothing: the other stages are then beside the slowest of them
+    # a step that is out of memory needs nothing: the other stages are then compared with the slowest of them
     least = min(stage.delivered for stage in counted if stage.delivered is not None)
     needed = config.needed or next(stage.delivered for stage in stages if stage.name == "step") or least
     results.replace(len(results.rows) - len(stages), *(stage_row(stage, needed, facts) for stage in stages))

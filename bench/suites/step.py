@@ -1,10 +1,10 @@
-"""The compiled ALBAR step beside eager, beside the official code's arithmetic, and beside plain cross entropy.
+"""The compiled ALBAR step against eager, the official code's arithmetic and plain cross entropy.
 
 Every variant runs in a process of its own, so that its peak memory is its own. On a GPU result rows are written as they
 come; a benchmark that is cut off keeps what it has.
 
-On a CPU: a reduced Swin (two stages of two blocks, width 48), ALBAR eager and compiled, beside the step that makes both
-forwards before one backward through torchvision's attention; and the gradients of all of them in float64.
+On a CPU: a reduced Swin (two stages of two blocks, width 48), ALBAR eager and compiled, against the step that makes
+both forwards before one backward through torchvision's attention; and the gradients of all of them in float64.
 On a GPU: swin3d_t 32x224 and r3d_18 16x112 in bf16, with MFU and memory at the recipes' batches. A variant that runs
 out of memory or time is a row that says so, and the next one starts.
 """
@@ -45,7 +45,7 @@ SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "reduced_swin": (8, 56)}
 # the official arithmetic takes 10.4 GiB a clip of swin3d_t: 6 clips fit into 80 GB, 8 do not
 BATCHES = {"swin3d_t": (6, 8), "r3d_18": (32, 64), "reduced_swin": (2,)}
 STEP_SECONDS = {"swin3d_t": 1.0, "r3d_18": 0.5, "reduced_swin": 0.2}  # eager float32 is the slowest
-TARGETS = {  # of a row beside another: (variant, other, what, at most)
+TARGETS = {  # of a row against another: (variant, other, what, at most)
     "cpu time": ("albar compiled", "albar eager", "time", 0.95),
     "cpu time, recompute": ("albar compiled, recompute", "albar eager", "time", 0.95),
     "cpu memory, recompute": ("albar compiled, recompute", "albar eager", "resident_mib", 0.8),
@@ -60,7 +60,7 @@ MOST_GRADIENT_DIFFERENCE = 1e-12
 SECTIONS = {
     "step": Section(
         title="The training step",
-        text="The ALBAR step beside eager torch, the official arithmetic and plain cross entropy.",
+        text="The ALBAR step against eager torch, the official arithmetic and plain cross entropy.",
         order=60,
         charts={
             "time": Chart(
@@ -498,7 +498,7 @@ def _status(field: str) -> int:
 
 
 def gradient_differences() -> list[Row]:
-    """float64 gradients of the step, by level of closed layers, eager and compiled, beside one backward through
+    """float64 gradients of the step, by level of closed layers, eager and compiled, against one backward through
     torchvision's own layers: largest difference over the largest entry."""
     torch.set_num_threads(1)
     reference = _gradients("off", one_backward=True)
@@ -537,7 +537,7 @@ def _gradients(layers: ClosedLayers, *, compiled: bool = False, one_backward: bo
 
 def gradient_row(layers: str, compiled: bool, difference: float | None, error: str = "") -> Row:
     """Largest difference of the step's gradients from the reference's, relative to the largest entry."""
-    title = f"float64 gradients beside one backward: closed layers {layers}, {'compiled' if compiled else 'eager'}"
+    title = f"float64 gradients against one backward: closed layers {layers}, {'compiled' if compiled else 'eager'}"
     facts = {"closed_layers": layers, "compiled": compiled} | ({"error": error} if error else {})
     return Row(title=title, value=difference, unit="of the largest", at_most=MOST_GRADIENT_DIFFERENCE, facts=facts)
 

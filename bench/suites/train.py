@@ -171,7 +171,7 @@ class Turns:
 class AlternatingLoader:
     """A ``make_loader`` for ``train``: the real loader and the ideal one in turns.
 
-    A real loader is opened for each turn and closed after it, so that nothing is decoded beside the ideal one.
+    A real loader is opened for each turn and closed after it, so that nothing is decoded during the ideal one's turn.
 
     Args:
         turns: when which.

@@ -2,7 +2,7 @@
 
     list -> plan (hash, shuffle, shard) -> work (sandboxed transcoding, one tar a shard) -> merge (index, dataset.json)
 
-Every step is deterministic and every file appears whole, so a run that was killed at any moment is continued by the
+Every step is deterministic and every file appears complete, so a run that was killed at any moment is continued by the
 same command and ends in the same bytes; two runs on one output folder do no harm.
 """
 

@@ -56,7 +56,7 @@ class LocalOutput:
         """Called before the merge: manifests that other runs made must lie in ``shards`` now."""
 
     def close(self) -> None:
-        """Leave; what a worker that died meanwhile left half written goes, too."""
+        """Leave; half-written files of a worker that died are removed."""
         sweep_partials(self.root)
         sweep_partials(self.shards)
 

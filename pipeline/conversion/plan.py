@@ -96,7 +96,7 @@ class Plan:
         return self.videos[number * size : (number + 1) * size]
 
     def save(self, path: Path) -> None:
-        """Write the plan, whole or not at all."""
+        """Write the plan atomically."""
         file = AtomicFile(path)
         try:
             file.write(canonical_json(asdict(self.header)) + b"\n")
@@ -170,7 +170,7 @@ def make_plan(listing: Listing, settings: dict) -> Plan:
 
 
 def _plan_id(fields: dict, planned: list[PlannedVideo]) -> str:
-    """SHA-256 of all that a plan says, but for the times at which files were modified."""
+    """SHA-256 of all that a plan says, except the times at which files were modified."""
     digest = hashlib.sha256(canonical_json(fields))
     for video in planned:
         digest.update(canonical_json({**vars(video), "modified": None}))

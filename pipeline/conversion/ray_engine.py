@@ -1,7 +1,7 @@
 """``engine="ray"``: the same shard tasks, spread over the nodes of a Ray cluster that is already running.
 
-A task makes one shard with one sandboxed worker on one core. Shards appear whole, so a node that dies costs the shards
-it was working on, and Ray gives those to another node.
+A task makes one shard with one sandboxed worker on one core. Shards appear complete, so a node that dies costs the
+shards it was working on, and Ray gives those to another node.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""``codec="copy"``: a video that fulfils the shard contract already is laid into fragments, not encoded again."""
+"""``codec="copy"``: a video that fulfils the shard contract already is cut into fragments, not encoded again."""
 
 import io
 from fractions import Fraction
@@ -19,7 +19,7 @@ def remux(source: av.container.InputContainer, stream: av.video.stream.VideoStre
     """Copy the packets of ``stream`` into a fragmented MP4, one fragment per GOP.
 
     Returns:
-        (mp4, fps); the MP4 has been decoded whole, and each GOP alone with the same result.
+        (mp4, fps); the complete MP4 has been decoded, and each GOP alone with the same result.
 
     Raises:
         BadVideo: reason ``contract``: what has to change, so that the video must be encoded.

@@ -324,9 +324,9 @@ def _check_manifests(root: Path, scans: list[_ShardScan]) -> list[Fault]:
         number = Path(scan.name).stem
         manifest = read_manifest(root / SHARD_FOLDER, int(number)) if number.isdigit() else None
         if manifest is None:
-            faults.append(Fault(scan.name, 0, "", "has no manifest beside it"))
+            faults.append(Fault(scan.name, 0, "", "has no manifest next to it"))
         elif manifest.get("samples") != scan.samples and not scan.faults:
-            faults.append(Fault(scan.name, 0, "", "its samples are not those of the manifest beside it"))
+            faults.append(Fault(scan.name, 0, "", "its samples are not those of the manifest next to it"))
         if not scan.faults and _content(root / scan.name.replace(".tar", ".idx")) != dali_index(scan.dali_index):
             faults.append(Fault(scan.name, 0, "", "its index for DALI is missing or not that of the shard"))
     return faults

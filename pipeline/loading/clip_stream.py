@@ -117,7 +117,7 @@ class ClipStream:
                     break
                 batch = EncodedBatch.join([part.result() for part in reading.popleft()])
                 if len(batch) == 0:
-                    continue  # an evaluation batch of nothing but bad clips
+                    continue  # an evaluation batch of bad clips only
                 self._decoders[turn].submit(batch)
                 decoding.append((batch, turn))
                 turn = (turn + 1) % len(self._decoders)

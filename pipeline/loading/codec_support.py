@@ -1,4 +1,4 @@
-"""Which decoder a dataset gets on this machine, found out by decoding before the first step.
+"""Which decoder a dataset gets on this machine, determined by decoding before the first step.
 
 DALI reports a codec that it lacks in the same words as a damaged file; without this check a run on the wrong device
 would put its whole dataset on the list of bad clips.

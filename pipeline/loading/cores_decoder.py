@@ -1,7 +1,7 @@
 """Decoding on the processor with libavcodec (PyAV), one clip per thread at a time.
 
 Packets are cut from the slice by its table and go straight into a decoder that is kept from clip to clip, so there is
-no demuxer. Only wanted frames are converted: cut, scaled and turned to RGB by one chain of swscale. Measured beside
+no demuxer. Only wanted frames are converted: cut, scaled and turned to RGB by one chain of swscale. Measured against
 torchcodec and others on the same files in `bench/results/loader-cpu.json`.
 
 Frames agree with DALI's up to rounding and the border of the crop, where DALI filters with pixels beyond it
@@ -242,7 +242,7 @@ def decoded_frames(context: av.VideoCodecContext, mp4: np.ndarray, table: SliceT
 
 
 def decoder_parameters(description: bytes) -> bytes:
-    """What stands in the sample description for the decoder; empty for codecs that need nothing."""
+    """The decoder's part of the sample description; empty for codecs that need nothing."""
     position = _ENTRY
     while position + 8 <= len(description):
         size, kind = struct.unpack_from(">I4s", description, position)

@@ -12,7 +12,7 @@ from .sampler import ClipRequests
 
 @dataclass(frozen=True)
 class SliceTable:
-    """Where the frames of a slice lie, for a decoder that needs no demuxer.
+    """Where the frames of a slice are, for a decoder that needs no demuxer.
 
     Attributes:
         track: the header of the video.
@@ -32,7 +32,7 @@ class EncodedBatch:
     Attributes:
         requests: the clips, n rows.
         encoded: n arrays uint8, an MP4 each.
-        frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending but for looped videos.
+        frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending except in looped videos.
         attempts: int64 (n,), how many clips were bad before at the same position.
         bytes_read: int64 (n,), bytes that were read for each clip.
         tables: n tables of the slices; empty where only whole files are known, which DALI alone decodes.

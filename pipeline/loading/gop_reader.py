@@ -44,7 +44,7 @@ class ClipFile:
         mp4: uint8 (n,), an ordinary MP4.
         frames: int64 (T,), the frame of ``mp4``, in the order shown, that each clip frame is.
         bytes_read: bytes that were read for it.
-        table: where its frames lie; None for a file as it was stored.
+        table: where its frames are; None for a file as it was stored.
     """
 
     mp4: np.ndarray

@@ -99,7 +99,7 @@ class ClipLoader:
                 f"batch_size = {batch_size}: expected a multiple of the {world_size} processes that share it"
             )
         if start_step < 0 or (steps is not None and steps < 0):
-            raise InputError(f"start_step = {start_step}, steps = {steps}: expected whole numbers from 0")
+            raise InputError(f"start_step = {start_step}, steps = {steps}: expected integers from 0")
         self.device = _resolve(device)
         self.clip, self.config = clip, config or LoaderConfig()
         self.train = augment is not None

@@ -20,7 +20,7 @@ class LoaderConfig:
     """DALI threads per pipeline; 0: on a GPU a process's share of the cores less 4, from 4 to 12 in all; on a CPU its
     share, at most 4."""
     core_threads: int = 0
-    """Threads that decode with libavcodec; 0: on a CPU the cores but at most 4, beside a GPU all cores of a process but
+    """Threads that decode with libavcodec; 0: on a CPU the cores but at most 4, with a GPU all cores of a process but
     one."""
     pipelines: int = 0
     """DALI pipelines that take batches in turn; 0: two on a GPU where a batch has fewer clips than there are threads,

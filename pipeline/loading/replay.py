@@ -19,7 +19,7 @@ from .sampler import step_positions
 class ReplayLoader(ClipLoader):
     """A training ``ClipLoader`` that decodes the batches of the run's first steps and then delivers nothing else.
 
-    All of them are decoded before the first is delivered, so that no step runs beside the decoder. Step s gets batch
+    All of them are decoded before the first is delivered, so that no step competes with the decoder. Step s gets batch
     ``s % replay``, whichever step the loader starts with. Statistics count bytes and frames where they were read.
 
     Args:

@@ -104,7 +104,7 @@ def deinterlaced(
 
 
 class _Deinterlacer:
-    """bwdif looks one frame back and ahead: frames leave it one later, with their own times, which it does not see."""
+    """bwdif uses both neighbours of a frame: frames leave it one later, with their own times, which it does not see."""
 
     def __init__(self, frame: av.VideoFrame, stream: av.video.stream.VideoStream):
         self._graph, self._waiting, self._count = av.filter.Graph(), deque(), 0

@@ -1,4 +1,4 @@
-"""Opening a stranger's video file and decoding it: what is allowed, what is damaged, what is missing is said.
+"""Opening an untrusted video file and decoding it: what is allowed, what is damaged, what is missing is said.
 
 Only the open file object is read: no name in the file is ever opened.
 """
@@ -18,7 +18,7 @@ from ..pyav import LENIENT
 from ..shards.quarantine import BadVideo
 from .clock import Clock, PacketTimes, TimedFrame, tick
 
-# Demuxers and decoders that may touch a stranger's file. Left out on purpose: everything that opens other files or
+# Demuxers and decoders that may touch an untrusted file. Left out on purpose: everything that opens other files or
 # addresses named inside a file (hls, dash, concat, image sequences) and everything that is not a camera's format.
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "flv", "asf", "ogg", "ivf")
 CODECS = (
@@ -163,7 +163,7 @@ def _video_stream(container: av.container.InputContainer) -> av.video.stream.Vid
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
         if not container.streams:
-            raise BadVideo("unreadable", "nothing but a header of a video file")
+            raise BadVideo("unreadable", "only a header of a video file")
         kinds = ", ".join(sorted({s.type for s in container.streams}))
         raise BadVideo("no_video", f"holds no video, only {kinds}")
     context = streams[0].codec_context

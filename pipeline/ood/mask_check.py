@@ -1,7 +1,7 @@
 """Are masks good enough to cut with? Per video numbers, a list to review, and how much background boxes let through.
 
 A box around a person holds background, and a model that reads backgrounds still scores on composites cut by boxes: the
-flaw that ALBAR's authors mended for UCF101 with segmentation masks. ``leak`` is that background: the share of the boxes
+flaw that ALBAR's authors fixed for UCF101 with segmentation masks. ``leak`` is that background: the share of the boxes
 that the masks leave out. What it does to accuracy is seen by building both sets, and evaluating
 ``--scuba boxes PATH masks PATH``.
 
@@ -46,7 +46,7 @@ class MaskCheckConfig(SourceConfig):
     first_box_only: bool = False
     """As for `unstill ood build`, of --boxes and of MASKS."""
     boxes: Path | None = None
-    """Boxes of the same people, to hold the masks against, and to measure what they let through."""
+    """Boxes of the same people, to compare the masks with, and to measure how much they let through."""
 
 
 @dataclass(frozen=True)

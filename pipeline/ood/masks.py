@@ -2,7 +2,7 @@
 
     segmentation  MASKS/<class>/<video>.png    a strip: the masks of all frames side by side, or
                   MASKS/<class>/<video>/*.png  one picture a frame, in order of name
-                  MASKS/<class>/<video>.json   COCO run lengths: a list with one entry a frame, null where nobody is
+                  MASKS/<class>/<video>.json   COCO run lengths: a list with one entry a frame, null without people
     jhmdb         MASKS/<class>/<video>/puppet_mask.mat   part_mask (H,W,T), for JHMDB's videos, which are cut out of
                   those of HMDB51 and called as they are
     boxes         MASKS, one .csv with the columns video,frame,left,top,right,bottom, or one .json

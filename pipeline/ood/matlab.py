@@ -1,6 +1,6 @@
 """Numeric arrays out of MATLAB 5 files (.mat): enough for JHMDB's puppet masks.
 
-Why not ``scipy.io.loadmat``: masks come from strangers, and of 6,000 small files with random changes it ended the
+Why not ``scipy.io.loadmat``: masks may be untrusted, and of 6,000 small files with random changes it ended the
 process with a segmentation fault on 39 (scipy 1.17.1); this reader reads them or raises ValueError.
 
 Format: "MAT-File Format", The MathWorks. 128 bytes of header, then elements [type u32, bytes u32, data, padding to 8],

@@ -26,13 +26,13 @@ def read_frames(path: Path) -> tuple[np.ndarray, Fraction]:
 
 
 def write_frames(path: Path, frames: np.ndarray, rate: Fraction, quality: int) -> None:
-    """Write H.264 with full colour resolution; the bytes depend on nothing but the arguments.
+    """Write H.264 with full colour resolution; the bytes depend only on the arguments.
 
     Args:
         path: where; the file gets its name when it is complete.
         frames: uint8 (T,H,W,3).
         rate: frames per second.
-        quality: constant rate factor; 0 is lossless but for the rounding of colours.
+        quality: constant rate factor; 0 is lossless except for the rounding of colours.
     """
     options = {"crf": str(quality), "preset": "veryfast", "threads": "1"}
     with (

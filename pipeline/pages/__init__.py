@@ -1,4 +1,4 @@
-"""HTML pages: a jinja2 template lies beside the code that fills it, and extends the base and the style sheet here.
+"""HTML pages: a jinja2 template is next to the code that fills it, and extends the base and the style sheet here.
 
     {% extends "base.html.j2" %}
     {% block title %}...{% endblock %}

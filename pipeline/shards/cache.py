@@ -2,8 +2,8 @@
 
     s3://bucket/kinetics/train  ->  CACHE/<hash of the address>/{dataset.json, index.safetensors, shards/00000.tar, ...}
 
-A shard is fetched whole when a clip first needs it, checked against the SHA-256 in ``dataset.json`` before it gets its
-name, and the shards that were used longest ago make room. Processes on one machine share the folder. Addresses go to
+A shard is fetched completely when a clip first needs it, checked against the SHA-256 in ``dataset.json`` before it gets
+its name, and the least recently used shards make room. Processes on one machine share the folder. Addresses go to
 fsspec (``pip install s3fs`` for s3, ``gcsfs`` for gs, ...); only plain addresses of known schemes are accepted, never a
 chain of them or a command.
 """
@@ -121,7 +121,7 @@ class ShardCache:
         return descriptor
 
     def _open_known(self, name: str) -> int | None:
-        """A descriptor of a shard that lies here already; its content is compared once in a process.
+        """A descriptor of a shard that is here already; its content is compared once in a process.
 
         None where it is not there, or is not what the manifest says: somebody else may have put it there.
         """
@@ -215,7 +215,7 @@ def _make_private(folder: Path) -> None:
     """Create a folder that only this user can write to, or check that an existing one is so.
 
     Raises:
-        InputError: it belongs to somebody else: what lies there would be read as if it were ours.
+        InputError: it belongs to somebody else: what is there would be read as if it were ours.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = os.lstat(folder)

@@ -63,8 +63,8 @@ def check_video(
     The contract: fragmented MP4, one fragment per GOP; one video stream and no other; 8-bit 4:2:0; square pixels; both
     sides multiples of 16 throughout; frame k is shown at exactly k / fps; key frames at k * gop and nowhere else. With
     one layer no frame arrives out of order. With two, all times may be one frame later, and no frame refers to an odd
-    one: odd frames of H.264 and HEVC are marked so (but for the last of each GOP, which has no successor), and the even
-    frames alone, as a reader cuts them out, decode to the very pixels that they have in the whole video.
+    one: odd frames of H.264 and HEVC are marked so (except the last of each GOP, which has no successor), and the even
+    frames alone, as a reader cuts them out, decode to exactly the pixels that they have in the whole video.
 
     Args:
         mp4: the whole file.
@@ -195,7 +195,7 @@ def _check_even_frame(number: int, whole: av.VideoFrame, alone: av.VideoFrame | 
 
 
 def check_gops_alone(mp4: bytes, facts: VideoFacts) -> None:
-    """Check that each GOP, cut out behind the header, decodes to the very frames it gives in the whole file.
+    """Check that each GOP, cut out behind the header, decodes to exactly the frames it gives in the whole file.
 
     Raises:
         BadVideo: reason ``output``: a GOP refers to frames before it.

@@ -32,7 +32,7 @@ class DatasetInfo:
         """
         index = SampleIndex.load(folder)
         if len(index) == 0:
-            raise InputError(f"{folder}: the dataset holds no samples; see quarantine.csv beside it for the reasons")
+            raise InputError(f"{folder}: the dataset holds no samples; see quarantine.csv next to it for the reasons")
         if len(index.classes) < 2:
             raise InputError(f"{folder}: the dataset has {len(index.classes)} class; a classifier needs at least 2")
         manifest = folder / "dataset.json"

@@ -1,4 +1,4 @@
-"""The fragment table of a fragmented MP4: where its header ends and where each GOP lies.
+"""The fragment table of a fragmented MP4: where its header ends and where each GOP is.
 
 A shard's MP4 holds one fragment (``moof`` + ``mdat``) per closed GOP, so any GOP can be cut out as bytes and decoded
 with the header alone. DALI's ``decoders.video`` does not seek; decoding such a slice instead of the whole file makes

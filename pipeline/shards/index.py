@@ -102,7 +102,7 @@ class SampleIndex:
         return [text[a:b].decode(errors="backslashreplace") for a, b in zip([0, *ends[:-1]], ends, strict=True)]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the index to ``path`` (not atomic: write beside the final name and rename)."""
+        """Write the index to ``path`` (not atomic: write next to the final name and rename)."""
         header, parts, position = {}, [], 0
         names = {dtype: name for name, dtype in _DTYPES.items()}
         for name, array in self._arrays().items():

@@ -4,9 +4,9 @@
     CACHE/<dataset>/ranges/<shard>.have   a byte per block: 1 once its content is there
 
 A clip needs 60 kB of a shard of a gigabyte. Its blocks are fetched in one request, tried again after a pause when the
-server is busy or the answer is short, and shared by all processes of this machine. What was used longest ago goes,
-shard by shard, when there is too much. Content is not checked here but by the CRC-32 of every fragment, which the
-index has.
+server is busy or the answer is short, and shared by all processes of this machine. The least recently used blocks,
+shard by shard, are removed when there is too much. Content is not checked here but by the CRC-32 of every fragment,
+which the index has.
 """
 
 import errno

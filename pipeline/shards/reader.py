@@ -1,4 +1,4 @@
-"""Reads tar archives from strangers: plain ustar only, every size checked against the file, nothing ever unpacked.
+"""Reads untrusted tar archives: plain ustar only, every size checked against the file, nothing ever unpacked.
 
 The general tar readers accept compressed archives (65 KB may hold 64 MB), links, devices and sizes beyond the end of
 the file, and end silently at a damaged header. This one names the place and stops.
@@ -43,7 +43,7 @@ class Member:
 
     Attributes:
         header: byte offset of its header.
-        offset, size: where its content lies.
+        offset, size: where its content is.
         name: as stored; not to be trusted, not to be used as a path.
         kind: "" for a plain file, otherwise what it is instead ("symbolic link").
     """

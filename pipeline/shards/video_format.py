@@ -19,7 +19,7 @@ MAX_RATE = 120
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFormat:
-    """Everything that decides the bytes of one converted video (beside the encoder's version)."""
+    """Everything that decides the bytes of one converted video (besides the encoder's version)."""
 
     codec: Codec
     short_side: int

@@ -26,7 +26,7 @@ class Row:
         names: file names or paths to look for, the best first, with or without suffix.
         label: class name, or a number.
         start, end: the part to keep, seconds; None is the whole video.
-        cut_name: name of a file that holds nothing but that part, and is taken whole.
+        cut_name: name of a file that holds only that part, and is used in full.
     """
 
     names: tuple[str, ...]
@@ -85,7 +85,7 @@ def read_kinetics(labels: Path, split: str | None) -> VideoList:
 
 
 def read_ucf101(labels: Path, split: str | None) -> VideoList:
-    """``trainlistNN.txt`` or ``testlistNN.txt`` beside ``classInd.txt``."""
+    """``trainlistNN.txt`` or ``testlistNN.txt`` next to ``classInd.txt``."""
     _refuse_split(labels, split, "name the list file of the split instead, for example trainlist01.txt")
     classes = []
     for _, line in _lines(labels.parent / "classInd.txt"):
@@ -127,7 +127,7 @@ def read_hmdb51(labels: Path, split: str | None) -> VideoList:
 
 
 def read_diving48(labels: Path, split: str | None) -> VideoList:
-    """``Diving48_V2_train.json`` or ``_test.json``; class names from ``Diving48_vocab.json`` beside it, if there."""
+    """``Diving48_V2_train.json`` or ``_test.json``; class names from ``Diving48_vocab.json`` next to it, if there."""
     _refuse_split(labels, split, "name the file of the split instead, for example Diving48_V2_train.json")
     try:
         rows = [Row((str(entry["vid_name"]),), str(int(entry["label"]))) for entry in _json(labels)]
@@ -143,7 +143,7 @@ def read_diving48(labels: Path, split: str | None) -> VideoList:
 
 
 def read_something(labels: Path, split: str | None) -> VideoList:
-    """Something-Something v2: ``train.json`` or ``validation.json``, and the file of all labels beside it, if there.
+    """Something-Something v2: ``train.json`` or ``validation.json``, and the file of all labels next to it, if there.
 
     An entry's class is its template without the brackets: "Holding [something]" is "Holding something".
     """
@@ -168,7 +168,7 @@ def read_segments(labels: Path, split: str | None) -> VideoList:
     """JSON with segments in seconds, as ActivityNet, COIN and THUMOS14 have it.
 
     ``{"database": {ID: {"subset": ..., "annotations": [{"segment": [start, end], "label": ...}]}}}``; the file is ID or
-    v_ID. COIN writes ``annotation`` with labels of steps, and the class of the whole video beside it, which is taken.
+    v_ID. COIN writes ``annotation`` with labels of steps, and the class of the whole video next to it, which is taken.
     """
     content = _json(labels)
     database = content.get("database") if isinstance(content, dict) else None
@@ -192,7 +192,7 @@ def read_segments(labels: Path, split: str | None) -> VideoList:
 
 def _segments(video: str, about: dict) -> Iterable[Row]:
     names = (video, f"v_{video}")
-    if "class" in about and "annotation" in about:  # COIN: start and end of the activity lie beside its class
+    if "class" in about and "annotation" in about:  # COIN: start and end of the activity are next to its class
         yield Row(names, str(about["class"]), *_segment([about["start"], about["end"]]))
         return
     for part in about.get("annotations", about.get("annotation", ())):

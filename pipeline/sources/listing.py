@@ -22,7 +22,7 @@ class SourceVideo:
         path: below the source's root, with "/"; what the reports name.
         label: position in ``Listing.classes``.
         start, end: the part to keep, seconds; None is the whole video.
-        offset, length: where the video lies in the file ``path``; length None is the whole file.
+        offset, length: where the video is in the file ``path``; length None is the whole file.
         name: what the key is made of, when that is not the path (a video inside a tar).
         candidates: of a video that a list names but that cannot be told among several: their paths.
     """

@@ -1,6 +1,6 @@
 """Existing WebDataset tars as a source: each sample's video, with its class from ``.cls`` or ``.json``.
 
-Read with the same care as any shard from a stranger: nothing is unpacked, unpickled or executed.
+Read with the same care as any untrusted shard: nothing is unpacked, unpickled or executed.
 """
 
 from pathlib import Path

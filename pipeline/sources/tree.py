@@ -50,7 +50,7 @@ class _Tree(ABC):
             if not has_suffix(path, used):
                 suffix = "." + path.rpartition(".")[2].lower() if "." in path.rpartition("/")[2] else ""
                 kind = "of a video format that is not read" if suffix in _OTHER_VIDEOS else "not a video by its name"
-                kind = "a video beside the tar files" if suffix in VIDEO_SUFFIXES else kind
+                kind = "a video next to the tar files" if suffix in VIDEO_SUFFIXES else kind
                 groups.setdefault(f"{kind} ({suffix or 'no suffix'})", []).append(path)
         for why, paths in self._left_out().items():
             groups.setdefault(why, []).extend(paths)
@@ -196,7 +196,7 @@ def fetched(address: str, expect: tuple[int, str] | None) -> Iterator[str]:
                     copy.write(chunk)
             copy.flush()
         except FileNotFoundError as error:
-            raise BadVideo("missing", "the file has gone since the plan was made") from error
+            raise BadVideo("missing", "the file has disappeared since the plan was made") from error
         except OSError as error:
             raise BadVideo("unreadable", f"fetching it failed: {_reason(error)}") from error
         yield copy.name

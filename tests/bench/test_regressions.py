@@ -1,4 +1,4 @@
-"""Costs that can be counted, held to what they are today. No clock: the counts are the same on a busy machine.
+"""Costs that can be counted must stay what they are today. No clock: the counts are the same on a busy machine.
 
 Each guard names its number, how far it may move, and the regression that would move it. A change that moves one on
 purpose, either way, writes the new number here. Counted elsewhere: operations of the step (test_flops.py), registers
@@ -80,7 +80,7 @@ GUARDS = {
     "values read by the host in an update": Guard(
         1, 0, "a wait for the device in every step; the one is the CPU's own"
     ),
-    "operations of an update beside its step": Guard(66, 0.03, "small operations creep into guard, meter or optimiser"),
+    "operations of an update beyond its step": Guard(66, 0.03, "small operations creep into guard, meter or optimiser"),
     # MotionCNN, the same clips
     "bytes kept for the backward": Guard(2_991_050, 0.02, "activations are kept that were not"),
     "bytes kept for the backward / cross entropy": Guard(2.308, 0.02, "the same, whatever the network"),
@@ -321,7 +321,7 @@ def test_an_update_adds_little_to_its_step_and_does_not_wait_for_the_device():
     update(clips)  # the first one makes the optimiser's state
     calls = operations_of(lambda: update(clips))
     alone = operations_of(lambda: gradient(LossModule(state.model, Albar()), step_batch(Albar())))
-    hold("operations of an update beside its step", calls.total() - alone.total())
+    hold("operations of an update beyond its step", calls.total() - alone.total())
     hold("values read by the host in an update", calls["_local_scalar_dense"])
     assert calls["unstill.clip_prep"] == 1
 

@@ -3,7 +3,7 @@
     python tests/fuzz/campaign.py index 800 --seed 7
 
 Campaigns: ``index`` (the index of a dataset whose manifest names the right one), ``columns`` (one column of an index
-that nothing else vouches for, as in a stranger's dataset: labels and keys may then be anything), ``mp4`` (bytes of
+that nothing else vouches for, as in an untrusted dataset: labels and keys may then be anything), ``mp4`` (bytes of
 videos, all checksums recomputed), ``checkpoint`` (weights, config and manifest, its hashes recomputed), ``export``
 (config.json and weights), ``masks`` (boxes as pickle, CSV and JSON, run lengths, .mat). What must not be: ``signal``,
 ``hang``, ``traceback``, ``memory``, ``wrong data``.
@@ -190,7 +190,7 @@ def mp4_cases(folder: Path, rng: random.Random, cases: int):
                 columns["fragment_crc"][first + k] = zlib.crc32(changed[begin + ends[k] : begin + ends[k + 1]])
         shard.write_bytes(changed)
         dataclasses.replace(index, **columns).save(folder / INDEX_NAME)
-        # other pixels are what a stranger's video may hold: only that it ends well counts
+        # other pixels are what an untrusted video may hold: only that it ends well counts
         yield lambda: "bad clips" if compare(folder, truth, lambda one: 0) == "bad clips" else "right data"
 
 
@@ -203,7 +203,7 @@ def clips_of_child(folder: Path) -> dict[str, tuple[str, str]]:
 
 
 def checkpoint_cases(folder: Path, rng: random.Random, cases: int):
-    """One file of a checkpoint; the manifest's hash follows but for one case in three."""
+    """One file of a checkpoint; the manifest's hash follows except in one case of three."""
     from unstill.trainer.checkpoints.checkpoint import load_model
 
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -1,4 +1,4 @@
-"""Small real datasets: videos encoded here and laid into shards with their index, one fragment per GOP."""
+"""Small real datasets: videos encoded here and written to shards with their index, one fragment per GOP."""
 
 import io
 import itertools

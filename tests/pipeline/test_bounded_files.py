@@ -1,4 +1,4 @@
-"""Small files of strangers are read up to a bound, which costs no memory itself."""
+"""Small untrusted files are read up to a bound, which costs no memory itself."""
 
 import pytest
 

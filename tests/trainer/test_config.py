@@ -1,4 +1,4 @@
-"""Configurations as files: what other versions wrote, and what a stranger may put there."""
+"""Configurations as files: what other versions wrote, and what an untrusted file may say."""
 
 import json
 import sys

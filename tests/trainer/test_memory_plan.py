@@ -1,4 +1,4 @@
-"""The memory of a step: the plan beside torch's allocator, what it refuses, and running out."""
+"""The memory of a step: the plan against torch's allocator, what it refuses, and running out."""
 
 import logging
 import re

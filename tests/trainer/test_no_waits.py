@@ -1,4 +1,4 @@
-"""A step that does not log reads nothing from the device: found on a CPU, by watching every way to read a tensor."""
+"""A step that does not log reads nothing from the device: checked on a CPU, by watching every way to read a tensor."""
 
 import collections
 import dataclasses

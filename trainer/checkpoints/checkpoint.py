@@ -148,7 +148,7 @@ class Checkpointer:
         self._writer.shutdown(wait=True)
 
     def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
+        """Where the checkpoint of a step is."""
         return step_folder(self.folder, step)
 
     def _write(self, snapshot, event, best: bool) -> None:

@@ -28,7 +28,7 @@ MANIFEST = "manifest.json"
 
 
 def step_folder(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """Where the checkpoint of a step is."""
     return folder / f"step-{step:08d}"
 
 

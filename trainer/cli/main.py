@@ -159,7 +159,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _unexpected(error: Exception) -> str:
-    """One line about an exception that no one foresaw; its traceback goes to a new file in the temporary folder."""
+    """One line about an unexpected exception; its traceback goes to a new file in the temporary folder."""
     text = printable(" ".join(str(error).split()))[:300]
     with tempfile.NamedTemporaryFile(
         "w", prefix="unstill-", suffix=".txt", delete=False, errors="backslashreplace"

@@ -55,7 +55,7 @@ class SceneLabelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StillBankConfig:
-    """Collect the stills that StillMix lays over clips."""
+    """Collect the stills that StillMix blends into clips."""
 
     data: Annotated[Path, Positional, arg(metavar="DATA")]
     """Training set made by `unstill convert`."""

@@ -4,7 +4,7 @@
     2. score every frame by its largest probability, and keep the upper part, quantiles tau to 1
     3. take 1024 of these at random
 
-Without a reference network all frames are kept: the random bank. Beside the bank goes a .csv of every frame's scores.
+Without a reference network all frames are kept: the random bank. A .csv next to the bank has every frame's scores.
 """
 
 import csv

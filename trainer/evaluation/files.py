@@ -129,7 +129,7 @@ def write_evaluation(
         out: folder, created when missing.
         cards: model -> scorecard.
         predictions: model -> set -> predictions.
-        facts: what must be told with the numbers: views, short-video rule, seed, versions.
+        facts: what must be stated with the numbers: views, short-video rule, seed, versions.
 
     Raises:
         InputError: the folder cannot be written.

@@ -132,7 +132,7 @@ class Measure:
     """What a number means, and where it comes from.
 
     Attributes:
-        title: as it stands in a table's head.
+        title: its column heading in a table.
         better: "higher", "lower", or "" where neither is.
         meaning: one sentence.
         one_sided: a high value shows something, a low one proves nothing.

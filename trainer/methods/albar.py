@@ -57,7 +57,7 @@ class Albar(MethodDefaults):
     gp_every: int = 1
     """Take the penalty every k-th step only, k times as strong. Above 1 it is cheaper, and a change of the method."""
     forward: Literal["two", "joint"] = "two"
-    """Motion and static clips in two passes (the official code) or in one joined batch. Equal but for batch norm,
+    """Motion and static clips in two passes (the official code) or in one joined batch. Equal except for batch norm,
     whose statistics are then shared, and for the draws of dropout."""
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes, in both cross entropies."""

@@ -144,7 +144,7 @@ class PatchConv3d(nn.Conv3d):
     """An ``nn.Conv3d`` whose kernel is its stride, as a linear layer on the patches; same parameters."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B,C,T,h,w) -> (B,D,T/t,h/p,w/q), of shape as ever and laid out with the channels last in memory."""
+        """(B,C,T,h,w) -> (B,D,T/t,h/p,w/q), of the usual shape, channels last in memory."""
         x = input
         (b, c), (t, p, q) = x.shape[:2], self.stride
         grid = [size // side for size, side in zip(x.shape[2:], self.stride, strict=True)]

@@ -1,4 +1,4 @@
-"""What a process gives up before it decodes a stranger's video: files, network, other processes, new programs.
+"""What a process gives up before it decodes an untrusted video: files, network, other processes, new programs.
 
     missing = close_fence()     # after everything is imported and opened; there is no way back
 

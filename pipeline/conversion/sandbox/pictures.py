@@ -1,4 +1,4 @@
-"""Whole videos as RGB pictures, decoded in the sandbox: strangers' videos for ``unstill predict`` and ``unstill ood``.
+"""Whole videos as RGB pictures, decoded in the sandbox: untrusted videos for ``unstill predict`` and ``unstill ood``.
 
 with shown_frames(path) as (pictures, rate): ...        # uint8 (H, W, 3) each
 count_frames(path)

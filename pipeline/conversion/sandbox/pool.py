@@ -106,7 +106,7 @@ class Worker:
             except subprocess.TimeoutExpired:
                 pass
             self.close(kill=True)
-            return self._obituary(child.process.returncode), b""
+            return self._exit_reason(child.process.returncode), b""
         if header.get("bad") in ("memory", "crashed"):  # it leaves after saying so
             self.close()
         return header, payload
@@ -207,7 +207,7 @@ class Worker:
                 missing -= len(part)
         return b"".join(parts)
 
-    def _obituary(self, code: int | None) -> dict:
+    def _exit_reason(self, code: int | None) -> dict:
         if code == -signal.SIGXCPU:
             return {"bad": "timeout", "detail": f"used more than {self.limits.seconds:g} s of CPU"}
         if code is not None and code < 0:

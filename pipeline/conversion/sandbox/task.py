@@ -45,7 +45,7 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
             source, sha256 = _check_source(file, task)
             done = transcode(source, VideoFormat(**task["recipe"]), task["start"], task["end"])
     except FileNotFoundError:
-        return {"bad": "missing", "detail": "the file has gone since the plan was made"}, b""
+        return {"bad": "missing", "detail": "the file has disappeared since the plan was made"}, b""
     except BadVideo as bad:
         return {"bad": bad.reason, "detail": bad.detail}, b""
     except OSError as error:

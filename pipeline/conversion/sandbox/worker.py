@@ -22,7 +22,7 @@ from typing import IO
 
 from .fence import close_fence, leave_network
 
-NEARLY = 0.7  # of the memory limit used: a failure is blamed on it
+MEMORY_SUSPECT = 0.7  # of the memory limit used: a failure is blamed on it
 FRAME = struct.Struct("<II")  # bytes of the header, bytes of the payload
 MAX_DESCRIPTORS = 48  # in one request
 _status: int | None = None  # descriptor of /proc/self/status
@@ -74,7 +74,7 @@ def main() -> None:
             else:
                 header, payload = run_task(task, descriptors)
             # some decoders call it damaged data when their memory runs out
-            if "bad" in header and _most_mapped() > base + NEARLY * limits["memory_bytes"]:
+            if "bad" in header and _most_mapped() > base + MEMORY_SUSPECT * limits["memory_bytes"]:
                 raise MemoryError
         except MemoryError:
             # freed memory is often not given back, so the next video would start with less: leave, be replaced

@@ -203,7 +203,7 @@ OF_A_GPU = {  # rows as the benchmarks make them where there is a GPU, and what 
             roofline.stage_row(Stage(name="decode", delivered=8.0, work=1.0, unit="frames", ceiling=20.0), 9.0, RUN),
             roofline.stage_row(Stage(name="copy", delivered=None, how="no GPU"), 9.0, RUN),
         ],
-        {"Each stage beside what the machine allows": [("ours", 40.0)]},
+        {"Each stage against what the machine allows": [("ours", 40.0)]},
     ),
 }
 

@@ -1,4 +1,4 @@
-"""What a conversion survives: being killed at any write, a second run beside it, a full disk, sources that change."""
+"""What a conversion survives: being killed at any write, a second run meanwhile, a full disk, sources that change."""
 
 import csv
 import hashlib

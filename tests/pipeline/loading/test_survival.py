@@ -36,7 +36,7 @@ def run(root, steps=STEPS, config=TOLERANT, device="cpu", **options):
 
 
 def flip_bytes(root: Path, sample: int, at: float = 0.6, count: int = 8) -> None:
-    """Damage a sample in its shard, where it lies on disk."""
+    """Damage a sample in its shard, where it is on disk."""
     index = SampleIndex.load(root)
     with open(root / index.shard_names[int(index.shard[sample])], "r+b") as file:
         file.seek(int(index.mp4_offset[sample]) + int(at * int(index.mp4_bytes[sample])))

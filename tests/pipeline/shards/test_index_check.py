@@ -1,4 +1,4 @@
-"""An index from a stranger cannot send the reader to the wrong place."""
+"""An untrusted index cannot send the reader to the wrong place."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""The report is one whole page: it needs nothing else, shows every number, and escapes what it is given."""
+"""The report is one self-contained page: it needs nothing else, shows every number, and escapes what it is given."""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""Derived test clips: what they keep, and that they depend on nothing but seed and key."""
+"""Derived test clips: what they keep, and that they depend only on seed and key."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files never choose the code that runs: a network or program from a stranger's folder needs --trust-model-code."""
+"""Files never choose the code that runs: a network or program from an untrusted folder needs --trust-model-code."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ def net(classes):
 
 @pytest.fixture
 def strangers(tmp_path, monkeypatch):
-    """A run whose network is a module that lies in the current folder, and leaves a file when it is imported."""
+    """A run whose network is a module that is in the current folder, and leaves a file when it is imported."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delitem(sys.modules, "stranger", raising=False)  # of an earlier test
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_named_model_has_a_double_backward_that_reaches_all_weights(name):
-    # on the meta device: the whole network at its real clip shape, in a second, for no arithmetic is done
+    # on the meta device: the whole network at its real clip shape, in a second, because no arithmetic is done
     with torch.device("meta"):
         model = build_model(name, 7)
         motion, target = torch.empty(2, 3, 16, 224, 224), torch.empty(2, dtype=torch.int64)

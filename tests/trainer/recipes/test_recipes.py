@@ -102,7 +102,7 @@ def test_the_papers_settings():
     assert (albar.clip.frames, albar.clip.stride, albar.clip.size) == (32, 2, 224)
     assert (albar.optimiser.name, albar.optimiser.lr, albar.optimiser.weight_decay) == ("adamw", 1e-5, 0.05)
     assert (albar.epochs, albar.model.name, albar.model.weights) == (50, "swin3d_t", "kinetics400")
-    assert replace(albar, method=baseline.method, out=baseline.out) == baseline  # twins but for the method
+    assert replace(albar, method=baseline.method, out=baseline.out) == baseline  # equal except for the method
 
 
 def test_a_run_whose_terminal_is_gone_goes_on(dataset, tmp_path, monkeypatch):

@@ -134,7 +134,7 @@ def _render_block(config: MotionsConfig, split: str, indices: range) -> int:
 
 
 def _encode(path: Path, frames: np.ndarray, config: MotionsConfig) -> None:
-    """Write uint8 (T, S, S, 3) frames as VP9 in MP4; the bytes depend on nothing but the frames and the settings."""
+    """Write uint8 (T, S, S, 3) frames as VP9 in MP4; the bytes depend only on the frames and the settings."""
     # realtime/8 costs 5 ms a video, good/5 costs 25 ms, at the same size and 0.05 dB apart
     options = {"crf": str(config.quality), "b:v": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:

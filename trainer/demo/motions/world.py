@@ -204,7 +204,7 @@ def _draw_actor(canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float) -> 
 
     The mask is the share of each pixel that the actor covers, in 255ths, and exactly the weight it was painted with.
     An edge's distance is a sum of a term in x and one in y, so the only whole-frame work is one subtraction and one
-    minimum an edge; colour planes lie apart, because numpy is ten times slower on a last axis of length 3.
+    minimum an edge; colour planes are separate, because numpy is ten times slower on a last axis of length 3.
     """
     size = canvas.shape[-1]
     centres = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / size
