@@ -120,7 +120,7 @@ def count_steps(config: TrainConfig, data: DatasetInfo, ranks: Ranks) -> int:
             f"batch_size {config.batch_size} does not divide into {ranks.world_size} processes x "
             f"{config.step.accumulate} parts (step.accumulate); choose a multiple of {parts}"
         )
-    steps = int(config.epochs * data.samples) // config.batch_size
+    steps = config.total_steps(data.samples)
     if steps < 1:
         raise InputError(
             f"{config.epochs:g} epochs of {data.samples} videos are less than one batch of {config.batch_size}; "

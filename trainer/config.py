@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from ..pipeline.errors import InputError
+from ..pipeline.loading.device import Device
 from ..pipeline.loading.loader_config import LoaderConfig
 from ..pipeline.loading.sampler import AugmentConfig, ClipConfig
 from ..pipeline.options import at_least, check_options, more_than
@@ -35,7 +36,7 @@ from .step_config import StepConfig
 # what a resumed run may change: where things are and how they are watched, nothing that moves a weight
 FREE_TO_CHANGE = (
     *("data", "out", "validation", "device", "loader", "checkpoint", "log", "max_skipped", "stop_after"),
-    "memory_check",
+    *("memory_check", "extend"),
 )
 
 
@@ -73,8 +74,8 @@ class TrainConfig:
     """Clips in a step, over all processes together."""
     seed: int = 0
     """Of the weights, the order, the crops and dropout."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to train; cuda uses one device per process (torchrun starts several)."""
+    device: Device = "auto"
+    """Where to train; cuda uses one device per process (torchrun starts several). auto: cuda where there is one."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How hard the loader works."""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -85,6 +86,9 @@ class TrainConfig:
     """Steps in a row with a loss or gradient that is not finite before the run stops; single ones are skipped."""
     stop_after: int | None = None
     """Stop after this step as if preempted; the schedule is still that of the full run."""
+    extend: bool = False
+    """Go on with a finished run up to `--epochs`, which may be more than it had: from there on each step has the
+    learning rate that it has in a run of that length, so that a rate that had fallen to 0 rises again."""
     memory_check: Literal["on", "off"] = "on"
     """Before the first step, say how much memory it needs and what the device has, and refuse what cannot fit. off:
     start in any case."""
@@ -100,6 +104,10 @@ class TrainConfig:
             max_skipped=at_least(1),
             replay=at_least(0, "batches to measure with, or 0 to train"),
         )
+
+    def total_steps(self, samples: int) -> int:
+        """Steps of the run on so many videos; epochs follow each other without a gap."""
+        return int(self.epochs * samples) // self.batch_size
 
 
 def to_dict(config: Any) -> Any:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -15,8 +16,8 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
-from ..pipeline.errors import InputError
 from ..pipeline.loading.cuda_waits import sleep_while_waiting
+from ..pipeline.loading.device import resolve_device
 
 TIMEOUT = timedelta(minutes=10)  # of any collective: a lost rank ends the others within it
 _groups = itertools.count()  # process groups that this process has joined
@@ -49,22 +50,28 @@ class Ranks:
         dist.all_reduce(value, dist.ReduceOp.MAX)
         return bool(value.item())
 
+    def add(self, *arrays: np.ndarray) -> None:
+        """Add up float64 or int64 arrays over all ranks, in place; every rank must call it with the same shapes."""
+        if self.world_size > 1:
+            for array in arrays:
+                dist.all_reduce(torch.from_numpy(array))
+
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
 
 @contextmanager
 def process_group(device: str) -> Iterator[Ranks]:
     """Join the processes that torchrun started, or be the only one.
 
     Args:
-        device: "cuda" (one device a process, by LOCAL_RANK) or "cpu".
+        device: "cuda" (one device a process, by LOCAL_RANK), "cpu", or "auto".
 
     Raises:
         InputError: CUDA was asked for, but there is none.
     """
     world_size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    if device not in ("cuda", "cpu"):
-        raise InputError(f"device is {device!r}; expected cuda or cpu")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda: torch sees no CUDA device; check nvidia-smi, or use --device cpu")
+    device = resolve_device(device)
     own = torch.device(device)
     if device == "cuda":
         own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))

@@ -1,7 +1,7 @@
 """What a run needs to continue bit for bit: weights, their average, the optimiser, three counters."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from .checkpoints.files import AVERAGE, TRAINING_STATE, WEIGHTS
 from .monitoring.metrics import Meter
 from .optimisers.ema import WeightAverage
 from .optimisers.nonfinite import NonFiniteGuard
-
-WEIGHTS, AVERAGE, TRAINING_STATE = "model.safetensors", "ema.safetensors", "state.pt"
 
 
 @dataclass
@@ -28,7 +27,6 @@ class TrainState:
         meter: means since the last logged step.
         average: moving average of the weights, or None.
         step: steps done.
-        best: highest validation score so far, or None.
     """
 
     model: nn.Module
@@ -37,7 +35,6 @@ class TrainState:
     meter: Meter
     average: WeightAverage | None = None
     step: int = 0
-    best: float | None = field(default=None)
     method_module: nn.Module | None = None
 
     @property
@@ -53,7 +50,6 @@ class TrainState:
             training_state=_copy(
                 {
                     "step": self.step,
-                    "best": self.best,
                     "optimiser": self.optimiser.state_dict(),
                     "meter": self.meter.state_dict(),
                     "skipped": self.guard.counts,
@@ -70,7 +66,7 @@ class TrainState:
         saved = torch.load(path / TRAINING_STATE, map_location="cpu", weights_only=True)
         if self.method_module is not None:
             self.method_module.load_state_dict(saved["extra"])
-        self.step, self.best = saved["step"], saved["best"]
+        self.step = saved["step"]
         self.optimiser.load_state_dict(saved["optimiser"])
         self.meter.load_state_dict(saved["meter"])
         self.guard.counts = saved["skipped"].to(self.guard.counts.device)

@@ -1,6 +1,6 @@
 """The training loop: ``train(config)``.
 
-    build -> resume -> [clips -> step -> log? -> save? -> stop?]* -> save
+    check -> build -> resume -> [clips -> step -> log? -> save? -> score? -> stop?]* -> save -> score
 
 A step that is not logged never waits for the device. What the loop waits for is in ``metrics.jsonl``: ``data_wait`` is
 the share of the time that the loader was not ready.
@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -20,6 +20,7 @@ from ..pipeline.atomic_files import write_atomic
 from ..pipeline.errors import InputError
 from ..pipeline.loading.clips import Clips
 from ..pipeline.loading.cpu_threads import leave_a_core_for_decoding
+from ..pipeline.loading.device import resolve_device
 from ..pipeline.shards.dataset_info import DatasetInfo
 from .build import build, count_steps, open_loader
 from .checkpoints.checkpoint import CONFIG, Checkpointer, run_record
@@ -28,9 +29,10 @@ from .config import TrainConfig, to_dict
 from .distributed import Ranks, process_group
 from .known_failures import double_backward_errors
 from .memory_check import check_memory, memory_errors
-from .monitoring.metrics import MetricsFile, TensorBoard, WandB, Writers
+from .monitoring.metrics import METRICS, MetricsFile, TensorBoard, WandB, Writers
 from .monitoring.run_monitor import RunMonitor
-from .validation import Validator, score
+from .monitoring.start import say_what_is_trained
+from .validation import Scoring, Validator
 
 log = logging.getLogger(__name__)
 
@@ -66,50 +68,80 @@ def train(
         config: everything; see the recipes.
         make_loader: replaces ``open_loader``: called with (config, ranks, start_step, steps), returns a context manager
             that iterates over ``Clips``.
-        validate: called with (network, step) at every checkpoint, returns a score; ``best`` follows the highest. By
+        validate: called with (network, step) after every checkpoint, returns a score; ``best`` follows the highest. By
             default top-1 on ``config.validation``, if there is one.
 
     Raises:
-        InputError: something the user can correct. Preempted: SIGTERM or SIGUSR1 came; the run is saved (exit code 75).
+        InputError: something the user can correct. Preempted: Ctrl-C, SIGTERM, SIGUSR1 or SIGHUP came; the run is saved
+            (exit code 75). KeyboardInterrupt: Ctrl-C came again, or before there was anything to save; its message says
+            what is lost.
     """
     start = time.monotonic()
+    config = replace(config, device=resolve_device(config.device))
     with process_group(config.device) as ranks, StopRequest() as stop, leave_a_core_for_decoding(config.device):
         data = DatasetInfo.read(config.data)
         steps = count_steps(config, data, ranks)
-        state, step = build(config, data, ranks, steps)
-        check_memory(config, state, step, len(data.classes), ranks)
-        saver = Checkpointer(config, data, ranks)
+        videos = None
         if validate is None and config.validation is not None:
-            validate = Validator(config, data.classes)
+            validate = Validator(config, data.classes, ranks, checkpoints(config, steps), lambda: stop.requested)
+            videos = validate.check()
+        state, step = build(config, data, ranks, steps)
+        saver = Checkpointer(config, data, ranks)
         try:
-            if saver.resume(state):
-                log.info("%s: continuing at step %d of %d", config.out, state.step, steps)
+            resumed = saver.resume(state, steps)
+            if ranks.first:
+                say_what_is_trained(config, data, state, steps, ranks, videos)
+            check_memory(config, state, step, len(data.classes), ranks)
             writers = start_run(config, data, ranks, state.step) if ranks.first else None
             saver.sweep()
             monitor = RunMonitor(config, data, steps, ranks, writers, state, step.tables)
+            scoring = None if validate is None else Scoring(state, validate, saver, config.out / METRICS)
             loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
             if ranks.first:
                 record_decoder(config, loader)
             with monitor, loader as batches:
+                at_checkpoint = resumed and (saver.due(state.step) or state.step == steps)
+                if scoring is not None and at_checkpoint and ranks.any(scoring.missing):
+                    scoring(monitor)
                 for batch in monitor.timed(step.inputs(batches)):
                     with double_backward_errors(config.model.name), memory_errors(config, ranks.world_size):
                         step(batch)
+                    stop.worth_saving, last = True, state.step == steps
                     if monitor.due(state.step):
                         monitor.record(state, step.learning_rate(state.step - 1))
-                    stopping = state.step < steps and should_stop(config, stop, ranks, state.step)
-                    if saver.due(state.step) or stopping or state.step == steps:
-                        best = False
-                        if validate is not None:
-                            value, best = score(state, validate)
-                            monitor.scored(state.step, value)
-                        saver.save(state, wait=stopping or state.step == steps, best=best)
+                    stopping = not last and should_stop(config, stop, ranks, state.step)
+                    due = last or saver.due(state.step)
+                    if due or stopping:
+                        saver.save(state, wait=stopping or last)
+                        stop.worth_saving = False
+                    if scoring is not None and due and not stopping:  # after the save: no score is worth a checkpoint
+                        scoring(monitor)
+                        stopping = not last and ranks.any(stop.requested)
                     if stopping:
+                        saver.finish()
                         raise Preempted(state.step)
             if state.step < steps:
                 raise InputError(f"{config.data}: the loader ended after step {state.step} of {steps}")
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(aborted(saver, state.step)) from None
         finally:
             saver.close()
-        return TrainResult(saver.path(steps), config.out / "metrics.jsonl", time.monotonic() - start, steps)
+        return TrainResult(saver.path(steps), config.out / METRICS, time.monotonic() - start, steps)
+
+
+def checkpoints(config: TrainConfig, steps: int) -> int:
+    """How many checkpoints a run of so many steps saves."""
+    every = config.checkpoint.every
+    return -(-steps // every) if every else 1
+
+
+def aborted(saver: Checkpointer, step: int) -> str:
+    """What a run that was aborted has lost."""
+    newest = saver.newest()
+    if newest is None:
+        return f"nothing was saved of the {step} steps" if step else "before the first step; nothing is lost"
+    lost = f"the {step - newest} steps since then are lost" if step > newest else "nothing is lost"
+    return f"the newest checkpoint is that of step {newest}, {lost}; the same command continues from it"
 
 
 def start_run(config: TrainConfig, data: DatasetInfo, ranks: Ranks, step: int) -> Writers:
@@ -122,7 +154,7 @@ def start_run(config: TrainConfig, data: DatasetInfo, ranks: Ranks, step: int) -
             others.append(TensorBoard(config.out / "tensorboard"))
         if config.log.wandb:
             others.append(WandB(config.out, to_dict(config)))
-        return Writers(MetricsFile(config.out / "metrics.jsonl", step), others)
+        return Writers(MetricsFile(config.out / METRICS, step), others)
     except OSError as error:
         raise InputError(f"{config.out}: cannot write the run there ({error.strerror}); choose another --out") from None
 

@@ -33,8 +33,9 @@ from ...trainer.demo.settings import DemoConfig, demo_sets
 from ...trainer.diagnostics.config import StillBankConfig
 from ...trainer.diagnostics.still_bank import build_still_bank
 from ...trainer.evaluation.config import EvaluateOptions
-from ...trainer.evaluation.evaluate import evaluate, load_subject
+from ...trainer.evaluation.evaluate import evaluate
 from ...trainer.evaluation.measures import MEASURES as DEFINITIONS
+from ...trainer.evaluation.subject import load_subject
 from ...trainer.train import train
 from ..harness.record import ResultFile, show
 from ..harness.row import Better, Row

@@ -35,6 +35,7 @@ from .clips import Clips, ClipSource, LoaderStats
 from .codec_support import choose_decoder
 from .cpu_threads import default_core_threads, loader_threads
 from .cuda_waits import sleep_while_waiting
+from .device import resolve_device
 from .gop_reader import GopReader, RangeReader, shards_in
 from .loader_config import LoaderConfig
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
@@ -59,7 +60,7 @@ class ClipLoader:
         batch_size: clips in a global batch; every rank gets an equal part of it.
         augment: training: endless random clips.
         views: evaluation: every sample exactly once per view, in row order, the last batch short.
-        device: "cpu", "cuda" or "cuda:N".
+        device: "cpu", "cuda", "cuda:N", or "auto": cuda where there is one.
         seed: of the order and of every random draw.
         start_step: first step to deliver; continuing a run is starting at its next step.
         steps: number of steps to deliver; endless (training) or all (evaluation) by default.
@@ -315,7 +316,7 @@ def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleInde
 
 
 def _resolve(device: str | torch.device) -> torch.device:
-    device = torch.device(device)
+    device = torch.device(resolve_device("auto") if device == "auto" else device)
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device = {device}: clips are decoded for cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():

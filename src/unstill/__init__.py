@@ -20,8 +20,8 @@ if TYPE_CHECKING:  # what editors and type checkers see of the names below
     from unstill.pipeline.loading.sampler import ViewConfig as ViewConfig
     from unstill.trainer.checkpoints.checkpoint import load_model as load_model
     from unstill.trainer.config import TrainConfig as TrainConfig
-    from unstill.trainer.evaluation.evaluate import Subject as Subject
     from unstill.trainer.evaluation.one_run import evaluate as evaluate
+    from unstill.trainer.evaluation.subject import Subject as Subject
     from unstill.trainer.train import train as train
 
 __version__ = "0.1.0"
@@ -46,7 +46,7 @@ _MODULES = {
     "ClipLoader": ".pipeline.loading.loader",
     "InputError": ".pipeline.errors",
     "LoaderConfig": ".pipeline.loading.loader_config",
-    "Subject": ".trainer.evaluation.evaluate",
+    "Subject": ".trainer.evaluation.subject",
     "TrainConfig": ".trainer.config",
     "ViewConfig": ".pipeline.loading.sampler",
     "evaluate": ".trainer.evaluation.one_run",

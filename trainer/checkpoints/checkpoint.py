@@ -1,6 +1,6 @@
 """Saving a run while it goes on, continuing it, and loading its model.
 
-model, config, classes = load_model("runs/hmdb51")      # the run, its checkpoints folder, or one checkpoint
+model, config, classes = load_model("runs/hmdb51")      # its newest checkpoint; also runs/hmdb51/best, .../step-500
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import pickle
 import platform
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,8 +26,22 @@ from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
 from ..models.registry import build_model
-from ..state import AVERAGE, TRAINING_STATE, WEIGHTS, TrainState
-from .files import point, pointed, prune, step_folder, steps_on_disk, sweep, verify_checkpoint, write_checkpoint
+from ..optimisers.schedule import multiplier
+from ..state import TrainState
+from .files import (
+    TRAINING_STATE,
+    find_checkpoint,
+    point,
+    pointed,
+    prune,
+    step_folder,
+    step_of,
+    steps_on_disk,
+    sweep,
+    verify_checkpoint,
+    weights_file,
+    write_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +65,12 @@ class Checkpointer:
         self._failed = 0
         self._saved_step = -1
 
-    def resume(self, state: TrainState) -> bool:
+    def resume(self, state: TrainState, steps: int) -> bool:
         """Continue from the run folder's checkpoint; returns whether there was one.
+
+        Args:
+            state: gets what the checkpoint holds.
+            steps: length of the run now; longer than it was with ``extend``.
 
         Raises:
             InputError: the folder has a run of other settings or data, a damaged checkpoint, or (resume never) any run.
@@ -74,8 +93,10 @@ class Checkpointer:
                     raise
                 log.warning("%s; falling back", error)
                 continue
-            self._check_same(path)
+            lengthened = self._check_same(path)
             state.restore(path)
+            if lengthened is not None:
+                self._say_lengthened(lengthened, state.step, steps)
             self._saved_step = state.step
             return True
         return False
@@ -90,13 +111,12 @@ class Checkpointer:
         every = self._config.checkpoint.every
         return every > 0 and step % every == 0
 
-    def save(self, state: TrainState, *, wait: bool = False, best: bool = False) -> None:
+    def save(self, state: TrainState, *, wait: bool = False) -> None:
         """Save the state as it is now; all ranks must call it.
 
         Args:
             state: the run.
             wait: return when it is on the disk, and raise if it could not be written.
-            best: also point ``best`` at it.
 
         Raises:
             InputError: ``checkpoint.max_failed`` saves in a row failed, or this one did and ``wait`` is set.
@@ -106,15 +126,23 @@ class Checkpointer:
         if not self._ranks.first:
             return
         self.finish(strict=False)
-        if state.step != self._saved_step or best:
+        if state.step != self._saved_step:
             snapshot, event = state.snapshot(), None
             if self._ranks.device.type == "cuda":
                 event = torch.cuda.Event()
                 event.record()
             self._saved_step = state.step
-            self._pending = self._writer.submit(self._write, snapshot, event, best)
+            self._pending = self._writer.submit(self._write, snapshot, event)
         if wait or not self._config.checkpoint.background:
             self.finish(strict=wait)
+
+    def point_best(self, step: int) -> None:
+        """Point ``best`` at the checkpoint of a step, unless it could not be written."""
+        if not self._ranks.first:
+            return
+        self.finish(strict=False)
+        if self._saved_step == step:
+            point(self.folder, "best", step_folder(self.folder, step).name)
 
     def finish(self, *, strict: bool = True) -> None:
         """Wait for the save that is under way.
@@ -147,11 +175,17 @@ class Checkpointer:
         """End the writer's thread; what is under way is finished first."""
         self._writer.shutdown(wait=True)
 
+    def newest(self) -> int | None:
+        """Step of the newest checkpoint, once what is under way is written; None where there is none."""
+        self.finish(strict=False)
+        latest = pointed(self.folder)
+        return None if latest is None else step_of(latest)
+
     def path(self, step: int) -> Path:
         """Where the checkpoint of a step is."""
         return step_folder(self.folder, step)
 
-    def _write(self, snapshot, event, best: bool) -> None:
+    def _write(self, snapshot, event) -> None:
         if event is not None:  # off the training stream: the copy to the host must not hold up a step
             with torch.cuda.device(self._ranks.device), torch.cuda.stream(torch.cuda.Stream()):
                 torch.cuda.current_stream().wait_event(event)
@@ -159,24 +193,47 @@ class Checkpointer:
         step = snapshot.training_state["step"]
         text = json.dumps(run_record(self._config, self._data), indent=1)
         files = snapshot.writers() | {CONFIG: lambda path: path.write_text(text)}
-        path = write_checkpoint(self.folder, step, files)
-        if best:
-            point(self.folder, "best", path.name)
+        write_checkpoint(self.folder, step, files)
         prune(self.folder, self._config.checkpoint.keep)
 
-    def _check_same(self, path: Path) -> None:
+    def _check_same(self, path: Path) -> TrainConfig | None:
+        """Refuse other settings or data; returns the saved configuration where the run is to be lengthened."""
         saved, _, digest = read_record(path / CONFIG)
-        changed = differences(saved, self._config)
-        if changed:
+        now = self._config
+        longer = now.epochs > saved.epochs and not differences(replace(saved, epochs=now.epochs), now)
+        finished = step_of(path) >= saved.total_steps(self._data.samples)
+        if longer and now.extend and not finished:
             raise InputError(
-                f"{self._config.out}: holds a run with other settings ({'; '.join(changed[:3])}); "
-                "choose another --out, or give the same settings"
+                f"{now.out}: only a finished run is lengthened, and this one is at step {step_of(path)} of "
+                f"{saved.total_steps(self._data.samples)}; finish it with --epochs {saved.epochs:g} first"
+            )
+        changed = [] if longer and now.extend else differences(saved, now)
+        if changed:
+            also = ""
+            if longer and finished:
+                also = (
+                    f"; --extend goes on with it, --model.weights {now.out} with another --out starts from its weights"
+                )
+            raise InputError(
+                f"{now.out}: holds a run with other settings ({'; '.join(changed[:3])}); "
+                f"choose another --out, or give the same settings{also}"
             )
         if digest != self._data.digest:
             raise InputError(
                 f"{self._config.data}: is not the dataset that the run in {self._config.out} was trained on (their "
                 "manifests differ); give that dataset, or choose another --out"
             )
+        return saved if longer else None
+
+    def _say_lengthened(self, saved: TrainConfig, step: int, steps: int) -> None:
+        now = self._config
+        before = saved.optimiser.lr * multiplier(saved.schedule, step - 1, step)
+        rate = now.optimiser.lr * multiplier(now.schedule, step, steps)
+        log.info(
+            "%s: lengthened from %g to %g epochs (%d to %d steps); the learning rate goes on as in a run of %g epochs: "
+            "it ended at %.2g, is %.2g now, and follows %s from here",
+            *(now.out, saved.epochs, now.epochs, step, steps, now.epochs, before, rate, now.schedule.kind),
+        )
 
 
 def run_record(config: TrainConfig, data: DatasetInfo) -> dict:
@@ -209,26 +266,11 @@ def read_record(path: Path) -> tuple[TrainConfig, list[str], str]:
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); use another checkpoint") from None
 
 
-def find_checkpoint(path: Path) -> Path:
-    """The checkpoint that a run folder, a checkpoints folder or a checkpoint stands for.
-
-    Raises:
-        InputError: there is none.
-    """
-    if (path / WEIGHTS).exists():
-        return path
-    for folder in (path / "checkpoints", path):
-        found = pointed(folder)
-        if found is not None:
-            return found
-    raise InputError(f"{path}: no checkpoint in it; expected a run folder or a checkpoint made by `unstill train`")
-
-
 def load_model(path: str | os.PathLike, *, trust_model_code: bool = False) -> tuple[nn.Module, TrainConfig, list[str]]:
     """Load a trained network, on the CPU and in evaluation mode.
 
     Args:
-        path: a run folder (its newest checkpoint), a ``checkpoints`` folder, or one checkpoint.
+        path: see ``find_checkpoint``: a run folder stands for its newest checkpoint, ``RUN/best`` for the best one.
         trust_model_code: allow the checkpoint to name a ``module:function``, whose code then runs.
 
     Returns:
@@ -248,7 +290,7 @@ def load_model(path: str | os.PathLike, *, trust_model_code: bool = False) -> tu
         named_in=checkpoint / CONFIG,
         trust_code=trust_model_code,
     )
-    load_weights(model, _weights_file(checkpoint))
+    load_weights(model, weights_file(checkpoint))
     return model.eval(), config, classes
 
 
@@ -263,11 +305,6 @@ def load_weights(model: nn.Module, path: Path) -> None:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = printable(" ".join(str(error).split())[:200])
         raise InputError(f"{path}: not the weights of this network ({reason}); use another checkpoint") from None
-
-
-def _weights_file(checkpoint: Path) -> Path:
-    averaged = checkpoint / AVERAGE
-    return averaged if averaged.exists() else checkpoint / WEIGHTS
 
 
 def start_from(run: Path, model: nn.Module, method_module: nn.Module | None) -> None:
@@ -285,7 +322,7 @@ def start_from(run: Path, model: nn.Module, method_module: nn.Module | None) -> 
     verify_checkpoint(checkpoint)
     try:
         saved = torch.load(checkpoint / TRAINING_STATE, map_location="cpu", weights_only=True)
-        model.load_state_dict(load_file(_weights_file(checkpoint)))  # tensors only: the run's own code is not needed
+        model.load_state_dict(load_file(weights_file(checkpoint)))  # tensors only: the run's own code is not needed
         if method_module is not None:
             method_module.load_state_dict(saved["extra"])
     except (RuntimeError, SafetensorError, pickle.UnpicklingError, KeyError, TypeError, AttributeError) as error:

@@ -25,6 +25,8 @@ from ...pipeline.errors import InputError
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+WEIGHTS, AVERAGE, TRAINING_STATE = "model.safetensors", "ema.safetensors", "state.pt"
+POINTERS = ("latest", "best")
 
 
 def step_folder(folder: Path, step: int) -> Path:
@@ -91,6 +93,65 @@ def pointed(folder: Path, pointer: str = "latest") -> Path | None:
             f"{folder / pointer}: names {name[:80]!r}; expected step-NNNNNNNN; write the name of a good one into it"
         )
     return folder / name
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint that a path stands for.
+
+    Args:
+        path: a run folder or its ``checkpoints`` folder (the newest checkpoint), a checkpoint, or either folder with
+            ``/latest``, ``/best`` or ``/step-N`` behind it, N with or without leading zeros.
+
+    Raises:
+        InputError: there is none; the message names those that there are.
+    """
+    if (path / WEIGHTS).exists():
+        return path
+    for folder in (path / "checkpoints", path):
+        if (found := pointed(folder)) is not None:
+            return found
+    for folder in (path.parent / "checkpoints", path.parent):
+        if (found := _named(folder, path.name)) is not None:
+            return found
+        if there := [step.name for step in steps_on_disk(folder)]:
+            pointers = [name for name in POINTERS if (folder / name).exists()]
+            raise InputError(f"{path}: no such checkpoint; {folder} has {', '.join([*pointers, *there])}")
+    raise InputError(f"{path}: no checkpoint in it; expected a run folder or a checkpoint made by `unstill train`")
+
+
+def _named(folder: Path, name: str) -> Path | None:
+    """The checkpoint in a ``checkpoints`` folder that ``latest``, ``best`` or ``step-N`` names."""
+    if name in POINTERS:
+        return pointed(folder, name)
+    if step := re.fullmatch(r"step-([0-9]{1,19})", name):
+        found = step_folder(folder, int(step[1]))
+        return found if found.is_dir() else None
+    return None
+
+
+def run_folder(path: Path) -> Path:
+    """The run that a path of ``find_checkpoint`` belongs to; a checkpoint that was copied elsewhere is its own."""
+    checkpoint = find_checkpoint(path)
+    inside = checkpoint.parent.name == "checkpoints"
+    return checkpoint.parent.parent if inside else checkpoint
+
+
+def step_of(checkpoint: Path) -> int:
+    """Steps done in a checkpoint, by its manifest, whatever its folder is called now.
+
+    Raises:
+        InputError: there is no manifest, or a damaged one.
+    """
+    try:
+        return int(read_json(checkpoint / MANIFEST)["step"])
+    except (ValueError, KeyError, TypeError, OverflowError, OSError) as error:
+        raise InputError(f"checkpoint {checkpoint}: no readable {MANIFEST} in it ({error}); use another one") from None
+
+
+def weights_file(checkpoint: Path) -> Path:
+    """The weights that are used: their moving average where the run kept one."""
+    averaged = checkpoint / AVERAGE
+    return averaged if averaged.exists() else checkpoint / WEIGHTS
 
 
 def verify_checkpoint(path: Path) -> int:

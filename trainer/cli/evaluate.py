@@ -7,11 +7,12 @@ from rich.table import Table
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ..evaluation.config import EvaluateCommand, TestSets
-from ..evaluation.evaluate import evaluate, load_subject
+from ..evaluation.evaluate import evaluate
 from ..evaluation.files import read_facts, read_logits, write_evaluation
 from ..evaluation.measures import MEASURES
 from ..evaluation.predictions import Predictions
 from ..evaluation.scorecard import Scorecard, scorecard
+from ..evaluation.subject import load_subject
 from ..evaluation.truth import labels_from_csv
 
 

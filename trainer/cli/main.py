@@ -145,8 +145,8 @@ def run(arguments: list[str]) -> int:
     except InputError as error:
         errors.print(f"unstill {name}: {printable(str(error))}")
         return 2
-    except KeyboardInterrupt:
-        errors.print(f"unstill {name}: interrupted")
+    except KeyboardInterrupt as interrupt:
+        errors.print(f"unstill {name}: interrupted{f'; {interrupt}' if str(interrupt) else ''}")
         return 130
     except BrokenPipeError:  # the reader has seen enough, as in `unstill train RECIPE --help | head`
         sys.stdout = None  # nothing is left to flush it to

@@ -1,25 +1,33 @@
 """``unstill train``: a recipe, changed by options, trained."""
 
+import contextlib
 import inspect
+import json
+import os
+import shlex
+import sys
 from collections.abc import Callable
 
 import tyro
 from rich.console import Console
-from rich.pretty import pretty_repr
 from rich.table import Table
 
 from ...pipeline.errors import InputError
-from ..config import TrainConfig
+from ..config import TrainConfig, to_dict
 from ..recipes import RECIPES
 from .suggestions import unknown
 
 
 def run(arguments: list[str]) -> int:
-    """``unstill train RECIPE [--option value ...]``; 75 when the run was preempted and saved."""
+    """``unstill train RECIPE [--option value ...]``; 75 when the run was stopped and saved.
+
+    ``--print-config`` prints the configuration as config.json has it, and trains nothing.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         _print_recipes()
         return 0
-    name, *rest = arguments
+    show_config = "--print-config" in arguments
+    name, *rest = arguments = [argument for argument in arguments if argument != "--print-config"]
     if name not in RECIPES:
         raise InputError(unknown("recipe", name, RECIPES, "unstill train"))
     config = tyro.cli(
@@ -29,19 +37,32 @@ def run(arguments: list[str]) -> int:
         description=_text(RECIPES[name]),
         args=rest,
     )
+    if show_config:
+        print(json.dumps(to_dict(config), indent=1))
+        return 0
     # after the options: `unstill train RECIPE --help` need not wait for torch
+    from ..checkpoints.files import pointed
     from ..checkpoints.preemption import EXIT_CODE, Preempted
     from ..train import train
 
-    terminal = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
-    terminal.print(pretty_repr(config, max_width=110))
     try:
         result = train(config)
     except Preempted as stop:
-        terminal.print(f"unstill train: stopped and saved at step {stop.step}; the same command continues")
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            print(f"unstill train: stopped and saved at step {stop.step}; {go_on(arguments)}", file=sys.stderr)
         return EXIT_CODE
     print(f"{result.checkpoint}: {result.steps} steps in all, {result.seconds:.0f} s now; metrics: {result.metrics}")
+    best = pointed(config.out / "checkpoints", "best")
+    chosen, test = (config.out, "DATASET") if best is None else (config.out / "best", str(config.validation))
+    print(f"next: unstill evaluate {shlex.quote(str(chosen))} --iid {shlex.quote(test)}")
     return 0
+
+
+def go_on(arguments: list[str]) -> str:
+    """How a stopped run is continued: the command, where it was given on a command line of its own."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "the same command continues"
+    return f"to continue: unstill train {shlex.join(arguments)}"
 
 
 def _print_recipes() -> None:
@@ -51,7 +72,9 @@ def _print_recipes() -> None:
     for name, recipe in RECIPES.items():
         table.add_row(name, _text(recipe).split("\n")[0])
     console.print(table)
-    console.print("\nunstill train RECIPE --help shows every option with the recipe's value.")
+    console.print(
+        "\nunstill train RECIPE --help shows every option with the recipe's value; --print-config prints them all."
+    )
 
 
 def _text(recipe: Callable[[], TrainConfig]) -> str:

@@ -20,8 +20,8 @@ from ...pipeline.progress import Progress
 from ..config import to_dict
 from ..diagnostics.gradcam import foreground_energy, grad_cam, last_map
 from ..evaluation.derived_clips import still_frame
-from ..evaluation.evaluate import load_subject
 from ..evaluation.protocols import Share
+from ..evaluation.subject import load_subject
 from .motions.files import read_mask, video_name
 from .motions.world import CLASSES
 from .report import GradCamExample, ReportData, SheetRow

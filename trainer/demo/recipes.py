@@ -117,7 +117,6 @@ def _demo(name: str, method: Method, augmentation: Augmentation | None = None) -
         # at 24 the baseline, too, begins to read the motion of the 5 % of the videos whose appearance misleads
         epochs=12,
         batch_size=32,
-        device="cpu",
         checkpoint=CheckpointConfig(every=256),
         log=LogConfig(every=16),
     )

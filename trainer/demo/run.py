@@ -8,7 +8,7 @@ that is done is not repeated, so the command can be stopped and given again.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -20,11 +20,13 @@ from ...pipeline.atomic_files import write_atomic
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.verify import verify
 from ...pipeline.errors import InputError
+from ...pipeline.loading.device import resolve_device
 from ..config import TrainConfig, to_dict
 from ..evaluation.config import EvaluateOptions
-from ..evaluation.evaluate import evaluate, load_subject
+from ..evaluation.evaluate import evaluate
 from ..evaluation.measures import MEASURES
 from ..evaluation.protocols import Share
+from ..evaluation.subject import load_subject
 from ..train import train
 from . import report
 from .exhibits import gather
@@ -46,6 +48,7 @@ def demo(config: DemoConfig) -> dict:
     Raises:
         InputError: something the user can correct; the message says what.
     """
+    config = replace(config, device=resolve_device(config.device))  # before the videos are rendered
     out = config.out
     stages = Stages(out, STAGES, config.fresh)
     motions = MotionsConfig(

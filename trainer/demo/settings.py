@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
+from ...pipeline.loading.device import Device
 from ..config import TrainConfig
 from ..evaluation.config import TestSets
 from .motions.world import CLASSES, MIRROR_CLASS, TESTS
@@ -33,8 +33,8 @@ class DemoConfig:
     """Number of videos in each of the five test sets."""
     epochs: float | None = None
     """Passes over the training videos; by default the recipes' own."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where to decode and train."""
+    device: Device = "auto"
+    """Where to decode and train. auto: cuda where there is one."""
     workers: int = 0
     """Threads and processes that render and convert; 0 is one for every core."""
     fresh: bool = False

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from ...pipeline.errors import InputError
+from ...pipeline.loading.device import Device
 from ...pipeline.options import at_least, between, check_options
 from ..evaluation.config import EvaluateOptions
 
@@ -27,8 +28,8 @@ class SceneBiasConfig:
     """Frames of each video, spread evenly; features are averaged over them."""
     decay: float = 1e-3
     """L2 penalty of the linear classifier."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and run the network."""
+    device: Device = "auto"
+    """Where to decode and run the network. auto: cuda where there is one."""
     trust_model_code: bool = False
     """Run the code that a run's config.json names, where its network is a `module:function`."""
 
@@ -49,8 +50,8 @@ class SceneLabelConfig:
     """Weights of a Places365 ResNet (resnet50_places365.pth.tar)."""
     frames: int = 8
     """Frames of each video, spread evenly."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and run the network."""
+    device: Device = "auto"
+    """Where to decode and run the network. auto: cuda where there is one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +76,8 @@ class StillBankConfig:
     """Of the choice among the frames that are kept."""
     batch_size: int = 64
     """Frames at a time."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and score."""
+    device: Device = "auto"
+    """Where to decode and score. auto: cuda where there is one."""
     trust_model_code: bool = False
     """Run the code that a run's config.json names, where its network is a `module:function`."""
 

@@ -17,7 +17,7 @@ from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
 from ..checkpoints.checkpoint import load_model
-from ..evaluation.evaluate import load_subject
+from ..evaluation.subject import load_subject
 from ..inputs.config import IMAGENET_MEAN, IMAGENET_STD
 from ..models.observed_network import ObservedNetwork
 from ..models.registry import head_name

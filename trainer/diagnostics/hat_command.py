@@ -5,7 +5,8 @@ import json
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.errors import InputError
 from ..evaluation.derived_clips import as_filmed
-from ..evaluation.evaluate import load_subject, predict
+from ..evaluation.evaluate import predict
+from ..evaluation.subject import load_subject
 from ..evaluation.truth import labels_from_csv
 from .config import HatConfig
 from .hat import hat_ratios, swap_scores

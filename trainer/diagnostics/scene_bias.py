@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from ...pipeline.atomic_files import atomic_path
 from ...pipeline.errors import InputError
+from ...pipeline.loading.device import resolve_device
 from .config import SceneBiasConfig, SceneLabelConfig
 from .frame_features import FrameFeatures, FrameModel, frame_features, places365, still_clips_of
 
@@ -34,14 +35,15 @@ def measure_scene_bias(config: SceneBiasConfig) -> SceneBias:
     Raises:
         InputError: the two datasets have different classes, or something cannot be read.
     """
+    device = resolve_device(config.device)
     if config.run is not None:
-        model = still_clips_of(config.run, config.device, trust_model_code=config.trust_model_code)
+        model = still_clips_of(config.run, device, trust_model_code=config.trust_model_code)
     elif config.places is not None:
-        model = places365(config.places, config.device)
+        model = places365(config.places, device)
     else:
         raise InputError("give either --places or --run, whose features are to be used")
     train, test = (
-        frame_features(path, model, frames=config.frames, device=config.device) for path in (config.train, config.test)
+        frame_features(path, model, frames=config.frames, device=device) for path in (config.train, config.test)
     )
     if train.classes != test.classes:
         raise InputError(f"{config.test}: its classes are not those of {config.train}; convert it with --classes")
@@ -91,12 +93,9 @@ def linear_classifier(x: np.ndarray, y: np.ndarray, test: np.ndarray, classes: i
 
 def write_scene_labels(config: SceneLabelConfig, model: FrameModel | None = None) -> Path:
     """Write keys and probabilities; ``model`` replaces the Places365 network. Returns the file."""
-    found = frame_features(
-        config.data,
-        model or places365(config.places, config.device),
-        frames=config.frames,
-        device=config.device,
-    )
+    device = resolve_device(config.device)
+    model = model or places365(config.places, device)
+    found = frame_features(config.data, model, frames=config.frames, device=device)
     config.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(config.out) as partial, open(partial, "wb") as file:
         np.savez_compressed(file, keys=np.array(found.keys), probabilities=found.probabilities)

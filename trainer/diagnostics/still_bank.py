@@ -19,10 +19,11 @@ from ...kernels import clip_prep
 from ...pipeline.atomic_files import atomic_path
 from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips
+from ...pipeline.loading.device import resolve_device
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
-from ..evaluation.evaluate import load_subject
+from ..evaluation.subject import load_subject
 from .config import StillBankConfig
 
 
@@ -64,7 +65,7 @@ def _frames(config: StillBankConfig, size: int) -> ClipLoader:
         clip=ClipConfig(frames=1, stride=1, size=size),
         batch_size=config.batch_size,
         views=ViewConfig(temporal=config.frames),
-        device=torch.device(config.device),
+        device=resolve_device(config.device),
     )
 
 
@@ -84,7 +85,7 @@ def _scores(config: StillBankConfig, reference: Path) -> np.ndarray:
         raise InputError(
             f"{reference}: sees clips of {subject.clip.frames} frames; train the reference with --clip.frames 1"
         )
-    model = subject.model.to(config.device)
+    model = subject.model.to(resolve_device(config.device))
     with _frames(config, subject.clip.size) as loader, torch.inference_mode():
         if tuple(loader.index.classes) != subject.classes:
             raise InputError(f"{reference}: was trained on other classes than {config.data} has")

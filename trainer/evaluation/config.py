@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ...pipeline.loading.device import Device
 from ...pipeline.loading.loader_config import LoaderConfig
 from ...pipeline.loading.sampler import ViewConfig
 
@@ -38,8 +39,10 @@ class EvaluateOptions:
     """Which clips of a video are shown; probabilities are averaged over them."""
     batch_size: int = 64
     """Clips at a time."""
-    device: Literal["cuda", "cpu"] = "cuda"
-    """Where to decode and run the models."""
+    device: Device = "auto"
+    """Where to decode and run the models. auto: cuda where there is one."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the networks. auto: on a GPU, for a set of 500 batches and more."""
     seed: int = 0
     """Of what is drawn at random: the frame that SCUFO repeats, the shaking, the shuffling; `hat` draws nothing."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
@@ -55,7 +58,8 @@ class EvaluateCommand:
     """
 
     runs: Annotated[tuple[Path, ...], Positional] = ()
-    """Run folders or checkpoints; each model is called as its folder is."""
+    """Run folders or checkpoints: RUN stands for its newest one, RUN/best for the one with the highest validation
+    score, RUN/step-500 for that of a step. Each model is called as its run's folder is."""
     logits: Path | None = None
     """Instead of models: a folder with saved logits of any framework, files MODEL.SET.npz or .csv, where SET is iid,
     scuba.BACKGROUND, scufo.BACKGROUND, conflfg, ... Sets that pair are joined by key; views and the like are printed

@@ -1,6 +1,6 @@
 """How biased is a model: one pass over each test set, for several models at once, into their scorecards.
 
-    subjects = [load_subject("runs/albar"), load_subject("runs/baseline")]
+    subjects = [load_subject("runs/albar"), load_subject("runs/baseline/best")]
     results = evaluate(subjects, TestSets(iid=..., scuba={"places": ...}), EvaluateOptions(device="cpu"))
     results["albar"].card.values()["contrasted"]
 
@@ -8,50 +8,33 @@ Every video is decoded once; SCUFO, shaken, reversed and shuffled clips are made
 see the same ones.
 """
 
-import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...kernels import clip_prep
 from ...pipeline.errors import InputError
 from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
+from ...pipeline.loading.device import resolve_device
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
-from ..checkpoints.checkpoint import load_model
+from ..distributed import ALONE, Ranks
+from ..memory_check import is_out_of_memory
 from .config import EvaluateOptions, TestSets
 from .derived_clips import ClipTransform, as_filmed
+from .forward import Forward
 from .measures import CLIP_SETS
 from .predictions import Predictions
 from .scorecard import Scorecard, scorecard
+from .subject import Subject
 from .truth import labels_from_csv
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model under test.
-
-    Attributes:
-        name: how results call it.
-        model: clips (B,3,T,h,w) -> logits (B,C), in eval mode.
-        classes: C class names; those of a test set may be fewer and in another order.
-        clip: shape of the clips it takes.
-        mean, std: of its normalisation, in units of the full range.
-    """
-
-    name: str
-    model: nn.Module
-    classes: tuple[str, ...]
-    clip: ClipConfig
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -63,23 +46,14 @@ class Evaluation:
     decoders: tuple[str, ...] = ()
 
 
-def load_subject(run: str | os.PathLike, name: str | None = None, *, trust_model_code: bool = False) -> Subject:
-    """The model of a run folder or checkpoint, called ``name`` or as the folder is.
+def evaluate(
+    subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions, ranks: Ranks = ALONE
+) -> dict[str, Evaluation]:
+    """Test every model on every set.
 
     Args:
-        run, name: the folder, and what to call its model.
-        trust_model_code: allow the run to name a ``module:function``, whose code then runs.
-
-    Raises:
-        InputError: there is no complete checkpoint, or it names code that is not trusted.
-    """
-    model, config, classes = load_model(run, trust_model_code=trust_model_code)
-    name = name or Path(run).resolve().name
-    return Subject(name, model.eval(), tuple(classes), config.clip, config.inputs.mean, config.inputs.std)
-
-
-def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions) -> dict[str, Evaluation]:
-    """Test every model on every set.
+        subjects, sets, options: what is tested on what, and how.
+        ranks: the processes that share the work; each gets the results.
 
     Returns:
         The results by name of the model.
@@ -96,10 +70,11 @@ def evaluate(subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptio
     total = sum(len(SampleIndex.load(path)) * len(transforms) for path, transforms in passes)
     found: dict[str, dict[str, Predictions]] = {name: {} for name in names}
     decoders: set[str] = set()
-    with Progress("evaluating", total, "clips") as progress, leave_a_core_for_decoding(options.device):
+    show = Progress("evaluating", total, "clips") if ranks.first else nullcontext()
+    with show as progress, leave_a_core_for_decoding(resolve_device(options.device)):
         for path, transforms in passes:
             for (subject, transform), predictions in predict(
-                subjects, path, transforms, options, progress=progress, decoders=decoders
+                subjects, path, transforms, options, progress=progress, decoders=decoders, ranks=ranks
             ).items():
                 found[subject][transform] = predictions
     results = {}
@@ -140,6 +115,17 @@ def clips_of(sets: TestSets, seed: int) -> list[tuple[Path, dict[str, ClipTransf
     return found
 
 
+def check_dataset(subject: Subject, dataset: Path, options: EvaluateOptions, ranks: Ranks = ALONE) -> int:
+    """Open a dataset as ``predict`` will, and close it again; returns its number of videos.
+
+    Raises:
+        InputError: there is none, it cannot be decoded on this device, or it has a class that the model does not know.
+    """
+    with _loader(dataset, subject.clip, options, ranks) as loader:
+        _labels(subject, loader.index, dataset)
+        return len(loader.index)
+
+
 def predict(
     subjects: Sequence[Subject],
     dataset: Path,
@@ -148,6 +134,9 @@ def predict(
     *,
     progress: Progress | None = None,
     decoders: set[str] | None = None,
+    ranks: Ranks = ALONE,
+    uses: int = 1,
+    give_up: Callable[[], bool] = lambda: False,
 ) -> dict[tuple[str, str], Predictions]:
     """What every model says about every form of a dataset's clips; each video is decoded once.
 
@@ -158,32 +147,92 @@ def predict(
         options: views, batch size, device.
         progress: advanced by one for every clip of every form.
         decoders: gets the name of the loader's decoder.
+        ranks: the processes that share the work; each gets all predictions.
+        uses: how often the same networks will be asked, for the choice whether compiling them pays.
+        give_up: asked between batches; the work ends where it says so.
 
     Returns:
         (name of the model, name of the set) -> predictions, in the dataset's order. With one view the logits are
         the model's; with several they are the logarithm of the mean probability.
 
     Raises:
-        InputError: the models take different clips, or the dataset has a class that a model does not know.
+        InputError: the models take different clips, the dataset has a class that a model does not know, memory ran
+            out, or the work was given up. Where one rank fails, all do.
     """
-    clip, device = subjects[0].clip, torch.device(options.device)
+    clip = subjects[0].clip
     if any(subject.clip != clip for subject in subjects):
         raise InputError("the models take clips of different shapes; evaluate them one by one")
     views = options.views.temporal * options.views.spatial
-    with (
-        ClipLoader(
-            dataset,
-            clip=clip,
-            batch_size=options.batch_size,
-            views=options.views,
-            device=device,
-            seed=options.seed,
-            config=options.loader,
-        ) as loader,
-        torch.inference_mode(),
-    ):
-        if decoders is not None:
-            decoders.add(loader.decoder.name)
+    found, failure = None, None
+    try:
+        found = _sums(subjects, dataset, transforms, options, progress, ranks, uses, give_up)
+    except Exception as error:
+        failure = error
+    if ranks.any(failure is not None):
+        if failure is not None and is_out_of_memory(failure):
+            batch = f"--batch-size {options.batch_size}"
+            raise InputError(f"{dataset}: out of memory with {batch}; give a smaller one") from failure
+        raise failure or InputError(f"{dataset}: another process could not evaluate its part; see its message")
+    assert found is not None
+    ranks.add(*found.sums.values(), found.seen)
+    if decoders is not None:
+        decoders.add(found.decoder)
+    index, seen = found.index, found.seen
+    complete = np.flatnonzero(seen == views)  # the loader may have been allowed to drop some
+    if len(complete) < len(index) and ranks.first:
+        lost = f"{dataset}: {len(index) - len(complete)} of {len(index)} videos could not be decoded and do not count"
+        print(f"warning: {lost}", file=sys.stderr, flush=True)
+    keys = index.keys()
+    return {
+        (subject, name): Predictions(
+            tuple(keys[row] for row in complete),
+            found.targets[subject][complete],
+            _as_logits(total[complete], views),
+            next(s.classes for s in subjects if s.name == subject),
+            name,
+        )
+        for (subject, name), total in found.sums.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What one rank found: sums over the views that it has seen, for every video of the dataset."""
+
+    index: SampleIndex
+    targets: dict[str, np.ndarray]
+    sums: dict[tuple[str, str], np.ndarray]
+    seen: np.ndarray
+    decoder: str
+
+
+def _loader(dataset: Path, clip: ClipConfig, options: EvaluateOptions, ranks: Ranks) -> ClipLoader:
+    device = ranks.device if ranks.world_size > 1 else resolve_device(options.device)
+    return ClipLoader(
+        dataset,
+        clip=clip,
+        batch_size=-(-options.batch_size // ranks.world_size) * ranks.world_size,
+        views=options.views,
+        device=device,
+        seed=options.seed,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        config=options.loader,
+    )
+
+
+def _sums(
+    subjects: Sequence[Subject],
+    dataset: Path,
+    transforms: Mapping[str, ClipTransform],
+    options: EvaluateOptions,
+    progress: Progress | None,
+    ranks: Ranks,
+    uses: int,
+    give_up: Callable[[], bool],
+) -> _Sums:
+    views = options.views.temporal * options.views.spatial
+    with _loader(dataset, subjects[0].clip, options, ranks) as loader, torch.inference_mode():
         index = loader.index
         targets = {subject.name: _labels(subject, index, dataset) for subject in subjects}
         sums = {
@@ -192,44 +241,22 @@ def predict(
             for name in transforms
         }
         seen = np.zeros(len(index), np.int64)
-        for subject in subjects:
-            subject.model.to(device)
+        batch = -(-options.batch_size // ranks.world_size)
+        forward = Forward(subjects, loader.device, batch, uses * len(loader) * len(transforms), options.compile)
         for clips in loader:
+            if give_up():
+                raise InputError(f"{dataset}: given up, for the run is to stop")
             rows = clips.sample.cpu().numpy()
             keys = [index.key(row) for row in rows.tolist()]
             for name, transform in transforms.items():
                 frames = transform(clips.frames, keys).contiguous()
-                for subject, logits in _logits(subjects, frames):
+                for subject, logits in forward(frames):
                     scores = logits if views == 1 else logits.softmax(1)
                     np.add.at(sums[subject.name, name], rows, scores.cpu().numpy())
             np.add.at(seen, rows, 1)
             if progress is not None:
-                progress.advance(len(rows) * len(transforms) // views)
-    complete = np.flatnonzero(seen == views)  # the loader may have been allowed to drop some
-    if len(complete) < len(index):
-        lost = f"{dataset}: {len(index) - len(complete)} of {len(index)} videos could not be decoded and do not count"
-        print(f"warning: {lost}", file=sys.stderr, flush=True)
-    keys = index.keys()
-    return {
-        (subject, name): Predictions(
-            tuple(keys[row] for row in complete),
-            targets[subject][complete],
-            _as_logits(total[complete], views),
-            next(s.classes for s in subjects if s.name == subject),
-            name,
-        )
-        for (subject, name), total in sums.items()
-    }
-
-
-def _logits(subjects: Sequence[Subject], frames: Tensor) -> Iterator[tuple[Subject, Tensor]]:
-    """float64 (B,C) of every model; frames are normalised once for all that want it alike."""
-    prepared: dict[tuple, Tensor] = {}
-    for subject in subjects:
-        normalisation = (subject.mean, subject.std)
-        if normalisation not in prepared:
-            prepared[normalisation] = clip_prep(frames, mean=subject.mean, std=subject.std)[0]
-        yield subject, subject.model(prepared[normalisation]).double()
+                progress.advance(len(rows) * len(transforms) * ranks.world_size // views)
+    return _Sums(index, targets, sums, seen, loader.decoder.name)
 
 
 def _labels(subject: Subject, index: SampleIndex, dataset: Path) -> np.ndarray:

@@ -7,13 +7,13 @@ card.values()["contrasted"]
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
+from ...pipeline.loading.device import Device
 from ...pipeline.loading.sampler import ViewConfig
 from .config import EvaluateOptions, TestSets
-from .evaluate import Subject, load_subject
 from .evaluate import evaluate as evaluate_all
 from .scorecard import Scorecard
+from .subject import Subject, load_subject
 
 PathLike = str | os.PathLike[str]
 
@@ -29,14 +29,15 @@ def evaluate(
     mirror: Mapping[str, str] | None = None,
     views: ViewConfig | None = None,
     batch_size: int = 64,
-    device: Literal["cuda", "cpu"] = "cuda",
+    device: Device = "auto",
     seed: int = 0,
     trust_model_code: bool = False,
 ) -> Scorecard:
     """Accuracy and static bias of one model, on datasets made by ``unstill convert``; give at least one.
 
     Args:
-        model: a run folder, a checkpoint, or a ``Subject``: any network with its classes and normalisation.
+        model: a run folder (its newest checkpoint), ``RUN/best``, ``RUN/step-500``, a checkpoint, or a ``Subject``:
+            any network with its classes and normalisation.
         iid: ordinary test videos.
         scuba: SCUBA sets by background; SCUFO and its shaken form are derived from them.
         conflfg: Confl-FG videos.
@@ -45,7 +46,7 @@ def evaluate(
         mirror: classes that turn into each other when time runs backwards, both ways.
         views: which clips of a video are shown; by default one, from its middle.
         batch_size: clips at a time.
-        device: where to decode and run the model.
+        device: where to decode and run the model; auto: cuda where there is one.
         seed: of what is drawn at random: the SCUFO frame, the shaking, the shuffling.
         trust_model_code: allow the run to name a ``module:function``, whose code then runs.
 

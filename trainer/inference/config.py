@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
+from ...pipeline.loading.device import Device
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportConfig:
     """Turn a run into a folder with weights, configuration, class names, and the network in exchange formats."""
 
     run: Annotated[Path, Positional]
-    """Run folder (its newest checkpoint; the moving average where it kept one), or one checkpoint."""
+    """Run folder (its newest checkpoint; the moving average where it kept one), RUN/best, RUN/step-500, or one
+    checkpoint."""
     out: Path
     """New folder."""
     formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
@@ -28,7 +31,7 @@ class PredictConfig:
     videos: Annotated[tuple[Path, ...], Positional]
     """Video files of any kind that FFmpeg reads."""
     model: Path
-    """Folder made by `unstill export`, a run folder, or a checkpoint."""
+    """Folder made by `unstill export`, a run folder (its newest checkpoint), RUN/best, or RUN/step-500."""
     top: int = 3
     """Classes shown for each video."""
     views: int = 1
@@ -36,8 +39,8 @@ class PredictConfig:
     engine: Literal["torch", "torch_export", "onnx"] = "torch"
     """torch: the network itself. torch_export, onnx: the exported file, to see that it works; torch_export needs
     --trust-model-code."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where the network runs; the videos are decoded on the CPU."""
+    device: Device = "auto"
+    """Where the network runs; the videos are decoded on the CPU. auto: cuda where there is one."""
     trust_model_code: bool = False
     """Run the code that the model's files name or hold: a network that is a `module:function`, or a model.pt2 (PyTorch
     unpickles parts of it, which can run anything)."""

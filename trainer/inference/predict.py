@@ -5,7 +5,7 @@ for found in predict(PredictConfig(videos=(Path("a.mp4"),), model=Path("exported
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...pipeline.conversion.sandbox.pictures import count_frames, shown_frames
 from ...pipeline.errors import InputError
+from ...pipeline.loading.device import resolve_device
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
 from ...pipeline.safe_text import printable
 from .classifier import load_classifier
@@ -50,6 +51,7 @@ def predict(config: PredictConfig) -> list[Prediction]:
     """
     if config.views < 1 or config.top < 1:
         raise InputError(f"views {config.views}, top {config.top}: expected at least 1")
+    config = replace(config, device=resolve_device(config.device))
     classifier, facts = load_classifier(config.model, trust_model_code=config.trust_model_code)
     run = _engine(config, classifier)
     found = []

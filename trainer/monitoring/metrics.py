@@ -15,6 +15,8 @@ from ...pipeline.errors import InputError
 
 log = logging.getLogger(__name__)
 
+METRICS = "metrics.jsonl"  # in a run's folder
+
 
 class Meter:
     """Means of scalars since the last logged step, summed on the device: adding costs no synchronisation."""

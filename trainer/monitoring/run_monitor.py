@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -49,7 +50,14 @@ class RunMonitor:
             title += f" + {type(config.augmentation).__name__.lower()}"
         if config.replay:
             title += f" (MEASUREMENT, not a training: {config.replay} batches replayed)"
-        self._dashboard = Dashboard(title, steps, config.method.shown_terms, done=state.step, visible=ranks.first)
+        self._dashboard = Dashboard(
+            title,
+            steps,
+            config.method.shown_terms,
+            done=state.step,
+            steps_per_epoch=data.samples / config.batch_size,
+            visible=ranks.first,
+        )
         self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
         self._flops_per_clip, self._peak = _mfu_terms(config, ranks, state, tables)
 
@@ -81,7 +89,8 @@ class RunMonitor:
 
     def record(self, state: TrainState, lr: float) -> None:
         """Log the means since the last record; waits for the device."""
-        means, skipped = state.meter.take(), state.guard.check()
+        means = state.meter.take()
+        skipped = state.guard.check(self._steps if state.step == self._steps else None)
         now = time.monotonic()
         elapsed, steps = now - self._window_start, self._window_steps + 1
         record = {
@@ -102,14 +111,21 @@ class RunMonitor:
         if self._writers is not None:
             self._writers.write(record)
         self._dashboard.show(record)
-        for warning in self._symptoms.warnings(record):
-            self._dashboard.warn(warning)
+        self._dashboard.warnings(self._symptoms.warnings(record))
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """While a checkpoint is scored: the display says so, and the time does not count as time of the steps."""
+        began = time.monotonic()
+        with self._dashboard.doing("validating"):
+            yield
+        self._window_start += time.monotonic() - began
 
     def scored(self, step: int, value: float) -> None:
         """Record a validation score."""
         if self._writers is not None:
             self._writers.write({"step": step, "validation": value})
-        self._dashboard.scored(value)
+        self._dashboard.scored(step, value)
 
 
 def _mfu_terms(

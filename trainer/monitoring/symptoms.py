@@ -6,7 +6,7 @@ Symptoms = Callable[[dict, int], dict[str, tuple[bool, str]]]
 
 
 class SymptomWatch:
-    """Turns logged metrics into warnings; each is given once until its cause is gone.
+    """Turns logged metrics into warnings; each lasts until its cause is gone.
 
     Args:
         symptoms: the method's, see ``methods.terms.MethodDefaults.symptoms``.
@@ -18,11 +18,11 @@ class SymptomWatch:
         self._symptoms, self._classes, self._patience = symptoms, classes, patience
         self._seen: dict[str, int] = {}
 
-    def warnings(self, record: dict) -> list[str]:
-        """Warnings that this logged record gives rise to."""
-        warnings = []
+    def warnings(self, record: dict) -> dict[str, str]:
+        """Name -> text of the warnings that hold after this logged record, with its values."""
+        warnings = {}
         for name, (present, text) in self._symptoms(record, self._classes).items():
             self._seen[name] = self._seen.get(name, 0) + 1 if present else 0
-            if self._seen[name] == self._patience:
-                warnings.append(text)
+            if self._seen[name] >= self._patience:
+                warnings[name] = text
         return warnings

@@ -4,6 +4,7 @@ The decision stays on the device: torch's fused optimisers leave everything as i
 step costs no synchronisation. The host learns of it when a step is logged.
 """
 
+import logging
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
+
+log = logging.getLogger(__name__)
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 
@@ -75,13 +78,24 @@ class NonFiniteGuard:
         row = (self.counts[1] + 1) * one
         self.counts = torch.stack([self.counts[0] + one, row, torch.maximum(self.counts[2], row)])
 
-    def check(self) -> int:
+    def check(self, run: int | None = None) -> int:
         """How many steps were skipped so far; waits for the device.
 
+        Args:
+            run: steps of the run, after its last one: more than half of them skipped is no training.
+
         Raises:
-            InputError: too many in a row.
+            InputError: too many in a row, or of a run.
         """
-        skipped, _, longest = self.counts.tolist()
+        skipped, row, longest = self.counts.tolist()
+        if run is not None and skipped:
+            text = f"{skipped} of {run} steps had a loss or gradient that is not finite and were skipped"
+            if 2 * skipped > run:
+                raise InputError(
+                    f"{text}: the run has learned nothing; lower {self._advice}, or use --step.precision fp32, with "
+                    "another --out"
+                )
+            log.warning("%s%s", text, f", among them the last {row}" if row else "")
         if longest >= self._limit:
             raise InputError(
                 f"{longest} steps in a row had a loss or gradient that is not finite; lower "

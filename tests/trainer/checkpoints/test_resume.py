@@ -22,11 +22,22 @@ from unstill.trainer.checkpoints import checkpoint
 from unstill.trainer.checkpoints import files as checkpoint_files
 from unstill.trainer.checkpoints.checkpoint import load_model
 from unstill.trainer.checkpoints.config import CheckpointConfig
-from unstill.trainer.checkpoints.files import pointed, steps_on_disk, verify_checkpoint
+from unstill.trainer.checkpoints.files import (
+    find_checkpoint,
+    pointed,
+    run_folder,
+    steps_on_disk,
+    verify_checkpoint,
+)
 from unstill.trainer.checkpoints.preemption import Preempted
+from unstill.trainer.evaluation.subject import load_subject
+from unstill.trainer.inputs.config import InputConfig
+from unstill.trainer.methods import Baseline
 from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.optimisers.schedule import multiplier
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
+from unstill.trainer.validation import read_scores
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,7 +90,7 @@ def test_a_finished_run_is_left_alone(folder):
     assert seen == [] and digest(folder / "run") == before and result.checkpoint.name == "step-00000010"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_saves_once_and_exits_75(folder, whole, number):
     def change(step, clips):
         if step == 4:
@@ -93,6 +104,48 @@ def test_a_signal_saves_once_and_exits_75(folder, whole, number):
     assert signal.getsignal(number) is handler
     assert pointed(folder / "run" / "checkpoints").name == "step-00000005"
     train(run_config(folder), make_loader=loader_of())
+    assert digest(folder / "run") == whole[0]
+
+
+def interrupt(at: dict[int, int]):
+    """Presses Ctrl-C so many times in some steps."""
+
+    def change(step, clips):
+        for _ in range(at.get(step, 0)):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return change
+
+
+def test_the_first_ctrl_c_saves_and_the_second_aborts(folder, whole):
+    with pytest.raises(Preempted) as caught:
+        train(run_config(folder), make_loader=loader_of(change=interrupt({4: 1})))
+    assert caught.value.code == 75 and pointed(folder / "run" / "checkpoints").name == "step-00000005"
+    with pytest.raises(KeyboardInterrupt, match="newest checkpoint is that of step 6, the 1 steps since then are lost"):
+        train(run_config(folder), make_loader=loader_of(change=interrupt({7: 2})))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    train(run_config(folder), make_loader=loader_of())
+    assert digest(folder / "run") == whole[0]
+
+
+def test_ctrl_c_before_there_is_anything_to_save_ends_at_once(folder):
+    with pytest.raises(KeyboardInterrupt, match="before the first step; nothing is lost"):
+        train(run_config(folder), make_loader=loader_of(change=interrupt({0: 1})))
+
+
+def test_under_torchrun_one_press_that_comes_twice_saves(folder, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")  # torchrun passes on what the terminal has sent to all
+    with pytest.raises(Preempted):
+        train(run_config(folder), make_loader=loader_of(change=interrupt({4: 2})))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_signals_that_are_ignored_stay_ignored(folder, whole, number):
+    before = signal.signal(number, signal.SIG_IGN)  # nohup, or a job in the background
+    try:
+        train(run_config(folder), make_loader=loader_of(change=lambda step, clips: os.kill(os.getpid(), number)))
+    finally:
+        signal.signal(number, before)
     assert digest(folder / "run") == whole[0]
 
 
@@ -229,6 +282,102 @@ def test_old_checkpoints_are_pruned_but_not_the_best(folder):
     assert pointed(checkpoints, "best").name == "step-00000004"
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["validation"] for line in lines if "validation" in line] == list(scores.values())
+
+
+def test_a_checkpoint_is_saved_before_it_is_scored_and_a_failed_scoring_is_a_warning(folder, whole, caplog):
+    saved = []
+
+    def validate(model, step):
+        saved.append(pointed(folder / "run" / "checkpoints"))
+        if step == 6:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return float("nan") if step == 9 else float(step)
+
+    settings = CheckpointConfig(every=3, background=False)
+    train(run_config(folder, checkpoint=settings), make_loader=loader_of(), validate=validate)
+    assert [path.name[-2:] for path in saved] == ["03", "06", "09", "10"]
+    assert "step 6 has no validation score: DefaultCPUAllocator" in caplog.text and "step 3" not in caplog.text
+    assert pointed(folder / "run" / "checkpoints", "best").name == "step-00000010"
+    assert Path(digest(folder / "run").split()[0]).name == Path(whole[0].split()[0]).name
+
+
+def test_a_run_that_was_stopped_while_scoring_is_scored_when_it_goes_on(folder):
+    scores = {3: 0.5, 6: 0.9, 9: 0.1, 10: 0.2}
+
+    def stopped_at(stop):
+        def validate(model, step):
+            assert not model.training
+            if step == stop:
+                os.kill(os.getpid(), signal.SIGINT)  # nothing is lost: the first one ends it at once
+            return scores[step]
+
+        return validate
+
+    with pytest.raises(KeyboardInterrupt, match="step 6, nothing is lost"):
+        train(run_config(folder), make_loader=loader_of(), validate=stopped_at(6))
+    assert pointed(folder / "run" / "checkpoints", "best").name == "step-00000003"
+    train(run_config(folder), make_loader=loader_of(), validate=stopped_at(None))
+    assert pointed(folder / "run" / "checkpoints", "best").name == "step-00000006"
+    assert read_scores(folder / "run" / "metrics.jsonl") == scores
+
+
+def test_latest_best_and_steps_are_paths(folder, whole):
+    scores = {3: 0.5, 6: 0.9, 9: 0.1, 10: 0.2}
+    validate = lambda model, step: scores[step]  # noqa: E731
+    train(run_config(folder, checkpoint=CheckpointConfig(every=3, keep=9)), make_loader=loader_of(), validate=validate)
+    run = folder / "run"
+    names = {"latest": "10", "best": "06", "step-3": "03", "step-00000009": "09", "": "10"}
+    for name, step in names.items():
+        for place in (run, run / "checkpoints"):
+            found = find_checkpoint(place / name)
+            assert found == run / "checkpoints" / f"step-000000{step}"
+            assert run_folder(place / name) == run
+    assert find_checkpoint(run / "checkpoints" / "step-00000003").name == "step-00000003"
+    with pytest.raises(InputError, match=r"run/step-4: no such checkpoint; .* has latest, best, step-00000010, step-0"):
+        find_checkpoint(run / "step-4")
+    subject = load_subject(run / "best", trust_model_code=True)
+    assert (subject.name, subject.origin.step, subject.origin.pointers) == ("run", 6, ("best",))
+    assert "run, step 6 (best); albar, synthetic_run:dropout_net, moving average" in str(subject.origin)
+
+
+def test_a_finished_run_is_lengthened_on_purpose_only(folder, caplog):
+    caplog.set_level("INFO")
+    config = run_config(folder)
+    longer = dataclasses.replace(config, epochs=60 / synthetic_run.SAMPLES)
+    with pytest.raises(Preempted):
+        train(dataclasses.replace(config, stop_after=5), make_loader=loader_of())
+    with pytest.raises(InputError, match="only a finished run is lengthened, and this one is at step 5 of 10"):
+        train(dataclasses.replace(longer, extend=True), make_loader=loader_of())
+    train(config, make_loader=loader_of())
+    with pytest.raises(InputError, match=r"epochs was .*--extend goes on with it, --model\.weights .*run"):
+        train(longer, make_loader=loader_of())
+    seen = []
+    with pytest.raises(Preempted):
+        train(dataclasses.replace(longer, extend=True, stop_after=13), make_loader=loader_of(seen))
+    assert "lengthened from 1.66667 to 2.5 epochs (10 to 15 steps)" in caplog.text
+    assert "is 0.0028 now, and follows cosine from here" in caplog.text
+    train(longer, make_loader=loader_of(seen))  # once begun, it is a run like any other
+    assert [step for step, _ in seen] == [10, 11, 12, 13, 14]
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    schedule, lr = longer.schedule, longer.optimiser.lr
+    assert {line["step"]: line["lr"] for line in lines if line["step"] > 10} == {
+        step: pytest.approx(lr * multiplier(schedule, step - 1, 15)) for step in (12, 14, 15)
+    }
+
+
+def test_a_run_without_one_finite_step_fails(folder):
+    config = run_config(folder, inputs=InputConfig(), method=Baseline(), checkpoint=CheckpointConfig(every=0))
+    bad = dataclasses.replace(config, optimiser=dataclasses.replace(config.optimiser, lr=1e30))
+    with pytest.raises(InputError, match=r"[6-9] of 10 steps had a loss or gradient that is not finite .* learned"):
+        train(bad, make_loader=loader_of())
+    assert pointed(folder / "run" / "checkpoints") is None  # it does not pass for a trained model
+
+
+def test_a_bad_validation_set_is_refused_before_anything_is_built(folder):
+    seen = []
+    with pytest.raises(InputError, match="nowhere"):
+        train(run_config(folder, validation=folder / "nowhere"), make_loader=loader_of(seen))
+    assert seen == [] and not (folder / "run").exists()
 
 
 def test_a_trained_model_loads_with_its_average(folder, whole):

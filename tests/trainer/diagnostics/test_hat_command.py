@@ -15,7 +15,7 @@ from unstill.trainer.diagnostics import hat_command
 from unstill.trainer.diagnostics.config import HatConfig
 from unstill.trainer.diagnostics.hat_command import measure_hat
 from unstill.trainer.evaluation.config import EvaluateOptions
-from unstill.trainer.evaluation.evaluate import Subject
+from unstill.trainer.evaluation.subject import Subject
 from unstill.trainer.evaluation.truth import labels_from_csv, read_truth
 
 CPU = EvaluateOptions(device="cpu", batch_size=8)

@@ -17,7 +17,8 @@ from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import CLASSES, MIRROR_CLASS, MotionsConfig
 from unstill.trainer.evaluation.config import EvaluateOptions, TestSets
 from unstill.trainer.evaluation.derived_clips import as_filmed, backwards, still_frame
-from unstill.trainer.evaluation.evaluate import Subject, clips_of, evaluate, predict
+from unstill.trainer.evaluation.evaluate import clips_of, evaluate, predict
+from unstill.trainer.evaluation.subject import Subject
 from unstill.trainer.evaluation.truth import labels_from_csv, read_truth
 
 OPTIONS = EvaluateOptions(device="cpu", batch_size=5)

@@ -1,0 +1,69 @@
+"""What a person asks before a run starts: which videos, how long, which network, where, and when it will be known."""
+
+import logging
+import os
+
+import torch
+
+from ...pipeline.shards.dataset_info import DatasetInfo
+from ..config import TrainConfig
+from ..distributed import Ranks
+from ..state import TrainState
+
+log = logging.getLogger(__name__)
+
+
+def say_what_is_trained(
+    config: TrainConfig, data: DatasetInfo, state: TrainState, steps: int, ranks: Ranks, validation: int | None
+) -> None:
+    """Log a line each for data, run, network and device; the fifth, memory, is ``memory_check``'s.
+
+    Args:
+        config, data, state, steps, ranks: the run, after a checkpoint was restored.
+        validation: videos of the validation set, or None.
+    """
+    for line in start_lines(config, data, state, steps, ranks, validation):
+        log.info("%s", line)
+
+
+def start_lines(
+    config: TrainConfig, data: DatasetInfo, state: TrainState, steps: int, ranks: Ranks, validation: int | None
+) -> list[str]:
+    """The lines of ``say_what_is_trained``."""
+    checked = "no validation set (--validation), so no best checkpoint"
+    if validation is not None:
+        checked = f"validation {config.validation}: {validation:,} videos"
+    begun = f"continuing at step {state.step:,} of" if state.step else "a new run of"
+    every = config.checkpoint.every
+    saved = f"saved every {every:,} steps and at the end" if every else "saved at the end only"
+    method = [config.method, *([config.augmentation] if config.augmentation is not None else [])]
+    parameters = list(state.trained.parameters())
+    count, trained = (sum(p.numel() for p in ps) for ps in (parameters, [p for p in parameters if p.requires_grad]))
+    number = f"{count / 1e6:,.1f} million parameters" if count >= 1e5 else f"{count:,} parameters"
+    frozen = f", {trained / count:.0%} of them trained" if trained < count else ""
+    clip = (
+        f"clips of {config.clip.frames} frames x {config.clip.size} x {config.clip.size}, stride {config.clip.stride}"
+    )
+    first = state.step + 2
+    return [
+        f"data: {config.data}: {data.samples:,} videos, {len(data.classes)} classes; {checked}",
+        f"run: {config.out}: {begun} {steps:,} steps of {config.batch_size} clips ({config.epochs:g} epochs), {saved}; "
+        f"the time left is known after step {min(first, steps):,}, metrics after step "
+        f"{min(steps, -(-(state.step + 1) // config.log.every) * config.log.every):,}",
+        f"network: {config.model.name}, {number}{frozen}, from {_start(config)}; {clip}; "
+        + " + ".join(type(part).__name__ for part in method),
+        f"device: {_device(config, ranks)}, {config.step.precision}, "
+        + ("eager" if config.step.compile == "off" else f"compiled ({config.step.compile})"),
+    ]
+
+
+def _start(config: TrainConfig) -> str:
+    return "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
+
+
+def _device(config: TrainConfig, ranks: Ranks) -> str:
+    if ranks.device.type == "cuda":
+        name = torch.cuda.get_device_name(ranks.device)
+    else:
+        name = f"cpu with {len(os.sched_getaffinity(0))} cores"
+    return name if ranks.world_size == 1 else f"{ranks.world_size} processes, each with {name}"
