@@ -6,23 +6,8 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..shards.sample_table import TrackHeader
+from .frame_decoder import SliceTable
 from .sampler import ClipRequests
-
-
-@dataclass(frozen=True)
-class SliceTable:
-    """Where the frames of a slice lie, for a decoder that needs no demuxer.
-
-    Attributes:
-        track: the header of the video.
-        sizes: bytes of each sample, in the order decoded; together they are the end of the MP4.
-        shown: the place of each sample in the order shown.
-    """
-
-    track: TrackHeader
-    sizes: list[int]
-    shown: list[int]
 
 
 @dataclass
