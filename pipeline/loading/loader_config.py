@@ -18,8 +18,8 @@ class LoaderConfig:
     CPU or a GPU. both: the two share every batch by their speed; pixels then repeat only within what they differ by.
     auto: dali where it decodes the dataset, else cores."""
     isolate: bool = False
-    """Decode in fenced processes, one for each of `core_threads`, so that a video that crashes or takes over the decoder
-    costs a clip and not the run; with `decoder` cores, which auto then means."""
+    """Decode in fenced processes, one for each of `core_threads`: a video that crashes or takes over the decoder costs
+    a clip and not the run. With `decoder` cores, which auto then means."""
     decode_threads: int = 0
     """DALI threads per pipeline; 0: on a GPU a process's share of the cores less 4, from 4 to 12 in all; on a CPU its
     share, at most 4."""

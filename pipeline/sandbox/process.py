@@ -23,6 +23,7 @@ from .child import FRAME
 Sandbox = Literal["require", "auto", "off"]
 
 MAX_HEADER, MAX_PAYLOAD = 16 << 20, 1 << 30  # bytes of an answer
+_STARTS = 3  # of a child that dies before it is ready
 _START_SECONDS = 120.0  # for the child to import what it needs
 # what the child sees of this process's environment: how to find Python's files, no credentials
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
@@ -43,6 +44,10 @@ class Limits:
     no fences."""
 
 
+class _DiedEarly(RuntimeError):
+    """A child ended before it was ready."""
+
+
 @dataclass(frozen=True)
 class _Child:
     """A running child: the socket that requests go to, and the pipe that answers come from."""
@@ -58,14 +63,10 @@ class SandboxedProcess:
     Args:
         module: that the child runs; it calls ``child.serve``.
         limits: what one request may cost.
-
-    Attributes:
-        deaths: children that ended before their time.
     """
 
     def __init__(self, module: str, limits: Limits):
         self.module, self.limits = module, limits
-        self.deaths = 0
         self._child: _Child | None = None
 
     def ask(
@@ -87,7 +88,7 @@ class SandboxedProcess:
         """
         child = self._child
         if child is None or child.process.poll() is not None:
-            child = self._start()
+            child = self._started()
         request = (header, payload, descriptors)
         while True:
             header, payload = self._answer(child, request)
@@ -104,7 +105,6 @@ class SandboxedProcess:
                 _send(child.requests, *request)
             header, payload = self._receive(child.answers, time.monotonic() + self.limits.seconds)
         except TimeoutError:
-            self.deaths += 1
             self.close(kill=True)
             return {"bad": "timeout", "detail": f"not done after {self.limits.seconds:g} s"}, b""
         except (EOFError, BrokenPipeError, ConnectionResetError, ValueError):
@@ -112,11 +112,9 @@ class SandboxedProcess:
                 child.process.wait(timeout=1)  # what it died of is not to be the signal that clears it away
             except subprocess.TimeoutExpired:
                 pass
-            self.deaths += 1
             self.close(kill=True)
             return self._obituary(child.process.returncode), b""
         if header.get("bad") in ("memory", "crashed"):  # it leaves after saying so
-            self.deaths += 1
             self.close()
         return header, payload
 
@@ -145,6 +143,15 @@ class SandboxedProcess:
             child.process.wait()
         os.close(child.answers)
 
+    def _started(self) -> _Child:
+        """A new child; one that is killed before it is ready, as where memory is short, is started again."""
+        for _ in range(_STARTS - 1):
+            try:
+                return self._start()
+            except _DiedEarly:
+                continue
+        return self._start()
+
     def _start(self) -> _Child:
         self.close()
         environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
@@ -170,9 +177,10 @@ class SandboxedProcess:
         try:
             greeting, _ = self._receive(answers, time.monotonic() + _START_SECONDS)
             self._judge(greeting["missing"])
-        except (TimeoutError, EOFError, ValueError):
-            self.close(kill=True)
-            raise RuntimeError(f"a decoding process did not start (status {process.returncode})") from None
+        except (TimeoutError, EOFError, ValueError) as error:
+            self.close(kill=not isinstance(error, EOFError))
+            kind = _DiedEarly if isinstance(error, EOFError) else RuntimeError
+            raise kind(f"a decoding process did not start (status {process.returncode})") from None
         except InputError:
             self.close(kill=True)
             raise
