@@ -104,6 +104,7 @@ def open_loader(config: TrainConfig, ranks: Ranks, start_step: int, steps: int) 
         world_size=ranks.world_size,
         config=config.loader,
         bad_clips=config.out / "bad_clips.csv",
+        run=config.out,
         prepare=None if config.step.fused_boundary else Prepare(config),
     )
 

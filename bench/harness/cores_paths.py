@@ -10,7 +10,7 @@ import torch
 
 from ...pipeline.loading.bad_clips import BadClips
 from ...pipeline.loading.clip_stream import ClipStream
-from ...pipeline.loading.cores_decoder import CORES_CODECS, KeptDecoders, decoded_frames, decoder_parameters
+from ...pipeline.loading.frame_decoder import CORES_CODECS, KeptDecoders, decoded_frames, decoder_parameters
 from ...pipeline.loading.gop_reader import ClipFile, GopReader, shards_in
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler, frame_numbers
 from ...pipeline.shards.index import CODECS, SampleIndex

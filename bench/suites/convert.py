@@ -16,9 +16,10 @@ from pathlib import Path
 
 from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig, convert
-from ...pipeline.conversion.sandbox.pool import Limits, Worker
+from ...pipeline.conversion.sandbox.pool import Worker
 from ...pipeline.conversion.transcode import QUALITY
 from ...pipeline.progress import Progress
+from ...pipeline.sandbox.process import Limits
 from ...pipeline.shards.video_format import Codec, output_size
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row, number

@@ -17,12 +17,13 @@ from rich.text import Text
 
 from ..progress import Progress
 from ..safe_text import printable
+from ..sandbox.process import Limits, Sandbox
 from ..shards.quarantine import Failure
 from ..sources.layouts import SourceConfig, find_videos, shrunken_label_set
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import place_of
 from .content_hash import content_sha256
-from .sandbox.pool import Limits, Pool, Sandbox
+from .sandbox.pool import Pool
 
 LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
 BATCH = 32  # headers read for one message to a worker

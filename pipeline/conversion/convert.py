@@ -18,6 +18,7 @@ from tyro.conf import Positional, arg
 from ..errors import InputError
 from ..options import at_least, between, check_options, more_than
 from ..progress import Progress
+from ..sandbox.process import Limits, Sandbox
 from ..shards.cache import remote_address
 from ..shards.verified import mark_verified
 from ..shards.video_format import MAX_RATE, Codec, Entropy, VideoFormat
@@ -27,7 +28,6 @@ from ..sources.listing import Listing
 from .merge import merge, read_dataset
 from .output import LocalOutput, open_output
 from .plan import PLAN_NAME, Plan, listing_digest, make_plan, plan_settings, read_header, read_plan, tool_versions
-from .sandbox.pool import Limits, Sandbox
 from .shard_work import ShardTask, convert_shards
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..progress import Progress
+from ..sandbox.process import Limits
 from ..shards.writer import read_manifest
 from .output import LocalOutput, open_output
 from .plan import PlanHeader
-from .sandbox.pool import Limits
 from .shard_work import ShardTask, convert_shards, failure_note
 
 RETRIES = 5  # after the death of a node or worker; a task that fails with an error of ours is not tried again

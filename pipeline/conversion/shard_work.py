@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..progress import Progress
+from ..sandbox.process import Limits
 from ..shards.quarantine import Failure
 from ..shards.writer import ShardWriter
 from ..sources.tree import place_of
 from .output import LocalOutput
 from .plan import PlanHeader, PlannedVideo
-from .sandbox.pool import Limits, Pool
+from .sandbox.pool import Pool
 
 
 @dataclass(frozen=True)

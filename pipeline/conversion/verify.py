@@ -19,6 +19,7 @@ from ..bounded_files import parse_json
 from ..errors import InputError
 from ..progress import Progress
 from ..safe_text import printable
+from ..sandbox.process import Limits, Sandbox
 from ..shards.fragments import fragment_table
 from ..shards.index import CODECS, INDEX_NAME, SampleIndex
 from ..shards.reader import EXTENSIONS, KEY, Malformed, Member, members, read_member
@@ -26,7 +27,7 @@ from ..shards.verified import mark_verified
 from ..shards.writer import dali_index, dali_index_line, describe_sample, read_manifest
 from .merge import build_index, read_dataset
 from .output import DATASET_NAME, SHARD_FOLDER
-from .sandbox.pool import Limits, Pool, Sandbox
+from .sandbox.pool import Pool
 
 MAX_JSON = 1 << 20
 MAX_TABLE = 1 << 20

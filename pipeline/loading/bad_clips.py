@@ -23,10 +23,18 @@ class BadClips:
         index: the dataset.
         max_fraction: share of the dataset's samples that may turn out bad; any share above 0 allows at least one.
         path: the CSV to append to, or None.
+        left_out: samples that the user leaves out; they are written down, but do not count as bad.
     """
 
-    def __init__(self, index: SampleIndex, max_fraction: float, path: Path | None = None):
+    def __init__(
+        self,
+        index: SampleIndex,
+        max_fraction: float,
+        path: Path | None = None,
+        left_out: frozenset[int] = frozenset(),
+    ):
         self._index, self._path, self._lock = index, path, threading.Lock()
+        self.left_out = left_out
         self._max_fraction = max_fraction
         self._allowed = max(1, int(max_fraction * len(index))) if max_fraction > 0 else 0
         self.samples: set[int] = set()
@@ -45,10 +53,11 @@ class BadClips:
             self.clips += 1
             if sample not in self.samples:
                 self.samples.add(sample)
-                _log.warning("bad clip %s (%s, frame %d): %s", printable(key), shard, start_frame, reason)
+                if sample not in self.left_out:
+                    _log.warning("bad clip %s (%s, frame %d): %s", printable(key), shard, start_frame, reason)
                 if self._path is not None:
                     self._append(self._path, (csv_cell(key), shard, sample, position, start_frame, csv_cell(reason)))
-            bad = len(self.samples)
+            bad = len(self.samples - self.left_out)
         if bad > self._allowed:
             where = f"; all are in {self._path}" if self._path is not None else ""
             raise InputError(

@@ -23,8 +23,10 @@ from .bad_clips import BadClips
 from .codec_support import first_frame
 from .decode import decoder_message
 from .decoders import DecoderMaker, DecoderName
-from .encoded_batch import Decoder, EncodedBatch, SliceTable
+from .encoded_batch import Decoder, EncodedBatch
+from .frame_decoder import SliceTable
 from .gop_reader import BadClip, GopReader
+from .precautions import Precautions
 from .sampler import ClipConfig, ClipRequests, EvalSampler, TrainSampler, frame_numbers
 
 # With 0.1 % of bad samples, so many bad clips in a row at one position are a matter of 1e-48: something else is wrong.
@@ -63,6 +65,7 @@ class ClipStream:
         decode_threads, pipelines, depth, read_threads, read_ahead: see ``LoaderConfig``.
         known_good: a sample that has been decoded on this device, or None.
         decoder, core_threads: what decodes, and threads of decoding on the processor's cores.
+        precautions: against videos that crash a decoder.
         stream: on a GPU, the stream on which results are ready.
     """
 
@@ -84,12 +87,15 @@ class ClipStream:
         known_good: int | None,
         decoder: DecoderName = "dali",
         core_threads: int = 1,
+        precautions: Precautions | None = None,
         stream: "torch.cuda.Stream | None" = None,
     ):
         self.index, self.reader, self.sampler, self.clip, self.bad = index, reader, sampler, clip, bad
         self.device, self._batch_size, self._stream = device, batch_size, stream
         self._depth, self._read_ahead = depth, read_ahead
-        self._maker = DecoderMaker(decoder, index, clip.size, device, decode_threads, core_threads, depth)
+        precautions = precautions or Precautions()
+        self._left_out = precautions.left_out
+        self._maker = DecoderMaker(decoder, index, clip.size, device, decode_threads, core_threads, depth, precautions)
         self._known_good = known_good
         self._video_frames = np.asarray(index.frames, dtype=np.int64)
         self._gop = np.asarray(index.gop, dtype=np.int64)
@@ -139,6 +145,7 @@ class ClipStream:
         for decoder in self._decoders:
             decoder.close()
         self._decoders.clear()
+        self._maker.close()
 
     def _new_decoder(self) -> Decoder:
         return self._maker.new(self._batch_size, self._stream)
@@ -158,6 +165,8 @@ class ClipStream:
         tables: list[SliceTable | None] = []
         for row, number in enumerate(sample.tolist()):
             try:
+                if number in self._left_out:
+                    raise BadClip("left out by --loader.leave-out")
                 clip = self.reader.clip(number, frames[row])
             except BadClip as problem:
                 substitute = self._replace(requests.take([row]), attempt, str(problem))

@@ -4,6 +4,7 @@ DALI reports a codec that it lacks in the same words as a damaged file; without 
 would put its whole dataset on the list of bad clips.
 """
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,18 +14,20 @@ import torch
 
 from ..errors import InputError
 from ..shards.index import CODECS, SampleIndex
-from .cores_decoder import CORES_CODECS
 from .decode import ClipDecoder, decoder_message
 from .decoders import DecoderMaker, DecoderName
 from .encoded_batch import EncodedBatch
+from .frame_decoder import CORES_CODECS
 from .gop_reader import BadClip, GopReader
 from .nvdec_limits import SIZES, check_nvdec
+from .precautions import Precautions
 from .sampler import ClipRequests
 
 CPU_CODECS = ("vp9", "vp8", "mjpeg")  # the libavcodec inside DALI 2.4 has no other decoder
 GPU_CODECS = tuple(SIZES)
 _PROBE_SIZE = 16  # pixels
 _PROBES = 3  # intact samples that must fail before the codec is blamed
+_NONE = Precautions()
 _SAID = {"dali": "DALI", "cores": "libavcodec"}
 
 
@@ -55,17 +58,28 @@ def choose_decoder(
     device: torch.device,
     root: str | Path,
     wanted: Literal["auto", "dali", "cores", "both"],
+    precautions: Precautions = _NONE,
 ) -> DecoderChoice:
     """The decoder that is asked for, or the best one here.
+
+    Args:
+        index, reader: the dataset.
+        device: where clips go.
+        root: the dataset's name, for messages.
+        wanted: which.
+        precautions: with isolation it is the cores.
 
     Raises:
         InputError: it does not decode a codec of the dataset here; says what to do.
     """
+    if precautions.isolation is not None:
+        good = check_codecs(index, reader, device, root, "cores", precautions)
+        return DecoderChoice("cores", "in processes of their own", good)
     if wanted == "both":
-        check_codecs(index, reader, device, root, "dali")
+        check_codecs(index, reader, device, root, "dali", precautions)
     if wanted != "auto":
         name: DecoderName = "dali" if wanted == "dali" else "cores"
-        return DecoderChoice(wanted, "as configured", check_codecs(index, reader, device, root, name))
+        return DecoderChoice(wanted, "as configured", check_codecs(index, reader, device, root, name, precautions))
     refused: InputError | None = None
     known = GPU_CODECS if device.type == "cuda" else CPU_CODECS
     names = [_codec_name(number) for number in np.unique(np.asarray(index.codec)).tolist()]
@@ -75,13 +89,13 @@ def choose_decoder(
     else:
         where = "the GPU's decoders" if device.type == "cuda" else "the processor"
         try:
-            good = check_codecs(index, reader, device, root, "dali")
+            good = check_codecs(index, reader, device, root, "dali", precautions)
             return DecoderChoice("dali", f"DALI decodes {', '.join(names)} on {where}", good)
         except InputError as error:
             refused = error
             reason = f"DALI fails on {device.type}"
     try:
-        return DecoderChoice("cores", reason, check_codecs(index, reader, device, root, "cores"))
+        return DecoderChoice("cores", reason, check_codecs(index, reader, device, root, "cores", precautions))
     except InputError:
         if refused is None:
             raise
@@ -116,6 +130,7 @@ def check_codecs(
     device: torch.device,
     root: str | Path,
     decoder: Literal["dali", "cores"] = "dali",
+    precautions: Precautions = _NONE,
 ) -> int | None:
     """Decode one frame of every codec in the dataset; for NVDEC, first see that it takes its sizes.
 
@@ -131,29 +146,36 @@ def check_codecs(
     known = CORES_CODECS if decoder == "cores" else GPU_CODECS if gpu else CPU_CODECS
     remedy = _remedy(decoder, device)
     codec = np.asarray(index.codec)
-    maker = DecoderMaker(decoder, index, _PROBE_SIZE, device)
-    for number in np.unique(codec).tolist():
-        name = _codec_name(number)
-        refusal = f"{root}: its videos are {name}, which {_SAID[decoder]} cannot decode on {device}"
-        if name not in known:
-            raise InputError(f"{refusal}; {remedy}")
-        errors = []
-        for sample in np.flatnonzero(codec == number)[:_PROBES].tolist():
-            try:
-                probe = first_frame(index, reader, sample)
-            except BadClip:
-                continue  # damaged: says nothing about the codec
-            try:
-                maker.alone(probe)
-            except RuntimeError as error:
-                errors.append(error)
-            else:
-                good = sample
-                errors.clear()
-                break
-        if errors:
-            raise InputError(f"{refusal} ({decoder_message(errors[0])}); {remedy}")
+    maker = DecoderMaker(decoder, index, _PROBE_SIZE, device, precautions=precautions)
+    with contextlib.closing(maker):
+        for number in np.unique(codec).tolist():
+            name = _codec_name(number)
+            refusal = f"{root}: its videos are {name}, which {_SAID[decoder]} cannot decode on {device}"
+            if name not in known:
+                raise InputError(f"{refusal}; {remedy}")
+            samples = np.setdiff1d(np.flatnonzero(codec == number), list(precautions.left_out))[:_PROBES].tolist()
+            decoded, errors = _probe(maker, reader, samples)
+            good = decoded if decoded is not None else good
+            if errors:
+                raise InputError(f"{refusal} ({decoder_message(errors[0])}); {remedy}")
     return good
+
+
+def _probe(maker: DecoderMaker, reader: GopReader, samples: list[int]) -> tuple[int | None, list[RuntimeError]]:
+    """The first of some samples that decodes; or the errors of those that do not."""
+    errors = []
+    for sample in samples:
+        try:
+            probe = first_frame(maker.index, reader, sample)
+        except BadClip:
+            continue  # damaged: says nothing about the codec
+        try:
+            maker.alone(probe)
+        except RuntimeError as error:
+            errors.append(error)
+        else:
+            return sample, []
+    return None, errors
 
 
 def decode_alone(clip: EncodedBatch, size: int, device: torch.device, pictures: np.ndarray) -> torch.Tensor:

@@ -1,44 +1,32 @@
-"""Decoding on the processor with libavcodec (PyAV), one clip per thread at a time.
+"""Decoding on the processor with libavcodec, one clip per thread at a time (``frame_decoder.py``).
 
+<<<<<<< HEAD
 Packets are cut from the slice by its table and go straight into a decoder that is kept from clip to clip, so there is
 no demuxer. Only wanted frames are converted: cut, scaled and turned to RGB by one chain of swscale. Measured against
 torchcodec and others on the same files in `bench/results/loader-cpu.json`.
 
 Frames agree with DALI's up to rounding and the border of the crop, where DALI filters with pixels beyond it
+=======
+Measured beside torchcodec and others on the same files in `bench/results/loader-cpu.json`. Frames agree with DALI's up
+to rounding and the border of the crop, where DALI filters with pixels beyond it
+>>>>>>> safe
 (`tests/pipeline/loading/test_cores_decoder.py` states the levels).
 """
 
-import struct
 import threading
-from collections import OrderedDict, deque
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from fractions import Fraction
 
-import av
 import av.error
-import av.filter
 import numpy as np
 import torch
-from av.video.reformatter import ColorRange
 
 from ..shards.index import CODECS, SampleIndex
 from .decode import picture_sizes
-from .encoded_batch import EncodedBatch, SliceTable
-
-# the fastest decoder of each codec in the libavcodec that PyAV brings
-CORES_CODECS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "vp8": "vp8", "mjpeg": "mjpeg", "av1": "libdav1d"}
-_CONFIGURATION = (b"avcC", b"hvcC", b"av1C")
-_ENTRY = 16 + 8 + 78  # in a stsd box: its header and counters, an entry's header, the fixed part of a video entry
-_KEPT = 64  # decoders and scalers a thread keeps: one for each size of picture, codec, and parity of the crop
-_FILTER = "bilinear+accurate_rnd"  # where it shrinks, a triangle as wide as the step: what DALI calls antialias
-# Chroma lies between the luma pixels in both directions, as DALI takes it; in 1/256 luma pixel. A crop that starts at
-# an odd pixel starts half a chroma pixel later. Of an odd number of pixels swscale takes half a chroma pixel too many,
-# a drift of one luma pixel over the crop: shifted by half of it, colours are right in the middle.
-_CHROMA, _ODD_START, _ODD_SIZE = 128, -256, 128
-
-
-class CannotDecode(RuntimeError):
-    """A clip that libavcodec cannot decode; the message says why."""
+from .encoded_batch import EncodedBatch
+from .frame_decoder import CORES_CODECS, CannotDecode, KeptDecoders
+from .isolated_decoder import FrameDecoder
+from .precautions import Precautions
 
 
 class CoresDecoder:
@@ -49,10 +37,21 @@ class CoresDecoder:
         size: side of the delivered frames, pixels.
         device: where the clips go.
         threads: clips that are decoded at a time.
+        precautions: with isolation each thread decodes in a process of its own.
     """
 
-    def __init__(self, index: SampleIndex, size: int, device: torch.device, threads: int):
+    def __init__(
+        self,
+        index: SampleIndex,
+        size: int,
+        device: torch.device,
+        threads: int,
+        precautions: Precautions | None = None,
+    ):
         self._device, self._size = device, size
+        self._isolation = precautions.isolation if precautions else None
+        self._in_flight = precautions.in_flight if precautions and not self._isolation else None
+        self._made: list[FrameDecoder] = []
         self._codec, self._pictures = np.asarray(index.codec), picture_sizes(index)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip-decoder")
         self._own = threading.local()
@@ -77,12 +76,20 @@ class CoresDecoder:
             return clips.to(self._device, non_blocking=True)
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads, and the processes of theirs."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for decoder in self._made:
+            decoder.close()
+        self._made.clear()
+
+    def _new_decoder(self) -> FrameDecoder:
+        decoder = KeptDecoders(self._size) if self._isolation is None else self._isolation.decoder(self._size)
+        self._made.append(decoder)
+        return decoder
 
     def _decode(self, batch: EncodedBatch, row: int, out: np.ndarray) -> None:
         if not hasattr(self._own, "decoder"):
-            self._own.decoder = KeptDecoders(self._size)
+            self._own.decoder = self._new_decoder()
         r = batch.requests
         sample = int(r.sample[row])
         number, (height, width) = int(self._codec[sample]), self._pictures[sample].tolist()
@@ -91,6 +98,7 @@ class CoresDecoder:
         name = CORES_CODECS.get(CODECS[number] if number < len(CODECS) else "")
         if name is None:
             raise CannotDecode(f"codec {number} of the index has no decoder in libavcodec")
+        slot = self._in_flight.begin(sample) if self._in_flight is not None else None
         try:
             self._own.decoder.clip(
                 name, batch.encoded[row], batch.tables[row], batch.frames[row], (width, height), region, out[row]
@@ -98,6 +106,7 @@ class CoresDecoder:
         except (av.error.FFmpegError, ValueError) as error:
             self._own.decoder.forget()
             raise CannotDecode(" ".join(str(error).split()) or type(error).__name__) from error
+<<<<<<< HEAD
 
 
 class KeptDecoders:
@@ -259,3 +268,8 @@ def _keep(kept: OrderedDict, key, value):
     if len(kept) > _KEPT:
         kept.popitem(last=False)
     return value
+=======
+        finally:
+            if self._in_flight is not None:
+                self._in_flight.end(slot)
+>>>>>>> safe

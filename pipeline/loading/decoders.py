@@ -1,6 +1,7 @@
 """Makes decoders: DALI, the processor's cores, or both."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -9,6 +10,8 @@ from ..shards.index import SampleIndex
 from .cores_decoder import CoresDecoder
 from .decode import ClipDecoder, picture_sizes
 from .encoded_batch import Decoder, EncodedBatch
+from .in_flight import RecordedDecoder
+from .precautions import Precautions
 from .shared_decoder import SharedDecoder
 
 DecoderName = Literal["dali", "cores", "both"]
@@ -26,6 +29,7 @@ class DecoderMaker:
         threads: of each DALI pipeline.
         core_threads: of decoding on the cores.
         depth: batches that a decoder works on ahead.
+        precautions: against videos that crash a decoder.
     """
 
     name: DecoderName
@@ -35,19 +39,35 @@ class DecoderMaker:
     threads: int = 1
     core_threads: int = 1
     depth: int = 1
+    precautions: Precautions = field(default_factory=Precautions)
 
     def new(self, batch_size: int, stream: "torch.cuda.Stream | None" = None) -> Decoder:
         """A decoder for batches of up to ``batch_size`` clips; ``stream``: on a GPU, where results are ready."""
         if self.name == "cores":
-            return CoresDecoder(self.index, self.size, self.device, self.core_threads)
+            return self._cores(self.core_threads)
         pictures = picture_sizes(self.index)
         # a pipeline of DALI that runs out of work ends; with a queue of one batch it is asked for no more than it has
         depth = self.depth if self.name == "dali" else 1
-        dali = ClipDecoder(batch_size, self.size, self.device, self.threads, depth, pictures)
+        dali: Decoder = ClipDecoder(batch_size, self.size, self.device, self.threads, depth, pictures)
+        if self.precautions.in_flight is not None:
+            dali = RecordedDecoder(dali, self.precautions.in_flight)
         if self.name == "dali":
             return dali
-        cores = CoresDecoder(self.index, self.size, self.device, self.core_threads)
-        return SharedDecoder(((dali, depth), (cores, self.depth)), stream)
+        return SharedDecoder(((dali, depth), (self._cores(self.core_threads), self.depth)), stream)
+
+    def close(self) -> None:
+        """Stop what ``alone`` keeps."""
+        kept = self.__dict__.pop("_alone_in_a_child", None)
+        if kept is not None:
+            kept.close()
+
+    def _cores(self, threads: int) -> CoresDecoder:
+        return CoresDecoder(self.index, self.size, self.device, threads, self.precautions)
+
+    @functools.cached_property
+    def _alone_in_a_child(self) -> CoresDecoder:
+        """Kept from clip to clip: a child takes half a second to start."""
+        return self._cores(1)
 
     def alone(self, clip: EncodedBatch) -> torch.Tensor:
         """Decode a batch of one clip with a decoder of its own: uint8 (1, T, size, size, 3).
@@ -57,8 +77,11 @@ class DecoderMaker:
         Raises:
             RuntimeError: it cannot be decoded.
         """
+        if self.precautions.isolation is not None:
+            self._alone_in_a_child.submit(clip)
+            return self._alone_in_a_child.collect()
         name: DecoderName = "cores" if self.name == "both" else self.name
-        decoder = DecoderMaker(name, self.index, self.size, self.device).new(1)
+        decoder = replace(self, name=name, threads=1, core_threads=1, depth=1).new(1)
         try:
             decoder.submit(clip)
             return decoder.collect()

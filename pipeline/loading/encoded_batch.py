@@ -6,10 +6,11 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..shards.sample_table import TrackHeader
+from .frame_decoder import SliceTable
 from .sampler import ClipRequests
 
 
+<<<<<<< HEAD
 @dataclass(frozen=True)
 class SliceTable:
     """Where the frames of a slice are, for a decoder that needs no demuxer.
@@ -25,6 +26,8 @@ class SliceTable:
     shown: list[int]
 
 
+=======
+>>>>>>> safe
 @dataclass
 class EncodedBatch:
     """What a decoder needs for n clips.

@@ -25,7 +25,7 @@ from ..shards.plain_mp4 import needed_samples, plain_mp4
 from ..shards.ranges import RangeCache
 from ..shards.sample_table import TrackHeader, parse_fragments, parse_header
 from ..shards.stream_size import check_size
-from .encoded_batch import SliceTable
+from .frame_decoder import SliceTable
 
 _DAMAGED = "the shard was changed or damaged after the conversion"
 _FETCHES = 4  # of bytes whose checksum is wrong, before they are called damaged

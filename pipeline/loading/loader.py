@@ -37,7 +37,10 @@ from .cpu_threads import default_core_threads, loader_threads
 from .cuda_waits import sleep_while_waiting
 from .device import resolve_device
 from .gop_reader import GopReader, RangeReader, shards_in
+from .in_flight import InFlight, read_left_out
+from .isolated_decoder import Isolation
 from .loader_config import LoaderConfig
+from .precautions import Precautions
 from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
 
 _log = logging.getLogger(__name__)
@@ -67,6 +70,7 @@ class ClipLoader:
         rank, world_size: this process among those that share the global batch.
         config: threads and queue lengths.
         bad_clips: CSV file for the names of damaged clips, or None.
+        run: folder for the record of clips that are being decoded, which names them after a crash; None: no record.
         prepare: called with every ``Clips`` ahead of time, on a GPU in the side stream; gives ``Clips.prepared``.
 
     Raises:
@@ -89,6 +93,7 @@ class ClipLoader:
         world_size: int = 1,
         config: LoaderConfig | None = None,
         bad_clips: Path | None = None,
+        run: Path | None = None,
         prepare: Callable[[Clips], Any] | None = None,
     ):
         if (augment is None) == (views is None):
@@ -111,7 +116,10 @@ class ClipLoader:
                 "`unstill verify` on it before you train on it",
                 dataset,
             )
-        self.decoder = choose_decoder(self.index, self._reader, self.device, dataset, self.config.decoder)
+        self._precautions = _precautions(self.config, self.index, dataset, run, rank, world_size)
+        self.decoder = choose_decoder(
+            self.index, self._reader, self.device, dataset, self.config.decoder, self._precautions
+        )
         if rank == 0:
             _log.info("%s: decoder %s, %s", dataset, self.decoder.name, self.decoder.reason)
         self._label = np.asarray(self.index.label, dtype=np.int64)
@@ -130,7 +138,7 @@ class ClipLoader:
 
         limit = self.config.max_bad_fraction
         limit = (0.001 if self.train else 0.0) if limit is None else limit
-        self.bad = BadClips(self.index, limit, bad_clips)
+        self.bad = BadClips(self.index, limit, bad_clips, self._precautions.left_out)
         self.stats = LoaderStats()
         self._prepare = prepare
         self._ready: queue.Queue = queue.Queue(self.config.ready)
@@ -183,6 +191,8 @@ class ClipLoader:
                     self._thread.join(timeout=0.01)
         _running.discard(self)
         self._reader.close()
+        if self._precautions.in_flight is not None:
+            self._precautions.in_flight.close()
         self._in_use.clear()
         self._last_clips = None
 
@@ -230,6 +240,7 @@ class ClipLoader:
                 known_good=self.decoder.known_good,
                 decoder=self.decoder.name,
                 core_threads=config.core_threads or default_core_threads(self.device),
+                precautions=self._precautions,
                 stream=self._stream,
             )
             with torch.cuda.stream(self._stream):  # does nothing for None
@@ -313,6 +324,18 @@ def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleInde
         return index, RangeReader(index, cache.ranges()), is_verified(cache.digest)
     reader = GopReader(index, lambda shard: cache.open(index.shard_names[shard]))
     return index, reader, is_verified(cache.digest)
+
+
+def _precautions(
+    config: LoaderConfig, index: SampleIndex, dataset: str | Path, run: Path | None, rank: int, world_size: int
+) -> Precautions:
+    left_out = frozenset() if config.leave_out is None else read_left_out(config.leave_out, index)
+    if config.leave_out is not None and rank == 0:
+        _log.warning("%s: %d samples are left out (--loader.leave-out %s)", dataset, len(left_out), config.leave_out)
+    isolation = Isolation() if config.isolate else None
+    # decoding elsewhere cannot end this process
+    record = InFlight(run, index, rank, world_size) if run is not None and isolation is None else None
+    return Precautions(isolation, record, left_out)
 
 
 def _resolve(device: str | torch.device) -> torch.device:

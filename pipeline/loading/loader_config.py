@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..errors import InputError
 from ..options import at_least, between, check_options
 
 
@@ -16,6 +17,9 @@ class LoaderConfig:
     """What decodes. dali: the GPU's decoders, on a CPU VP9 only. cores: libavcodec on the processor, any codec, for a
     CPU or a GPU. both: the two share every batch by their speed; pixels then repeat only within what they differ by.
     auto: dali where it decodes the dataset, else cores."""
+    isolate: bool = False
+    """Decode in fenced processes, one for each of `core_threads`: a video that crashes or takes over the decoder costs
+    a clip and not the run. With `decoder` cores, which auto then means."""
     decode_threads: int = 0
     """DALI threads per pipeline; 0: on a GPU a process's share of the cores less 4, from 4 to 12 in all; on a CPU its
     share, at most 4."""
@@ -46,6 +50,10 @@ class LoaderConfig:
     """Share of samples that may turn out damaged before the run stops; by default 0.001 in training (at least one
     sample) and 0 in an evaluation, which must not shrink silently."""
 
+    leave_out: Path | None = None
+    """Text file with the keys of samples that are not decoded, one a line; others take their places. A run that was
+    killed leaves such a list of what it was decoding, clips_in_flight.txt."""
+
     def __post_init__(self):
         check_options(
             self,
@@ -60,3 +68,7 @@ class LoaderConfig:
             ready=at_least(1),
             max_bad_fraction=between(0, 1, "a share of the samples"),
         )
+        if self.isolate and self.decoder not in ("auto", "cores"):
+            raise InputError(
+                f"loader.decoder is {self.decoder} with loader.isolate, expected cores: DALI decodes in this process"
+            )

@@ -14,8 +14,8 @@ from ...pipeline.conversion.audit import AuditConfig, render
 from ...pipeline.conversion.audit import audit as audit_source
 from ...pipeline.conversion.convert import ConvertConfig
 from ...pipeline.conversion.convert import convert as convert_source
-from ...pipeline.conversion.sandbox.pool import Sandbox
 from ...pipeline.conversion.verify import verify as verify_shards
+from ...pipeline.sandbox.process import Sandbox
 
 
 def convert(options: ConvertConfig) -> int:

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from .pool import Limits, Worker
+from ...sandbox.process import Limits
+from .pool import Worker
 
 LIMITS = Limits(seconds=600.0, memory_bytes=2 << 30)
 _of_thread = threading.local()  # its worker; a worker ends with the thread that started it

@@ -8,9 +8,10 @@ import sys
 
 import pytest
 
-from unstill.pipeline.conversion.sandbox import pool
-from unstill.pipeline.conversion.sandbox.pool import Limits, Worker
+from unstill.pipeline.conversion.sandbox.pool import Worker
 from unstill.pipeline.errors import InputError
+from unstill.pipeline.sandbox import process
+from unstill.pipeline.sandbox.process import Limits
 
 ATTACKS = """
 import ctypes, json, os, resource, signal, socket, subprocess, sys
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import numpy
 
-from unstill.pipeline.conversion.sandbox.fence import close_fence, leave_network
+from unstill.pipeline.sandbox.fence import close_fence, leave_network
 
 secret, user = Path(sys.argv[1]), int(sys.argv[2])
 parent = os.getppid()
@@ -132,7 +133,7 @@ def test_the_worker_is_fenced_and_sees_no_credentials(monkeypatch):
 
 
 def test_what_is_missing_is_said_once_or_refused(monkeypatch, caplog):
-    pool._told.clear()
+    process._told.clear()
     limits = Limits(seconds=60.0, memory_bytes=320 << 20)
     with caplog.at_level(logging.WARNING):
         for _ in range(2):

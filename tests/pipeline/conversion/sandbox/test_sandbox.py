@@ -12,8 +12,9 @@ import pytest
 
 from unstill.pipeline.conversion.content_hash import block_digest
 from unstill.pipeline.conversion.convert import ConvertConfig
-from unstill.pipeline.conversion.sandbox.pool import Limits, Pool, Worker
-from unstill.pipeline.conversion.sandbox.worker import FRAME
+from unstill.pipeline.conversion.sandbox.pool import Pool, Worker
+from unstill.pipeline.sandbox.child import FRAME
+from unstill.pipeline.sandbox.process import Limits
 
 RECIPE = asdict(ConvertConfig(source="", out="", codec="vp9", short_side=32, gop=4).recipe())
 WHOLE = {"offset": 0, "start": None, "end": None}
