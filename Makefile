@@ -1,6 +1,6 @@
 # make demo       sets everything up, then: videos -> shards -> two trainings -> table and report in runs/demo
-# make test       all tests, about five minutes on two cores
-# make test-fast  without the tests marked slow, about a minute and a half: before each commit
+# make test       all tests, about six minutes on two cores
+# make test-fast  without the tests marked slow, about a minute: before each commit
 # make cover      all tests; coverage of lines and branches on the screen and in build/coverage/index.html
 # make lint       ruff and pyright
 # make hooks      lets git run the linters before each commit
@@ -13,6 +13,9 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 # a file of exact versions to install: make test PINS=requirements/ci.txt; without it, the newest that fit
 PINS ?=
+# processes that share the tests; each needs about 2 GiB. make test WORKERS=0 runs them in this process
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist worksteal
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -31,13 +34,13 @@ demo: setup
 	$(BIN)/unstill demo
 
 test: setup
-	$(BIN)/python -m pytest -q --durations=15
+	$(PYTEST) --durations=15
 
 test-fast: setup
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 cover: setup
-	$(BIN)/python -m pytest -q --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-report=html:build/coverage
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,10 @@
-"""Shared set-up: where Triton kernels run, and what a test marked ``gpu`` does on a machine without one."""
+"""Shared set-up: threads, where Triton kernels run, and what a test marked ``gpu`` does on a machine without one."""
 
 import os
+
+# One thread for torch in each worker of `pytest -n` and in each process that a test starts: the networks are tiny, and
+# two pools on two cores wait for each other. Must precede the import of torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 

@@ -10,24 +10,6 @@ from .frame_decoder import SliceTable
 from .sampler import ClipRequests
 
 
-<<<<<<< HEAD
-@dataclass(frozen=True)
-class SliceTable:
-    """Where the frames of a slice are, for a decoder that needs no demuxer.
-
-    Attributes:
-        track: the header of the video.
-        sizes: bytes of each sample, in the order decoded; together they are the end of the MP4.
-        shown: the place of each sample in the order shown.
-    """
-
-    track: TrackHeader
-    sizes: list[int]
-    shown: list[int]
-
-
-=======
->>>>>>> safe
 @dataclass
 class EncodedBatch:
     """What a decoder needs for n clips.
@@ -35,7 +17,7 @@ class EncodedBatch:
     Attributes:
         requests: the clips, n rows.
         encoded: n arrays uint8, an MP4 each.
-        frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending except in looped videos.
+        frames: int64 (n, T), the frame of ``encoded`` that each clip frame is; ascending but for looped videos.
         attempts: int64 (n,), how many clips were bad before at the same position.
         bytes_read: int64 (n,), bytes that were read for each clip.
         tables: n tables of the slices; empty where only whole files are known, which DALI alone decodes.

@@ -47,6 +47,7 @@ def records(config):
     return [json.loads(line) for line in lines]
 
 
+@pytest.mark.slow
 def test_it_is_the_first_batches_repeated_by_hand_and_marked(config, tmp_path, caplog):
     @contextmanager
     def by_hand(config, ranks, start_step, steps):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pytest
 
 from unstill.pipeline.conversion.convert import convert
 from unstill.pipeline.conversion.verify import verify
@@ -166,6 +167,7 @@ def test_large_files_are_not_even_opened(convert_config, tmp_path):
     assert report.reasons == {"too_large": 1} and report.converted == 1
 
 
+@pytest.mark.slow
 def test_every_kind_of_media_has_its_fate(convert_config, tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     (source / "c").mkdir(parents=True)

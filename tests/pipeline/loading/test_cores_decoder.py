@@ -175,6 +175,7 @@ class Paced:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slow", "least"), [(1.0, 1.6), (4.0, 1.1)])
 def test_two_decoders_share_the_work_by_their_speed(slow, least):
     """Two equal ones take nearly half the time of one; one that is four times slower still helps. Order is kept."""

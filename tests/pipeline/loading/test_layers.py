@@ -45,9 +45,11 @@ def planes(mp4: bytes) -> list[np.ndarray]:
         return [frame.to_ndarray() for frame in container.decode(video=0)]
 
 
-def whole_videos(root) -> list[list[np.ndarray]]:
+@pytest.fixture(scope="module")
+def whole(layered) -> list[list[np.ndarray]]:
+    """Planes of all frames of every video."""
+    root, found = layered[0], []
     index = SampleIndex.load(root)
-    found = []
     for sample in range(len(index)):
         with open(root / index.shard_names[int(index.shard[sample])], "rb") as file:
             file.seek(int(index.mp4_offset[sample]))
@@ -71,8 +73,8 @@ def check_container(clip: ClipFile, in_order: bool) -> None:
 
 @pytest.mark.parametrize("rule", ["repeat_last", "loop"])
 @pytest.mark.parametrize(("frames", "stride"), [(1, 1), (5, 1), (6, 2), (4, 3), (4, 4), (9, 5)])
-def test_every_start_gives_the_frames_of_the_whole_video(layered, reader, frames, stride, rule):
-    whole, config = whole_videos(layered[0]), ClipConfig(frames=frames, stride=stride, short_video=rule)
+def test_every_start_gives_the_frames_of_the_whole_video(layered, whole, reader, frames, stride, rule):
+    config = ClipConfig(frames=frames, stride=stride, short_video=rule)
     for sample, length in enumerate(LENGTHS):
         for start in range(max(1, length - (frames - 1) * stride)):
             wanted = frame_numbers(config, np.array([start]), np.array([stride]), np.array([length]))[0]

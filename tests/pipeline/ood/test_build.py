@@ -186,6 +186,7 @@ def test_smoothing():
     assert np.array_equal(smoothed(masks, 0), masks)
 
 
+@pytest.mark.slow
 def test_shards_like_those_of_the_training_set(source):
     (source / "classes.txt").write_text("walk\nrun\njump\n")
     train = ConvertConfig(

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import threading
 import time
 
@@ -54,12 +53,9 @@ def server():
     from werkzeug.serving import make_server
 
     faults = Faults(moto_server.DomainDispatcherApplication(moto_server.create_backend_app))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    http = make_server("127.0.0.1", port, faults, threaded=True)
+    http = make_server("127.0.0.1", 0, faults, threaded=True)
     threading.Thread(target=http.serve_forever, daemon=True).start()
-    faults.address = f"http://127.0.0.1:{port}"
+    faults.address = f"http://127.0.0.1:{http.server_port}"
     yield faults
     http.shutdown()
 

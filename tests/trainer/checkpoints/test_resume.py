@@ -70,7 +70,9 @@ def test_twenty_runs_killed_at_random_steps_end_with_the_same_bits(tmp_path):
     assert len(lines) == 21 and len(set(lines)) == 1
 
 
-@pytest.mark.parametrize("stops", [(1, 2, 3), (3, 6, 9), (9,), (5, 6)])
+@pytest.mark.parametrize(
+    "stops", [(1, 2, 3), *(pytest.param(s, marks=pytest.mark.slow) for s in ((3, 6, 9), (9,), (5, 6)))]
+)
 def test_repeated_stops_and_resumes(folder, whole, stops):
     seen = []
     for stop in stops:
@@ -153,6 +155,7 @@ class Killed(BaseException):
     """Stands for SIGKILL inside a save: nothing catches it, and the clean-up it triggers is undone below."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", ["first file", "manifest", "before rename", "before latest"])
 def test_a_kill_inside_a_save_leaves_the_previous_checkpoint(folder, whole, moment, monkeypatch):
     with pytest.raises(Preempted):

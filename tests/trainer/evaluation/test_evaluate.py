@@ -52,6 +52,7 @@ def subject(name, seed, classes=CLASSES, size=64):
     return Subject(name, Weighed(seed).eval(), classes, clip, (110 / 255,) * 3, (60 / 255,) * 3)
 
 
+@pytest.mark.slow
 def test_predictions_match_the_videos_in_the_shards(data):
     one, other = subject("one", 0), subject("other", 1, CLASSES[::-1])
     found = predict([one, other], data / "iid", {"iid": as_filmed, "reversed": backwards}, OPTIONS)

@@ -104,11 +104,12 @@ def test_a_steps_gradients_are_those_of_the_plain_network(family):
         assert relative(gradients(closed, clip, True), expected) < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "family, layers, backend",
     [
         ("swin", "mlp", "aot_eager_decomp_partition"),
-        pytest.param("swin", "mlp", "inductor", marks=pytest.mark.slow),
+        ("swin", "mlp", "inductor"),
         ("mvit_v2", "attention", "aot_eager_decomp_partition"),
         ("vit", "gelu", "aot_eager_decomp_partition"),
     ],
