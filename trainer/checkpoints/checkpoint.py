@@ -24,6 +24,7 @@ from ...pipeline.safe_text import printable
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
+from ..models.clip_view import add_view
 from ..models.registry import build_model
 from ..state import AVERAGE, TRAINING_STATE, WEIGHTS, TrainState
 from .files import point, pointed, prune, step_folder, steps_on_disk, sweep, verify_checkpoint, write_checkpoint
@@ -249,6 +250,7 @@ def load_model(path: str | os.PathLike, *, trust_model_code: bool = False) -> tu
         trust_code=trust_model_code,
     )
     load_weights(model, _weights_file(checkpoint))
+    add_view(model, config.model.view)
     return model.eval(), config, classes
 
 
