@@ -32,6 +32,9 @@ class Batch:
             (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
             ``target``. ``draws``: int64 (B,), keys of what a network draws, see ``sample_dropout``. ``clean``,
             ``clean_weight``: see ``consistency``.
+        second_view: (B,3,T,h,w), another form of the same clips with the same labels, or None. The loss on ``motion`` is
+            taken on it, too.
+        second_share: what that counts; the loss on ``motion`` counts the rest.
     """
 
     motion: Tensor
@@ -39,6 +42,8 @@ class Batch:
     target: Tensor
     static_index: Tensor | None = None
     per_sample: dict[str, Tensor] = field(default_factory=dict)
+    second_view: Tensor | None = None
+    second_share: float = 0.0
 
     def __len__(self) -> int:
         return len(self.target)
@@ -46,8 +51,19 @@ class Batch:
     def select(self, rows: slice | Tensor) -> Batch:
         """Some samples, each with everything that belongs to it."""
         take = lambda tensor: None if tensor is None else tensor[rows]  # noqa: E731
-        per_sample = {name: tensor[rows] for name, tensor in self.per_sample.items()}
-        return Batch(self.motion[rows], take(self.static), self.target[rows], take(self.static_index), per_sample)
+        return Batch(
+            self.motion[rows],
+            take(self.static),
+            self.target[rows],
+            take(self.static_index),
+            {name: tensor[rows] for name, tensor in self.per_sample.items()},
+            take(self.second_view),
+            self.second_share,
+        )
+
+    def with_second_view(self, clips: Tensor, share: float) -> Batch:
+        """The batch with ``clips`` (B,3,T,h,w) as its second view."""
+        return replace(self, second_view=clips, second_share=share)
 
     def blended(
         self,

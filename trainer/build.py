@@ -17,6 +17,7 @@ from .config import TrainConfig
 from .distributed import Ranks
 from .inputs.prepare import Prepare
 from .known_failures import refuse_static_parts, refuse_unsupported
+from .models.clip_view import add_view
 from .models.closed_network import close_network
 from .models.position_bias import look_up_position_biases
 from .models.registry import build_model, head_name
@@ -70,6 +71,7 @@ def build_networks(
     step, penalty = config.step, config.method.twice_differentiable
     close_network(model, step.closed_conv, step.closed_layers, penalty=penalty)
     method_module = config.method.module(model, head, tables)
+    add_view(model, config.model.view)  # not to the copies that a method makes
     if config.method.first_stage is not None:
         start_from(config.method.first_stage, model, method_module)
     form = {

@@ -31,7 +31,7 @@ from .models.config import ModelConfig
 from .monitoring.config import LogConfig
 from .optimisers.config import OptimiserConfig
 from .optimisers.schedule import ScheduleConfig
-from .step_config import StepConfig
+from .step_config import GRAPH_MODES, StepConfig
 
 # what a resumed run may change: where things are and how they are watched, nothing that moves a weight
 FREE_TO_CHANGE = (
@@ -104,6 +104,11 @@ class TrainConfig:
             max_skipped=at_least(1),
             replay=at_least(0, "batches to measure with, or 0 to train"),
         )
+        if self.augmentation is not None and self.augmentation.second_share and self.step.compile in GRAPH_MODES:
+            raise InputError(
+                f"step.compile {self.step.compile} replays CUDA graphs, which overwrite the gradients of the first view "
+                "of a clip with those of the second; use --step.compile default, or --augmentation.as-filmed 0"
+            )
 
     def total_steps(self, samples: int) -> int:
         """Steps of the run on so many videos; epochs follow each other without a gap."""

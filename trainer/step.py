@@ -15,6 +15,7 @@ from .augmentations.base import Context
 from .batch import DRAWS, Batch, upload
 from .config import TrainConfig
 from .inputs.prepare import Prepare
+from .models.clip_view import set_progress
 from .models.sample_dropout import draw_per_sample
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
@@ -79,6 +80,7 @@ class TrainStep:
         torch.manual_seed(_fold(config.seed, step, self._rank))
         head_alone = step < config.optimiser.head_first * self._steps
         set_learning_rate(state.optimiser, self.learning_rate(step), head_alone=head_alone)
+        set_progress(state.model, step / self._steps)
         state.guard.before()
         batch = self._batch(clips)
         penalise = config.method.penalises(step)
@@ -120,7 +122,12 @@ class TrainStep:
         if self._replays_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         config = self._config
-        passes = step_passes(config.method, len(batch), penalise, static_parts=self.static_parts, last=last)
+        passes = step_passes(
+            *(config.method, len(batch), penalise),
+            static_parts=self.static_parts,
+            last=last,
+            second_share=batch.second_share,
+        )
         loss, terms = backward_in_passes(
             *(self._loss_module, batch, passes),
             scale=1 / config.step.accumulate,

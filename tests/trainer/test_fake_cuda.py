@@ -23,13 +23,13 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from unstill.pipeline.loading.loader import _tensors
 from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.trainer.assembly import assemble
-from unstill.trainer.augmentations import BackgroundErasing, Mixup
+from unstill.trainer.augmentations import BackgroundErasing, Mixup, Recast
 from unstill.trainer.build import build_networks
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.inputs.prepare import Prepare
 from unstill.trainer.memory_plan import fake_clips
 from unstill.trainer.methods import Baseline, Sdn
-from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.models.config import ClipViewConfig, ModelConfig
 from unstill.trainer.models.registry import head_name
 from unstill.trainer.recipes import RECIPES
 from unstill.trainer.step_config import StepConfig
@@ -182,6 +182,10 @@ def test_a_step_of_every_recipe_stays_on_the_device(name, folder, fake_gpu):
         {"step": StepConfig(precision="fp32", channels_last=True)},
         {"step": StepConfig(static_parts=2), "model": ModelConfig(name="synthetic_run:random_net")},
         {"step": StepConfig(fused_boundary=True)},
+        {
+            "augmentation": Recast(background="other"),
+            "model": ModelConfig(name="synthetic_run:layer_norm_net", view=ClipViewConfig(sees="fade_in")),
+        },
         {"augmentation": BackgroundErasing(consistency_weight=0.5), "method": Baseline()},
     ],
 )

@@ -14,13 +14,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from unstill.pipeline.shards.dataset_info import DatasetInfo
-from unstill.trainer.augmentations import ActorCutMix, BackgroundErasing, Fame, Mixup, StillMix, VideoMix
+from unstill.trainer.augmentations import ActorCutMix, BackgroundErasing, Fame, Mixup, Recast, StillMix, VideoMix
 from unstill.trainer.build import build
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.inputs.config import InputConfig
 from unstill.trainer.inputs.prepare import Prepare
 from unstill.trainer.methods import Albar, Baseline, Sdn
-from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.models.config import ClipViewConfig, ModelConfig
 from unstill.trainer.step_config import StepConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,6 +30,12 @@ OURS = re.compile(r"(trainer|kernels)/(\w+/)*\w+\.py$")
 CPU_ONLY = {("nonfinite.py", "update"), ("circular_shift.py", "circular_shift"), ("clip_prep.py", "clip_prep_torch")}
 READING = {"cpu", "numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
 READING_OPS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"}
+READING_OPS |= {
+    "_linalg_eigh",
+    "_linalg_svd",
+    "linalg_eig",
+    "_linalg_eigvals",
+}  # on CUDA they check that they converged
 
 
 class Reads:
@@ -118,6 +124,13 @@ def test_other_methods_do_not_wait_either(folder):
     sdn = Sdn(scenes=folder / "scenes.csv", w_mask=0.5, hidden=8, layers=1)
     for method in (Baseline(), sdn, Albar(base=sdn), Albar(forward="joint")):
         assert reads_of(dataclasses.replace(small, method=method)) == {}
+
+
+@pytest.mark.parametrize("sees", ["moving_part", "fade_in"])
+def test_recast_and_views_of_clips_do_not_wait(folder, sees):
+    model = ModelConfig(name="synthetic_run:dropout_net", view=ClipViewConfig(sees=sees))
+    for options in ({"background": "other"}, {"what": "clip", "prob": 0.5}):
+        assert reads_of(run_config(folder, model=model, augmentation=Recast(**options))) == {}
 
 
 def test_the_audit_can_fail(folder):

@@ -8,9 +8,10 @@ from .actor_cutmix import ActorCutMix
 from .background_erasing import BackgroundErasing
 from .fame import Fame
 from .mixup import Mixup
+from .recast import Recast
 from .stillmix import StillMix
 from .videomix import VideoMix
 
-Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix
+Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix | Recast
 
-__all__ = ["ActorCutMix", "Augmentation", "BackgroundErasing", "Fame", "Mixup", "StillMix", "VideoMix"]
+__all__ = ["ActorCutMix", "Augmentation", "BackgroundErasing", "Fame", "Mixup", "Recast", "StillMix", "VideoMix"]

@@ -4,6 +4,7 @@ An augmentation is a frozen dataclass with
 
     mixes_labels            whether labels become distributions
     needs_people            whether it wants ``per_sample["people"]``, where people are in each clip
+    second_share            weight of a second view of each clip in the loss; 0 where it makes none
     __call__(batch, rng, context) -> Batch
 
 Each sample is augmented with probability ``prob``; mixing ratios are drawn once a batch (as in the code of StillMix,
@@ -53,6 +54,7 @@ class BatchAugmentation(ABC):
 
     mixes_labels: ClassVar[bool] = False
     needs_people: ClassVar[bool] = False
+    second_share: ClassVar[float] = 0.0
 
     def __post_init__(self):
         check_options(self, "augmentation.", prob=between(0, 1, "a probability"))

@@ -25,6 +25,7 @@ from ...pipeline.safe_text import printable
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
+from ..models.clip_view import add_view
 from ..models.registry import build_model
 from ..optimisers.schedule import multiplier
 from ..state import TrainState
@@ -291,6 +292,7 @@ def load_model(path: str | os.PathLike, *, trust_model_code: bool = False) -> tu
         trust_code=trust_model_code,
     )
     load_weights(model, weights_file(checkpoint))
+    add_view(model, config.model.view)
     return model.eval(), config, classes
 
 

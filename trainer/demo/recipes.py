@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig
-from ..augmentations import ActorCutMix, Augmentation, BackgroundErasing, Fame, Mixup, StillMix, VideoMix
+from ..augmentations import ActorCutMix, Augmentation, BackgroundErasing, Fame, Mixup, Recast, StillMix, VideoMix
 from ..checkpoints.config import CheckpointConfig
 from ..config import TrainConfig
 from ..inputs.config import InputConfig
 from ..methods import Albar, Baseline, Method, Sdn, TwoStreams
-from ..models.config import ModelConfig
+from ..models.config import ClipViewConfig, ModelConfig
 from ..monitoring.config import LogConfig
 from ..optimisers.config import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
@@ -99,6 +99,18 @@ def demo_albar_sdn() -> TrainConfig:
     return replace(demo_sdn(), out=OUT / "demo_albar_sdn", method=method)
 
 
+def demo_recast() -> TrainConfig:
+    """Recast before another background, with ALBAR's static terms; the network meets what stays late in the run."""
+    recipe = _demo("demo_recast", Albar(w_adv=0.3, w_ent=4.25, w_gp=0.0), Recast(background="other"))
+    return replace(recipe, model=replace(recipe.model, view=ClipViewConfig(sees="fade_in")))
+
+
+def demo_recast_moving() -> TrainConfig:
+    """Recast with a network that sees nothing but what moves, now and afterwards."""
+    recipe = _demo("demo_recast_moving", Baseline(), Recast())
+    return replace(recipe, model=replace(recipe.model, view=ClipViewConfig(sees="moving_part")))
+
+
 def _demo(name: str, method: Method, augmentation: Augmentation | None = None) -> TrainConfig:
     return TrainConfig(
         data=MOTIONS / "train",
@@ -136,4 +148,6 @@ RECIPES = (
     demo_two_streams,
     demo_albar_stillmix,
     demo_albar_sdn,
+    demo_recast,
+    demo_recast_moving,
 )

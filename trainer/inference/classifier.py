@@ -9,7 +9,7 @@ exported/
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,9 +19,12 @@ from ...pipeline.bounded_files import read_json
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ClipConfig
 from ..checkpoints.checkpoint import load_model, load_weights
+from ..models.clip_view import add_view
+from ..models.config import ClipViewConfig
 from ..models.registry import build_model
 
-FORMAT = 1
+# 2: with a view of the clips, which a reader of format 1 would leave out
+FORMATS = (1, 2)
 CONFIG, LABELS, WEIGHTS = "config.json", "labels.txt", "model.safetensors"
 
 
@@ -58,6 +61,7 @@ class Facts:
         classes: class names, in the order of the logits.
         clip: shape of the clips it was trained on.
         mean, std: of its normalisation, in units of the full range.
+        view: what it sees of a clip, as it was trained.
     """
 
     model: str
@@ -65,10 +69,12 @@ class Facts:
     clip: ClipConfig
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    view: ClipViewConfig = field(default_factory=ClipViewConfig)
 
     def save(self, folder: Path) -> None:
         """Write config.json and labels.txt."""
-        record = {"format": FORMAT, "input": "uint8 frames (batch, time, height, width, RGB)"} | asdict(self)
+        number = 1 if self.view == ClipViewConfig() else 2
+        record = {"format": number, "input": "uint8 frames (batch, time, height, width, RGB)"} | asdict(self)
         (folder / CONFIG).write_text(json.dumps(record, indent=1) + "\n")
         (folder / LABELS).write_text("".join(f"{name}\n" for name in self.classes))
 
@@ -81,15 +87,18 @@ class Facts:
         """
         try:
             record = read_json(folder / CONFIG)
-            if record["format"] != FORMAT:
-                raise InputError(f"{folder}: exported in format {record['format']}, this version reads format {FORMAT}")
+            if record["format"] not in FORMATS:
+                known = " and ".join(map(str, FORMATS))
+                raise InputError(f"{folder}: exported in format {record['format']}, this version reads {known}")
             mean, std = (_three(record[name]) for name in ("mean", "std"))
             if min(std) <= 0:
                 raise ValueError("a standard deviation that is not above 0")
             model, classes = record["model"], record["classes"]
             if not isinstance(model, str) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("model and classes are not names")
-            return cls(model, tuple(classes), ClipConfig(**record["clip"]), mean, std)
+            clip, view = ClipConfig(**record["clip"]), record.get("view", {})
+            view = ClipViewConfig(**view | ({"fade": tuple(view["fade"])} if "fade" in view else {}))
+            return cls(model, tuple(classes), clip, mean, std, view)
         except FileNotFoundError:
             raise InputError(f"{folder}: no {CONFIG} in it; expected a folder made by `unstill export`") from None
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
@@ -125,7 +134,10 @@ def load_classifier(path: Path, *, trust_model_code: bool = False) -> tuple[Clas
             trust_code=trust_model_code,
         )
         load_weights(model, path / WEIGHTS)
+        add_view(model, facts.view)
     else:
         model, config, classes = load_model(path, trust_model_code=trust_model_code)
-        facts = Facts(config.model.name, tuple(classes), config.clip, config.inputs.mean, config.inputs.std)
+        facts = Facts(
+            config.model.name, tuple(classes), config.clip, config.inputs.mean, config.inputs.std, config.model.view
+        )
     return Classifier(model, facts.mean, facts.std).eval(), facts

@@ -1,6 +1,27 @@
 """Which network a run trains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...pipeline.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipViewConfig:
+    """What a network sees of its clips."""
+
+    sees: Literal["clip", "moving_part", "fade_in"] = "clip"
+    """clip: clips as they are. moving_part: clips minus their mean over time, in training and afterwards. fade_in: the
+    same at first; the mean comes back in the course of the run, and is all there afterwards."""
+    fade: tuple[float, float] = (0.35, 0.8)
+    """With fade_in: from and to which share of the run the mean over time comes back, evenly."""
+
+    def __post_init__(self):
+        begin, end = self.fade
+        if not 0 <= begin <= end <= 1:
+            raise InputError(
+                f"model.view.fade is {begin:g} {end:g}; expected two shares of the run, 0 <= from <= to <= 1"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,3 +35,5 @@ class ModelConfig:
     weights: str = "none"
     """none, kinetics400 (torchvision downloads its weights once), or a .safetensors, .pt or .pth file. A head for
     another number of classes is left at its random start."""
+    view: ClipViewConfig = field(default_factory=ClipViewConfig)
+    """What it sees of its clips."""

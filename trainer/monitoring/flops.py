@@ -42,6 +42,7 @@ def step_flops(
     head: str = "",
     method_module: nn.Module | None = None,
     tables: dict[str, Tensor] | None = None,
+    second_share: float = 0.0,
 ) -> float:
     """Floating point operations of one clip's part of a training step, the mean over the method's period.
 
@@ -55,11 +56,14 @@ def step_flops(
         head: name of the network's last layer, for methods that want its input.
         method_module: what ``method.module`` made.
         tables: what ``method.tables`` returned, (N,...) each; only shapes are read.
+        second_share: weight of the clips' second view; above 0 its pass counts, too.
     """
     bare, module = copy.deepcopy((model, method_module))
     bare, module = bare.to("meta"), None if module is None else module.to("meta")
     loss_module = LossModule(bare, method, head=head, method_module=module)
     clips = _meta_clips(method, frames, size, next(bare.parameters()).dtype, tables or {})
+    if second_share:
+        clips = clips.with_second_view(clips.motion, second_share)
     by_kind = {penalise: _count(loss_module, clips, penalise) for penalise in {method.penalises(0), False}}
     return sum(by_kind[method.penalises(step)] for step in range(method.period)) / method.period
 
@@ -91,7 +95,7 @@ def _meta_clips(method: Method, frames: int, size: int, dtype: torch.dtype, tabl
 
 
 def _count(loss_module: LossModule, clips: Batch, penalise: bool) -> float:
-    passes = step_passes(loss_module.method, len(clips), penalise)
+    passes = step_passes(loss_module.method, len(clips), penalise, second_share=clips.second_share)
     with _Counter() as counter:
         backward_in_passes(loss_module, clips, passes)
     return counter.total / len(clips)

@@ -141,6 +141,7 @@ def _mfu_terms(
             head=head_name(config.model.name),
             method_module=state.method_module,
             tables=tables,
+            second_share=0.0 if config.augmentation is None else config.augmentation.second_share,
         )
         return flops, peak * ranks.world_size
     except Exception as error:  # an operation without a meta form; the run does not need the number

@@ -100,8 +100,8 @@ def test_a_damaged_export_is_refused(exported, tmp_path):
     with pytest.raises(InputError, match=r"model\.safetensors"):
         load_classifier(tmp_path)
     record = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(record | {"format": 2}))
-    with pytest.raises(InputError, match="format 2"):
+    (tmp_path / "config.json").write_text(json.dumps(record | {"format": 3}))
+    with pytest.raises(InputError, match="format 3"):
         load_classifier(tmp_path)
 
 
