@@ -17,8 +17,6 @@ from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig
 from unstill.pipeline.shards import ranges
 
-moto_server = pytest.importorskip("moto.server")
-pytest.importorskip("s3fs")
 CLIP = ClipConfig(frames=6, stride=2, size=32)
 
 
@@ -50,6 +48,8 @@ class Faults:
 
 @pytest.fixture(scope="module")
 def server():
+    moto_server = pytest.importorskip("moto.server")  # 0.7 s to import, only where it is used
+    pytest.importorskip("s3fs")
     from werkzeug.serving import make_server
 
     faults = Faults(moto_server.DomainDispatcherApplication(moto_server.create_backend_app))
