@@ -32,8 +32,8 @@ class Batch:
             (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
             ``target``. ``draws``: int64 (B,), keys of what a network draws, see ``sample_dropout``. ``clean``,
             ``clean_weight``: see ``consistency``.
-        second_view: (B,3,T,h,w), another form of the same clips with the same labels, or None. The loss on ``motion`` is
-            taken on it, too.
+        second_view: (B,3,T,h,w), another form of the same clips with the same labels, or None. The loss on ``motion``
+            is taken on it, too.
         second_share: what that counts; the loss on ``motion`` counts the rest.
     """
 

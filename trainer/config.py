@@ -106,8 +106,8 @@ class TrainConfig:
         )
         if self.augmentation is not None and self.augmentation.second_share and self.step.compile in GRAPH_MODES:
             raise InputError(
-                f"step.compile {self.step.compile} replays CUDA graphs, which overwrite the gradients of the first view "
-                "of a clip with those of the second; use --step.compile default, or --augmentation.as-filmed 0"
+                f"step.compile {self.step.compile} replays CUDA graphs, which overwrite the gradients of the first "
+                "view of a clip with those of the second; use --step.compile default, or --augmentation.as-filmed 0"
             )
 
     def total_steps(self, samples: int) -> int:
