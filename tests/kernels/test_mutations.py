@@ -142,7 +142,6 @@ ATTENTION_TORCH = {
     "regions of the first windows": ("% len(regions)", "% 1"),
     "mask after the first block of queries": ("own[:, rows, None]", "own[:, : rows.stop - rows.start, None]"),
     "bias of the first block of queries": ("bias[self.heads, rows]", "bias[self.heads, : rows.stop - rows.start]"),
-    "queries of the first block": ("tensor[self.windows, self.heads, rows]", "tensor[self.windows, self.heads]"),
     "bias counted twice": ("score.baddbmm_(query, key.mT)", "score.baddbmm_(query, key.mT, beta=2)"),
     "dK of the last block": ("total_k.baddbmm_(ds.mT, query)\n", "total_k = ds.mT @ query\n"),
     "dV of the last block": ("total_v.baddbmm_(p.mT, slope)", "total_v = p.mT @ slope"),
