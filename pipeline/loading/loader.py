@@ -100,7 +100,7 @@ class ClipLoader:
             )
         if start_step < 0 or (steps is not None and steps < 0):
             raise InputError(f"start_step = {start_step}, steps = {steps}: expected whole numbers from 0")
-        self.device = _resolve(device)
+        self.device = clip_device(device)
         self.clip, self.config = clip, config or LoaderConfig()
         self.train = augment is not None
         self.index, self._reader, verified = _open_dataset(dataset, self.config)
@@ -314,7 +314,8 @@ def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleInde
     return index, reader, is_verified(cache.digest)
 
 
-def _resolve(device: str | torch.device) -> torch.device:
+def clip_device(device: str | torch.device) -> torch.device:
+    """The device that is meant, with its number; InputError where there is none."""
     device = torch.device(device)
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device = {device}: clips are decoded for cpu or cuda")
