@@ -106,7 +106,7 @@ class ClipLoader:
             )
         if start_step < 0 or (steps is not None and steps < 0):
             raise InputError(f"start_step = {start_step}, steps = {steps}: expected integers from 0")
-        self.device = _resolve(device)
+        self.device = clip_device(device)
         self.clip, self.config = clip, config or LoaderConfig()
         self.train = augment is not None
         self.index, self._reader, verified = _open_dataset(dataset, self.config)
@@ -338,7 +338,8 @@ def _precautions(
     return Precautions(isolation, record, left_out)
 
 
-def _resolve(device: str | torch.device) -> torch.device:
+def clip_device(device: str | torch.device) -> torch.device:
+    """The device that is meant, with its number; InputError where there is none."""
     device = torch.device(resolve_device("auto") if device == "auto" else device)
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"device = {device}: clips are decoded for cpu or cuda")

@@ -141,13 +141,15 @@ ATTENTION_INPUTS = {
 ATTENTION_TORCH = {
     "regions of the first windows": ("% len(regions)", "% 1"),
     "mask after the first block of queries": ("own[:, rows, None]", "own[:, : rows.stop - rows.start, None]"),
-    "bias of the first block of queries": ("bias[h, r].to(acc)", "bias[h, : r.stop - r.start].to(acc)"),
-    "dK of the last block": ("total_k += ds.transpose(-1, -2) @ query\n", "total_k = ds.transpose(-1, -2) @ query\n"),
-    "dV of the last block": ("total_v += p.transpose", "total_v = p.transpose"),
-    "dB of the last window": ("g_bias[h, r] += ds", "g_bias[h, r] = ds"),
-    "g_B of the last window": ("g_bias[h, r] += cotangent", "g_bias[h, r] = cotangent"),
-    "cotangent of dB lost": ("tangent += e[h, r]", "tangent += 0 * e[h, r]"),
-    "t not subtracted": ("tangent -= (p * tangent)", "tangent -= 0 * (p * tangent)"),
+    "bias of the first block of queries": ("bias[self.heads, rows]", "bias[self.heads, : rows.stop - rows.start]"),
+    "bias counted twice": ("score.baddbmm_(query, key.mT)", "score.baddbmm_(query, key.mT, beta=2)"),
+    "dK of the last block": ("total_k.baddbmm_(ds.mT, query)\n", "total_k = ds.mT @ query\n"),
+    "dV of the last block": ("total_v.baddbmm_(p.mT, slope)", "total_v = p.mT @ slope"),
+    "dB of the last window": ("parts.new_ones(len(parts)", "parts.new_zeros(len(parts)"),
+    "cotangent of dB lost": ("add_(chunk.of_bias(e, rows))", "add_(0 * chunk.of_bias(e, rows))"),
+    "keys exchanged in T": ("torch.cat([key, key_b], -1)", "torch.cat([key_b, key], -1)"),
+    "t not subtracted": ("tangent -= weighted", "tangent -= 0 * weighted"),
+    "dS a lost": (".baddbmm_(ds.mT, query_a)", ""),
     "dQ unscaled": ("(ds @ key).mul_(scale)", "(ds @ key)"),
 }
 

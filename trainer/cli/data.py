@@ -3,9 +3,10 @@
 A function here returns the process's exit code. Nothing here needs torch or DALI, whose import takes seconds.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import Positional
@@ -15,6 +16,7 @@ from ...pipeline.conversion.audit import audit as audit_source
 from ...pipeline.conversion.convert import ConvertConfig
 from ...pipeline.conversion.convert import convert as convert_source
 from ...pipeline.conversion.verify import verify as verify_shards
+from ...pipeline.errors import InputError
 from ...pipeline.sandbox.process import Sandbox
 
 
@@ -64,11 +66,23 @@ class VerifyOptions:
     sandbox: Sandbox = "auto"
     """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
     puts up none (time and memory stay limited)."""
+    device: Literal["cpu", "cuda"] | None = None
+    """If all is well, also decode every frame with DALI on this device, and compare it with the processor's picture: a
+    GPU may leave a frame out without an error. DALI on a CPU decodes VP9 and Motion JPEG only."""
 
 
 def verify(options: VerifyOptions) -> int:
     """``unstill verify``; 1 when there are faults."""
-    faults = verify_shards(options.path, decode=options.decode, workers=options.workers, sandbox=options.sandbox)
+    if options.device and not (options.decode and options.path.is_dir()):
+        raise InputError(f"{options.path}: --device decodes a dataset's folder; expected one, without --no-decode")
+    faults: Sequence[object] = verify_shards(
+        options.path, decode=options.decode, workers=options.workers, sandbox=options.sandbox
+    )
+    if options.device and not faults:
+        # imports DALI and torch
+        from ...pipeline.loading.decoder_check import compare_decoders
+
+        faults = compare_decoders(options.path, options.device, threads=options.workers)
     for fault in faults:
         print(fault)
     print(f"{options.path}: {f'{len(faults)} faults' if faults else 'no fault found'}")

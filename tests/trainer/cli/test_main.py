@@ -101,6 +101,7 @@ def test_only_unstill_logs_what_is_going_on(monkeypatch):
         (["nosuch"], "nosuch"),
         (["train", "nosuch_recipe"], "nosuch_recipe"),
         (["verify", "no/such/dataset"], "no/such/dataset"),
+        (["verify", "no/such/dataset", "--device", "cpu"], "no/such/dataset"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(arguments, named, capsys):
