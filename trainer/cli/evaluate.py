@@ -45,8 +45,7 @@ def _run_models(command: EvaluateCommand) -> int:
     if not ranks.first:
         return 0
     cards = {name: result.card for name, result in results.items()}
-    decoders = {name for result in results.values() for name in result.decoders}
-    facts = evaluation_facts(subjects, command.sets, options, sorted(decoders))
+    facts = evaluation_facts(subjects, command.sets, options, results)
     _print_scores(cards, facts)
     _write(command, cards, {name: result.predictions for name, result in results.items()}, facts)
     if not command.sets.scuba and not command.sets.conflfg:

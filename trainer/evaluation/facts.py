@@ -2,7 +2,7 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from unstill import __version__
 from ...pipeline.errors import InputError
 from ...pipeline.shards.dataset_info import DatasetInfo
 from .config import EvaluateOptions, TestSets
+from .evaluate import Evaluation
 from .subject import Subject
 
 
@@ -35,20 +36,22 @@ def told_apart(subjects: Sequence[Subject]) -> list[Subject]:
 
 
 def evaluation_facts(
-    subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions, decoders: Sequence[str]
+    subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions, results: Mapping[str, Evaluation]
 ) -> dict[str, str]:
     """Name -> text, for the terminal and every file.
 
     Args:
         subjects: the models.
         sets, options: what they were tested on, and how.
-        decoders: of the loaders.
+        results: by name of the model.
     """
+    decoders = sorted({name for result in results.values() for name in result.decoders})
+    scored = {name: len(found) for result in results.values() for name, found in result.predictions.items()}
     views = options.views
     classes = sorted({len(subject.classes) for subject in subjects})
     return {
         **{f"model {subject.name}": _model(subject) for subject in subjects},
-        **{f"set {name}": _dataset(path) for name, path in _paths(sets).items()},
+        **{f"set {name}": _dataset(path, scored.get(name)) for name, path in _paths(sets).items()},
         "guessing": ", ".join(f"{100 / count:.4g} % of {count} classes" for count in classes),
         "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
         "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
@@ -72,10 +75,11 @@ def _paths(sets: TestSets) -> dict[str, Path]:
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _dataset(path: Path) -> str:
+def _dataset(path: Path, scored: int | None) -> str:
     """Path, videos and the first digits of the digest; the path alone for a file or a remote dataset."""
     try:
         data = DatasetInfo.read(path)
     except InputError:
         return str(path)
-    return f"{path}, {data.samples:,} videos, {data.digest[:12]}"
+    lost = "" if scored in (None, data.samples) else f", of which {data.samples - scored:,} could not be decoded"
+    return f"{path}, {data.samples:,} videos{lost}, {data.digest[:12]}"
