@@ -40,7 +40,9 @@ def remux(source: av.container.InputContainer, stream: av.video.stream.VideoStre
         error = (packet.pts - origin) * packet.time_base - count / fps
         if abs(error) > packet.time_base or (packet.dts is not None and packet.dts > packet.pts):
             raise BadVideo(
-                "contract", f"packet {count} is {float(error):+.4f} s off a constant {float(fps):g} fps in order"
+                "contract",
+                f"packet {count} is {float(error):+.4f} s off a constant {float(fps):g} fps in order, "
+                "as B-frames and variable rates are; encode it (--codec h264)",
             )
         if packet.is_keyframe != (count % gop == 0):
             raise BadVideo("contract", f"packet {count} does not fit GOPs of exactly {gop} frames")

@@ -111,17 +111,17 @@ class ClipLoader:
         self.train = augment is not None
         self.index, self._reader, verified = _open_dataset(dataset, self.config)
         if not verified and rank == 0:
-            _log.warning(
-                "%s: you have not converted or verified it on this machine; if it came from somebody else, run "
+            _say_once(
+                logging.WARNING,
+                f"{dataset}: you have not converted or verified it on this machine; if it came from somebody else, run "
                 "`unstill verify` on it before you train on it",
-                dataset,
             )
         self._precautions = _precautions(self.config, self.index, dataset, run, rank, world_size)
         self.decoder = choose_decoder(
             self.index, self._reader, self.device, dataset, self.config.decoder, self._precautions
         )
         if rank == 0:
-            _log.info("%s: decoder %s, %s", dataset, self.decoder.name, self.decoder.reason)
+            _say_once(logging.INFO, f"{dataset}: decoder {self.decoder.name}, {self.decoder.reason}")
         self._label = np.asarray(self.index.label, dtype=np.int64)
         self._height, self._width = (np.asarray(side, np.int64) for side in (self.index.height, self.index.width))
         if augment is not None:
@@ -304,6 +304,16 @@ class ClipLoader:
         stats.frames_decoded += decoded.frames_decoded
         stats.frames_delivered += len(decoded.requests) * self.clip.frames
         stats.bad_clips = self.bad.clips
+
+
+_said: set[str] = set()
+
+
+def _say_once(level: int, text: str) -> None:
+    """Log a line once in a process: a run opens its validation set at every checkpoint."""
+    if text not in _said:
+        _said.add(text)
+        _log.log(level, "%s", text)
 
 
 def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader, bool]:

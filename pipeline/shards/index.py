@@ -138,7 +138,12 @@ class SampleIndex:
             with open(path, "rb", opener=open_plain) as file:
                 data = np.memmap(file, dtype=np.uint8, mode="r")
         except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
-            raise InputError(f"{path}: no index found; expected a dataset made by `unstill convert`") from error
+            folder = path.parent if path.name == INDEX_NAME else path
+            if not folder.exists():
+                raise InputError(f"{folder}: no such folder; expected a dataset made by `unstill convert`") from error
+            inside = [name for name in ("shards", "train") if (folder / name / INDEX_NAME).exists()]
+            hint = f"; {folder / inside[0]} is one" if inside else ""
+            raise InputError(f"{path}: no index found; expected a dataset made by `unstill convert`{hint}") from error
         try:
             length = int.from_bytes(data[:8].tobytes(), "little")
             header = parse_json(data[8 : 8 + length].tobytes())

@@ -119,6 +119,11 @@ def find_checkpoint(path: Path) -> Path:
     raise InputError(f"{path}: no checkpoint in it; expected a run folder or a checkpoint made by `unstill train`")
 
 
+def names_checkpoint(path: Path) -> bool:
+    """Whether the last part of a path is ``latest``, ``best`` or ``step-N``."""
+    return path.name in POINTERS or re.fullmatch(r"step-[0-9]{1,19}", path.name) is not None
+
+
 def _named(folder: Path, name: str) -> Path | None:
     """The checkpoint in a ``checkpoints`` folder that ``latest``, ``best`` or ``step-N`` names."""
     if name in POINTERS:

@@ -1,14 +1,19 @@
 """``unstill evaluate``: what it prints, and what it writes."""
 
+from dataclasses import replace
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ...pipeline.errors import InputError
+from ...pipeline.loading.device import resolve_device
 from ...pipeline.safe_text import printable
+from ..distributed import process_group
 from ..evaluation.config import EvaluateCommand, TestSets
 from ..evaluation.evaluate import evaluate
-from ..evaluation.files import read_facts, read_logits, write_evaluation
+from ..evaluation.facts import evaluation_facts, told_apart
+from ..evaluation.files import read_facts, read_logits, sample_counts, write_evaluation
 from ..evaluation.measures import MEASURES
 from ..evaluation.predictions import Predictions
 from ..evaluation.scorecard import Scorecard, scorecard
@@ -25,23 +30,33 @@ def run(command: EvaluateCommand) -> int:
         cards = {name: _score(command.sets, found) for name, found in predictions.items()}
         facts = read_facts(command.logits) | {"logits": str(command.logits)}
     else:
-        subjects = [load_subject(run, trust_model_code=command.trust_model_code) for run in command.runs]
-        results = evaluate(subjects, command.sets, command.run)
-        cards = {name: result.card for name, result in results.items()}
-        predictions = {name: result.predictions for name, result in results.items()}
-        views = command.run.views
-        facts = {
-            "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
-            "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
-            "seed": str(command.run.seed),
-            "decoder": ", ".join(sorted({name for result in results.values() for name in result.decoders})),
-            **({"backgrounds of SCUBA and SCUFO": ", ".join(command.sets.scuba)} if command.sets.scuba else {}),
-        }
+        return _run_models(command)
     _print_scores(cards, facts)
+    _write(command, cards, predictions, facts)
+    return 0
+
+
+def _run_models(command: EvaluateCommand) -> int:
+    """Evaluate runs, in one process or, started by torchrun, in several that share the work."""
+    options = replace(command.run, device=resolve_device(command.run.device))
+    subjects = told_apart([load_subject(run, trust_model_code=command.trust_model_code) for run in command.runs])
+    with process_group(options.device) as ranks:
+        results = evaluate(subjects, command.sets, options, ranks)
+    if not ranks.first:
+        return 0
+    cards = {name: result.card for name, result in results.items()}
+    facts = evaluation_facts(subjects, command.sets, options, results)
+    _print_scores(cards, facts)
+    _write(command, cards, {name: result.predictions for name, result in results.items()}, facts)
+    if not command.sets.scuba and not command.sets.conflfg:
+        print("static bias: unstill ood build makes test videos with other backgrounds, for --scuba and --conflfg")
+    return 0
+
+
+def _write(command: EvaluateCommand, cards: dict[str, Scorecard], predictions: dict, facts: dict[str, str]) -> None:
     if command.out is not None:
         write_evaluation(command.out, cards, predictions, facts)
         print(f"written: {command.out / 'evaluation.html'}, .json, .csv, .tex and the predictions")
-    return 0
 
 
 def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
@@ -54,8 +69,10 @@ def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
 
 
 def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
+    counts = sample_counts(cards)
     table = Table(title="Percent, with the 95 % interval", title_justify="left")
     table.add_column("measure")
+    table.add_column("n", justify="right")
     for name in cards:
         table.add_column(escape(printable(name)), justify="right")
     for measure in dict.fromkeys(measure for card in cards.values() for measure in card.shares):
@@ -65,7 +82,8 @@ def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
         arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
         shares = [card.shares.get(measure) for card in cards.values()]
         cells = ["" if s is None else f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares]
-        table.add_row(escape(printable(title)) + arrow + (" (one-sided)" if known and known.one_sided else ""), *cells)
+        note = " (one-sided)" if known and known.one_sided else ""
+        table.add_row(escape(printable(title)) + arrow + note, counts[measure], *cells)
     console = Console(soft_wrap=False)
     console.print(table)
     for fact, value in facts.items():

@@ -34,15 +34,18 @@ class Command:
         function: ``module:function`` below ``unstill``; it returns the exit code.
         options: ``module:dataclass`` below ``unstill``, what the function takes; without it the
             function reads the arguments itself.
+        pairs: its flags that take names and values in turn, for the message where a name was forgotten.
     """
 
     summary: str
     function: str
     options: str | None = None
+    pairs: tuple[str, ...] = ()
 
     def run(self, name: str, arguments: list[str]) -> int:
         """Parse ``arguments`` and call the function; returns the exit code."""
         given = arguments
+        refuse_odd_pairs(arguments, self.pairs)
         if self.options is not None:
             given = tyro.cli(_load(self.options), prog=f"unstill {name}", args=arguments)
         return _load(self.function)(given)
@@ -77,6 +80,7 @@ COMMANDS = {
         "Measure accuracy and static bias of trained models.",
         "trainer.cli.evaluate:run",
         "trainer.evaluation.config:EvaluateCommand",
+        pairs=("--scuba", "--others", "--mirror"),
     ),
     "still-bank": Command(
         "Collect the still pictures that StillMix blends into clips.",
@@ -156,6 +160,21 @@ def run(arguments: list[str]) -> int:
             raise
         errors.print(f"unstill {name}: {_unexpected(error)}")
         return 70
+
+
+def refuse_odd_pairs(arguments: list[str], flags: tuple[str, ...]) -> None:
+    """Refuse a flag that takes names and values in turn, and has an odd number of them.
+
+    Raises:
+        InputError: names the flag, and what it was given.
+    """
+    for flag in (flag for flag in flags if flag in arguments):
+        after = arguments[arguments.index(flag) + 1 :]
+        given = after[: next((n for n, word in enumerate(after) if word.startswith("--")), len(after))]
+        if len(given) % 2:
+            raise InputError(
+                f"{flag} {' '.join(given)}: expected pairs, {flag} NAME VALUE; a name or a value is missing"
+            )
 
 
 def _unexpected(error: Exception) -> str:

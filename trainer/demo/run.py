@@ -91,7 +91,7 @@ def show(results: dict, shares: Mapping[str, Mapping[str, Share]], out: Path, co
     table.add_column("what it asks", overflow="fold")
     for column in COLUMNS:
         measure = MEASURES[column]
-        values = [results[name][column] for name in MODELS]
+        values = [shares[name][column].value for name in MODELS]  # not the rounded ones: 93.547 is 93.5, not 93.6
         best = (max if measure.better == "higher" else min)(values)
         cells = [f"[bold]{v:.1f}[/]" if v == best else f"{v:.1f}" for v in values]
         arrow = {"higher": "↑", "lower": "↓"}[measure.better]

@@ -170,13 +170,14 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     for model, card in cards.items():
         if _SEED.match(model) is None:
             rows.append(" & ".join([latex_text(model), *(_tex_share(card.shares.get(m)) for m in measures)]) + r" \\")
-    note = "; ".join(f"{name} {value}" for name, value in facts.items())
+    notes = [f"% {printable(name)}: {printable(value)}" for name, value in facts.items()]
     comment = "% mean and standard deviation over seeds; of single runs the 95 % interval, clustered by source video"
     return "\n".join(
         [
             comment,
             "% with an asterisk: one-sided, a high value shows that appearance decides, a low one proves nothing",
-            "% " + printable(note),
+            "% n: " + ", ".join(f"{name} {count}" for name, count in sample_counts(cards).items() if name in measures),
+            *notes,
             rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",
             r"\toprule",
             head + r" \\",
@@ -195,6 +196,7 @@ def html(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spre
     return template(Path(__file__).with_name("evaluation.html.j2")).render(
         cards=cards,
         spreads=spreads,
+        counts=sample_counts(cards),
         facts=facts,
         rows=[
             (name, MEASURES.get(name.partition(".")[0], plain_accuracy(name)), name.partition(".")[2])
@@ -202,6 +204,15 @@ def html(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spre
         ],
         classes=list(dict.fromkeys(c for card in cards.values() for t in card.per_class.values() for c in t)),
     )
+
+
+def sample_counts(cards: Mapping[str, Scorecard]) -> dict[str, str]:
+    """Measure -> number of samples; several numbers where the models differ."""
+    found: dict[str, set[int]] = {}
+    for card in cards.values():
+        for measure, share in card.shares.items():
+            found.setdefault(measure, set()).add(share.samples)
+    return {measure: " / ".join(f"{count:,}" for count in sorted(counts)) for measure, counts in found.items()}
 
 
 def _measure(name: str) -> Measure:

@@ -33,7 +33,8 @@ class ModelConfig:
     `module:function`, which is called with the number of classes and returns a module from clips (B,3,T,h,w) to logits
     (B,classes)."""
     weights: str = "none"
-    """none, kinetics400 (torchvision downloads its weights once), or a .safetensors, .pt or .pth file. A head for
-    another number of classes is left at its random start."""
+    """none, kinetics400 (torchvision downloads its weights once), a run of the same network (RUN, RUN/best or
+    RUN/step-500; the moving average where it kept one), or a .safetensors, .pt or .pth file. A head for another number
+    of classes is left at its random start."""
     view: ClipViewConfig = field(default_factory=ClipViewConfig)
     """What it sees of its clips."""

@@ -20,6 +20,7 @@ from torch import nn
 from torchvision.models import get_model_weights
 
 from ...pipeline.errors import InputError
+from ..checkpoints.files import find_checkpoint, names_checkpoint, verify_checkpoint, weights_file
 from .motion_cnn import MotionCNN
 
 # name -> the layer that ends in class logits
@@ -138,9 +139,14 @@ def _kinetics_weights(name: str) -> dict[str, torch.Tensor]:
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    if path.is_dir() or names_checkpoint(path):
+        checkpoint = find_checkpoint(path)
+        verify_checkpoint(checkpoint)
+        path = weights_file(checkpoint)
     if not path.is_file():
         raise InputError(
-            f"model.weights {path}: no such file; expected none, kinetics400 or a .safetensors, .pt or .pth file"
+            f"model.weights {path}: no such file; expected none, kinetics400, a run (RUN, RUN/best, RUN/step-500), "
+            "or a .safetensors, .pt or .pth file"
         )
     try:
         if path.suffix == ".safetensors":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unstill.pipeline.errors import InputError
-from unstill.pipeline.shards.index import SampleIndex
+from unstill.pipeline.shards.index import INDEX_NAME, SampleIndex
 from unstill.pipeline.shards.index_check import check_index, check_shards
 
 
@@ -73,3 +73,12 @@ def test_shards_that_are_short_or_missing_are_named(small_dataset, offset, messa
         index = changed(index, "mp4_offset", 9, offset)
     with pytest.raises(InputError, match=message):
         check_shards(index, small_dataset)
+
+
+def test_a_folder_that_is_no_dataset_is_named_with_the_one_inside(tmp_path):
+    (tmp_path / "bias" / "shards").mkdir(parents=True)
+    (tmp_path / "bias" / "shards" / INDEX_NAME).write_bytes(b"")
+    with pytest.raises(InputError, match=r"bias.*no index found; .*bias/shards is one"):
+        SampleIndex.load(tmp_path / "bias")
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        SampleIndex.load(tmp_path / "nowhere")

@@ -34,6 +34,7 @@ from unstill.trainer.evaluation.subject import load_subject
 from unstill.trainer.inputs.config import InputConfig
 from unstill.trainer.methods import Baseline
 from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.optimisers.config import OptimiserConfig
 from unstill.trainer.optimisers.schedule import multiplier
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
@@ -366,6 +367,24 @@ def test_a_finished_run_is_lengthened_on_purpose_only(folder, caplog):
     assert {line["step"]: line["lr"] for line in lines if line["step"] > 10} == {
         step: pytest.approx(lr * multiplier(schedule, step - 1, 15)) for step in (12, 14, 15)
     }
+
+
+def test_a_run_starts_from_the_weights_of_another(folder, whole):
+    _, result = whole
+    run = result.checkpoint.parent.parent
+    config = run_config(folder, optimiser=OptimiserConfig(lr=0.0))
+    for source in (run, run / "latest", run / "step-9"):
+        tuned = dataclasses.replace(
+            config, out=folder / source.name, model=dataclasses.replace(config.model, weights=str(source)), stop_after=1
+        )
+        with pytest.raises(Preempted):
+            train(tuned, make_loader=loader_of())
+        saved = load_file(find_checkpoint(tuned.out) / "model.safetensors")
+        expected = load_file(find_checkpoint(source) / "ema.safetensors")
+        assert all(torch.equal(saved[name], expected[name]) for name in saved if "conv" in name or "head" in name)
+    with pytest.raises(InputError, match="step-77: no such checkpoint"):
+        model = dataclasses.replace(config.model, weights=str(run / "step-77"))
+        train(dataclasses.replace(config, out=folder / "none", model=model), make_loader=loader_of())
 
 
 def test_a_run_without_one_finite_step_fails(folder):

@@ -1,5 +1,7 @@
 """The command line: every command explains itself, and a mistake is one line and an exit code."""
 
+import dataclasses
+import json
 import logging
 import subprocess
 import sys
@@ -8,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from unstill.trainer.cli import main as cli
+from unstill.trainer.config import from_dict
 from unstill.trainer.demo.circular_shift import CircularShift
 from unstill.trainer.inputs.config import InputConfig
+from unstill.trainer.recipes.hmdb51 import hmdb51_albar
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)
@@ -102,9 +106,18 @@ def test_only_unstill_logs_what_is_going_on(monkeypatch):
         (["train", "nosuch_recipe"], "nosuch_recipe"),
         (["verify", "no/such/dataset"], "no/such/dataset"),
         (["verify", "no/such/dataset", "--device", "cpu"], "no/such/dataset"),
+        (["evaluate", "run", "--scuba", "places", "--iid", "x"], "--scuba places: expected pairs, --scuba NAME VALUE"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it(arguments, named, capsys):
     assert cli.run(arguments) == 2
     error = capsys.readouterr().err
     assert named in error and error.count("\n") == 1
+
+
+def test_the_configuration_is_printed_as_config_json_has_it(capsys):
+    assert cli.run(["train", "hmdb51_albar", "--batch-size", "12", "--print-config"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    config = from_dict(shown)
+    assert (config.batch_size, config.device, shown["method"]["kind"]) == (12, "auto", "Albar")
+    assert config == dataclasses.replace(hmdb51_albar(), batch_size=12)

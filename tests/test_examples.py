@@ -1,0 +1,194 @@
+"""The launch files of examples/, run as far as one machine without a GPU allows: several "machines" of two processes.
+
+torchrun and Slurm's commands are found on PATH, so a test puts its own there: torchrun is the real one, Slurm's are
+stand-ins that start the processes as Slurm does.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch.distributed.run import get_args_parser
+
+from unstill.pipeline.conversion.convert import ConvertConfig, convert
+from unstill.trainer.checkpoints.files import find_checkpoint
+from unstill.trainer.demo.motions.files import write_motions
+from unstill.trainer.demo.motions.world import MotionsConfig
+
+LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
+STEPS = 24
+SAFETY_S = 600  # no assertion depends on it
+SRUN = """#!/bin/bash
+# two machines of two processes; the first argument is an option of srun
+shift
+for rank in 0 1 2 3; do
+    SLURM_PROCID=$rank SLURM_LOCALID=$((rank % 2)) "$@" &
+    pids="$pids $!"
+done
+trap 'kill -TERM $pids' TERM  # as scontrol signals every process of a step
+code=0
+for pid in $pids; do
+    while kill -0 "$pid" 2>/dev/null; do wait "$pid"; one=$?; done
+    [ "$one" -ne 0 ] && code=$one
+done
+exit $code
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Shards of 24 videos."""
+    root = tmp_path_factory.mktemp("launch")
+    write_motions(MotionsConfig(out=root / "videos", train=24, splits=("train",), workers=1))
+    convert(ConvertConfig(source=root / "videos" / "train", out=root / "train", short_side=64, workers=1))
+    return root / "train"
+
+
+@pytest.fixture
+def environment(tmp_path):
+    """Commands on PATH, and variables that keep four processes small."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    start = f"exec {sys.executable}"
+    scripts = {
+        "torchrun": f'#!/bin/sh\n{start} -m torch.distributed.run "$@"\n',
+        "unstill": f'#!/bin/sh\n{start} -c "from unstill.trainer.cli.main import main; main()" "$@"\n',
+        "srun": SRUN,
+        "scontrol": f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n[ "$1" = show ] && echo localhost\nexit 0\n',
+    }
+    for name, text in scripts.items():
+        (tools / name).write_text(text)
+        (tools / name).chmod(0o755)
+    kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    # gloo would otherwise look the machine's name up
+    one = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json")}
+    return kept | one | {"PATH": f"{tools}:{os.environ['PATH']}"}
+
+
+def options(data: Path, out: Path, *more: str) -> list[str]:
+    """24 steps in float64, a checkpoint every 4."""
+    lengths = ["--batch-size", "12", "--epochs", str(STEPS * 12 / 24), "--checkpoint.every", "4", "--log.every", "1"]
+    exact = ["--step.precision", "fp64", "--device", "cpu"]
+    return ["demo_baseline", "--data", str(data), "--out", str(out), *lengths, *exact, *more]
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
+    """Wait until a run has logged a step."""
+    deadline = time.monotonic() + SAFETY_S
+    while time.monotonic() < deadline:
+        metrics = out / "metrics.jsonl"
+        if metrics.exists() and any(f'"step": {step},' in line for line in metrics.read_text().splitlines()):
+            return
+        assert all(process.poll() is None for process in processes), [p.communicate() for p in processes]
+        time.sleep(0.1)
+    raise AssertionError(f"step {step} was never logged")
+
+
+def same_run(one: Path, two: Path) -> None:
+    """Whether two runs end with the same weights and losses, to rounding in float64."""
+    a, b = (load_file(find_checkpoint(run / f"step-{STEPS}") / "model.safetensors") for run in (one, two))
+    for name, value in a.items():
+        torch.testing.assert_close(b[name], value, rtol=1e-9, atol=1e-11)
+    losses = [
+        {(r := json.loads(line))["step"]: r["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()}
+        for run in (one, two)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9) and len(losses[0]) == STEPS
+
+
+@pytest.mark.slow
+def test_two_machines_one_killed_and_replaced_and_then_another_number_of_processes(data, tmp_path, environment):
+    whole = [sys.executable, "-c", "from unstill.trainer.cli.main import main; main()", "train"]
+    subprocess.run([*whole, *options(data, tmp_path / "whole")], check=True, env=environment, timeout=SAFETY_S)
+    machines = environment | {"NODES": "2", "PROCESSES": "2", "FIRST": f"localhost:{free_port()}"}
+    out = tmp_path / "run"
+
+    def start(more: dict | None = None, *options_: str) -> subprocess.Popen:
+        command = [LAUNCH / "torchrun.sh", *options(data, out, *options_)]
+        log = open(tmp_path / "launch.log", "a")
+        return subprocess.Popen(command, env=machines | (more or {}), stderr=log, stdout=log, start_new_session=True)
+
+    first, second = start(None, "--stop-after", "20"), start(None, "--stop-after", "20")
+    try:
+        wait_for_step(out, 9, first, second)
+        os.killpg(second.pid, signal.SIGKILL)  # the machine is gone, with its launcher
+        second.wait()
+        second = start(None, "--stop-after", "20")
+        wait_for_step(out, 20, first)
+        for machine in (first, second):
+            machine.wait(timeout=SAFETY_S)
+        log = (tmp_path / "launch.log").read_text()
+        assert "continuing at step 8 of 24" in log, log[-3000:]
+        assert find_checkpoint(out).name == "step-00000020"
+        # three processes on one machine finish it
+        first = start({"NODES": "1", "PROCESSES": "3", "FIRST": f"localhost:{free_port()}"})
+        assert first.wait(timeout=SAFETY_S) == 0, (tmp_path / "launch.log").read_text()[-3000:]
+    finally:
+        for machine in (first, second):
+            if machine.poll() is None:
+                os.killpg(machine.pid, signal.SIGKILL)
+    same_run(tmp_path / "whole", out)
+
+
+@pytest.mark.slow
+def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path, environment):
+    job = environment | {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "localhost", "SLURM_NTASKS": "4"}
+    job |= {"SLURM_NTASKS_PER_NODE": "2"}
+    out = tmp_path / "run"
+    command = ["bash", LAUNCH / "slurm.sbatch", *options(data, out)]
+    with open(tmp_path / "job.log", "w") as log:
+        process = subprocess.Popen(command, env=job, stderr=log, stdout=log, start_new_session=True)
+        wait_for_step(out, 5, process)
+        # Slurm's --signal reaches the processes of the step, not the batch script
+        children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        for child in children:
+            os.kill(int(child), signal.SIGTERM)
+        assert process.wait(timeout=SAFETY_S) == 75, (tmp_path / "job.log").read_text()[-3000:]
+        assert f"requeue {job['SLURM_JOB_ID']}" in (tmp_path / "scontrol.log").read_text()
+        saved = int(find_checkpoint(out).name[5:])
+        assert 5 <= saved < STEPS
+        again = subprocess.run(command, env=job, stderr=log, stdout=log, timeout=SAFETY_S)
+    text = (tmp_path / "job.log").read_text()
+    assert again.returncode == 0 and f"continuing at step {saved} of {STEPS}" in text, text[-3000:]
+    assert "4 processes, each with cpu" in text
+
+
+def test_the_kubernetes_job_starts_what_its_text_says():
+    service, job = yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())
+    spec = job["spec"]
+    (container,) = spec["template"]["spec"]["containers"]
+    arguments = get_args_parser().parse_args(container["args"])
+    assert container["command"] == ["torchrun"] and arguments.training_script == "unstill" and arguments.no_python
+    assert int(arguments.nnodes) == spec["completions"] == spec["parallelism"] > 1
+    # pod 0's name in the service's domain: the Job's name, its index, and the subdomain
+    host, _, port = arguments.rdzv_endpoint.partition(":")
+    assert host == f"{job['metadata']['name']}-0.{service['metadata']['name']}" and port.isdigit()
+    assert spec["template"]["spec"]["subdomain"] == service["metadata"]["name"] and spec["completionMode"] == "Indexed"
+    assert service["spec"] == {"clusterIP": "None", "selector": {"job-name": job["metadata"]["name"]}} or (
+        service["spec"]["clusterIP"] in (None, "None")
+    )
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in spec["template"]["spec"]["volumes"]}
+    recipe, *flags = arguments.training_script_args[1:]
+    places = {flag.partition("=")[0]: flag.partition("=")[2] for flag in flags}
+    from unstill.trainer.recipes import RECIPES
+
+    assert recipe in RECIPES and arguments.training_script_args[0] == "train"
+    paths = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert all(any(path.startswith(mount) for mount in paths) for path in places.values())

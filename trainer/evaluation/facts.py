@@ -1,0 +1,85 @@
+"""What must be told with an evaluation's numbers: which models, which datasets, how, by which program, and when."""
+
+import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from unstill import __version__
+
+from ...pipeline.errors import InputError
+from ...pipeline.shards.dataset_info import DatasetInfo
+from .config import EvaluateOptions, TestSets
+from .evaluate import Evaluation
+from .subject import Subject
+
+
+def told_apart(subjects: Sequence[Subject]) -> list[Subject]:
+    """The models with names of their own: several checkpoints of one run are called NAME@step-N.
+
+    Raises:
+        InputError: two are still called alike: one checkpoint twice, or runs in folders of one name.
+    """
+    count = Counter(subject.name for subject in subjects)
+    named = [
+        replace(subject, name=f"{subject.name}@step-{subject.origin.step}")
+        if count[subject.name] > 1 and subject.origin is not None
+        else subject
+        for subject in subjects
+    ]
+    name, times = Counter(subject.name for subject in named).most_common(1)[0]
+    if times > 1:
+        places = ", ".join(str(s.origin.run) for s in named if s.name == name and s.origin is not None)
+        raise InputError(f"{times} models are called {name} ({places}); give each once, in folders of different names")
+    return named
+
+
+def evaluation_facts(
+    subjects: Sequence[Subject], sets: TestSets, options: EvaluateOptions, results: Mapping[str, Evaluation]
+) -> dict[str, str]:
+    """Name -> text, for the terminal and every file.
+
+    Args:
+        subjects: the models.
+        sets, options: what they were tested on, and how.
+        results: by name of the model.
+    """
+    decoders = sorted({name for result in results.values() for name in result.decoders})
+    scored = {name: len(found) for result in results.values() for name, found in result.predictions.items()}
+    views = options.views
+    classes = sorted({len(subject.classes) for subject in subjects})
+    return {
+        **{f"model {subject.name}": _model(subject) for subject in subjects},
+        **{f"set {name}": _dataset(path, scored.get(name)) for name, path in _paths(sets).items()},
+        "guessing": ", ".join(f"{100 / count:.4g} % of {count} classes" for count in classes),
+        "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
+        "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
+        "seed": str(options.seed),
+        "decoder": ", ".join(decoders),
+        **({"backgrounds of SCUBA and SCUFO": ", ".join(sets.scuba)} if sets.scuba else {}),
+        "made": f"unstill {__version__}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}, "
+        f"on {options.device}",
+    }
+
+
+def _model(subject: Subject) -> str:
+    if subject.origin is not None:
+        return str(subject.origin)
+    return f"{type(subject.model).__name__}, of no run, {subject.precision}"
+
+
+def _paths(sets: TestSets) -> dict[str, Path]:
+    found = {"iid": sets.iid, **{f"scuba.{name}": path for name, path in sets.scuba.items()}, "conflfg": sets.conflfg}
+    found |= {"conflfg truth": sets.conflfg_truth, **sets.others}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def _dataset(path: Path, scored: int | None) -> str:
+    """Path, videos and the first digits of the digest; the path alone for a file or a remote dataset."""
+    try:
+        data = DatasetInfo.read(path)
+    except InputError:
+        return str(path)
+    lost = "" if scored in (None, data.samples) else f", of which {data.samples - scored:,} could not be decoded"
+    return f"{path}, {data.samples:,} videos{lost}, {data.digest[:12]}"
