@@ -229,7 +229,8 @@ def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
     for name, value in settings.items():
         if header.settings.get(name) != value:
             raise InputError(
-                f"{out}: was begun with other settings ({_difference(header.settings, settings)}); choose another OUT folder"
+                f"{out}: was begun with other settings ({_difference(header.settings, settings)}); "
+                "choose another OUT folder"
             )
     if header.classes != listing.classes:
         raise InputError(f"{out}: was begun with {len(header.classes)} other classes; choose another OUT folder")
@@ -243,8 +244,8 @@ def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
             )
     if header.tools != tool_versions() and read_dataset(output.root) is None:
         raise InputError(
-            f"{out}: was begun with {_difference(header.tools, tool_versions())}; finish it there or choose another OUT "
-            "folder"
+            f"{out}: was begun with {_difference(header.tools, tool_versions())}; finish it there or choose another "
+            "OUT folder"
         )
     return header.id
 
