@@ -71,6 +71,7 @@ def test_it_is_the_first_batches_repeated_by_hand_and_marked(config, tmp_path, c
         loop.train(replace(replayed, replay=0))
 
 
+@pytest.mark.slow
 def test_a_stopped_measurement_continues_with_the_same_batches(config, tmp_path):
     whole = replace(config, out=tmp_path / "whole", replay=REPLAYED)
     loop.train(whole)

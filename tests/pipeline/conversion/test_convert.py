@@ -61,6 +61,7 @@ def test_same_bytes_for_any_number_of_workers(convert_config, workers, class_fol
     assert contents(tmp_path / "again") == contents(converted)
 
 
+@pytest.mark.slow
 def test_parts_of_the_job_merge_when_the_last_is_done(convert_config, class_folders, converted, tmp_path):
     out = tmp_path / "parts"
     assert not convert(convert_config(class_folders, out, shards="0:1")).complete

@@ -40,7 +40,7 @@ def run(root: Path, steps: int = 6, **options):
         return list(loader), loader
 
 
-@pytest.mark.parametrize("kind", ["SIGSEGV", "SIGABRT"])
+@pytest.mark.parametrize("kind", ["SIGSEGV", pytest.param("SIGABRT", marks=pytest.mark.slow)])
 def test_a_child_that_dies_of_a_clip_costs_this_clip(tmp_path, video, dataset, monkeypatch, kind):
     root = dataset(tmp_path / "data", [video(frames=12, seed=n, width=80 if n == 3 else 96) for n in range(8)])
     clean, _ = run(root)

@@ -71,8 +71,11 @@ def check_container(clip: ClipFile, in_order: bool) -> None:
         assert all(p.pts == p.dts for p in packets) and times[0] == 0
 
 
-@pytest.mark.parametrize("rule", ["repeat_last", "loop"])
-@pytest.mark.parametrize(("frames", "stride"), [(1, 1), (5, 1), (6, 2), (4, 3), (4, 4), (9, 5)])
+@pytest.mark.parametrize("rule", ["repeat_last", pytest.param("loop", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("frames", "stride"),
+    [(5, 1), (6, 2), (4, 3), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 1), (4, 4), (9, 5)))],
+)
 def test_every_start_gives_the_frames_of_the_whole_video(layered, whole, reader, frames, stride, rule):
     config = ClipConfig(frames=frames, stride=stride, short_video=rule)
     for sample, length in enumerate(LENGTHS):

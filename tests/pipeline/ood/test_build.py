@@ -150,6 +150,7 @@ def test_still_actor_goes_to_the_emptier_half_beneath():
     assert left == 0 and (out[:, 40:] == 0).all() and out[20, 0, 0] == 9  # scaled down to half the width
 
 
+@pytest.mark.slow
 def test_what_cannot_be_used_is_named(source):
     (source / "masks" / "run" / "v0.png").unlink()
     blank = np.zeros((H, W * T), np.uint8)

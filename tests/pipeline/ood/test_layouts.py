@@ -24,6 +24,7 @@ def write_video(path, frames=T):
         container.mux(stream.encode(None))
 
 
+@pytest.mark.slow
 def test_hmdb51_with_puppet_masks(tmp_path, mat_file):
     for label in ("brush_hair", "catch", "wave"):
         lists = []

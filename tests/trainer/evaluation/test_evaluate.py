@@ -77,6 +77,7 @@ def test_predictions_match_the_videos_in_the_shards(data):
     assert np.quantile(distances, 0.8) > 2  # the bound tells forwards from backwards, where the colour moves sideways
 
 
+@pytest.mark.slow
 def test_scufo_is_the_stored_frame_of_scuba(data):
     seen = {}
 

@@ -78,6 +78,7 @@ def test_onnx_agrees(run, tmp_path):
     assert by[0].ranked[0][1] == pytest.approx(by[1].ranked[0][1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_an_export_appears_whole_or_not_at_all(run, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="exists already"):
         export(ExportConfig(run=run, out=tmp_path))
