@@ -7,8 +7,8 @@ With k times the clips in a step, over the same epochs:
     sgd           lr x k, weight decay as it is (Goyal et al. 2017, arXiv 1706.02677), for k up to a few dozen
     lamb          lr x sqrt(k) (You et al. 2020, arXiv 1904.00962)
 
-The schedule is in shares of the run, so that it follows by itself; so does a gradient penalty, whose strength is that of
-every step however often it is taken. ``bench/results/batch_size.json`` has what comes of it on the procedural world.
+The schedule is in shares of the run, so that it follows by itself; so does a gradient penalty, whose strength is that
+of every step however often it is taken. ``bench/results/batch_size.json`` has what comes of it on the procedural world.
 """
 
 import math
