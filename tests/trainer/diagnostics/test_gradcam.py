@@ -6,7 +6,8 @@ from torch import nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.diagnostics.gradcam import foreground_energy, grad_cam, last_map
+from unstill.trainer.diagnostics.feature_maps import last_map
+from unstill.trainer.diagnostics.gradcam import foreground_energy, grad_cam
 
 
 class Bright(nn.Module):
