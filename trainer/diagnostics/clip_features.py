@@ -10,11 +10,12 @@ import torch
 from ...kernels import clip_prep
 from ...pipeline.errors import InputError
 from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
+from ...pipeline.loading.device import resolve_device
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.progress import Progress
 from ..evaluation.config import EvaluateOptions
 from ..evaluation.derived_clips import ClipTransform
-from ..evaluation.evaluate import Subject
+from ..evaluation.subject import Subject
 from .feature_maps import pooled, stages
 
 
@@ -70,7 +71,7 @@ def clip_features(
         InputError: the models take different clips or have one name, a layer is unknown, or a video does not decode.
     """
     check_subjects(subjects)
-    clip, device = subjects[0].clip, torch.device(options.device)
+    clip, device = subjects[0].clip, resolve_device(options.device)
     views = options.views.temporal * options.views.spatial
     with (
         ClipLoader(
@@ -83,7 +84,7 @@ def clip_features(
             config=options.loader,
         ) as loader,
         torch.inference_mode(),
-        leave_a_core_for_decoding(options.device),
+        leave_a_core_for_decoding(device),
         Progress("features", len(loader.index) * views, "clips") as progress,
     ):
         index = loader.index

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import InputError
+from ..models.clip_view import ClipView
 
 PENULTIMATE, LOGITS = "penultimate", "logits"  # what the last layer sees, and what it says
 
@@ -76,7 +77,8 @@ def stages(model: nn.Module, clips: Tensor) -> list[str]:
     """
     candidates = {}
     for name, child in model.named_children():
-        candidates[child] = name
+        if not isinstance(child, ClipView):  # it changes the clip, and is no layer
+            candidates[child] = name
         if isinstance(child, nn.Sequential):
             candidates |= {part: f"{name}.{inner}" for inner, part in child.named_children()}
     sizes: list[tuple[torch.Size, str]] = []
