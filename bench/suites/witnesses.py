@@ -25,13 +25,13 @@ from ..harness.section import Chart, Section
 SECTIONS = {
     "witnesses": Section(
         title="What the models read",
-        text="The demonstration's models asked by `unstill diagnose`: is the label still in the features of a still clip?",
+        text="The demonstration's models asked by `unstill diagnose`: is the label still in what a still clip leaves?",
         order=15,
         charts={
             "known": Chart(
                 title="What the logits know of SCUBA clips",
-                reading="Lower bound of the information in the eight logits, as a share of what there is to know; scene "
-                "and actor given the class.",
+                reading="Lower bound of the information in the eight logits, as a share of what there is to know; "
+                "scene and actor given the class.",
                 whiskers="lowest to highest seed",
             ),
             "follows": Chart(
