@@ -73,7 +73,7 @@ COMMANDS = {
         "trainer.cli.data:VerifyOptions",
     ),
     "ood": Command(
-        "Build SCUBA and Confl-FG test videos from videos and masks, or check the masks.", "trainer.cli.ood:ood"
+        "Build SCUBA, Confl-FG and HAT test videos from videos and masks, or check the masks.", "trainer.cli.ood:ood"
     ),
     "train": Command("Train a model by a recipe.", "trainer.cli.train:run"),
     "evaluate": Command(

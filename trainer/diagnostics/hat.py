@@ -16,7 +16,7 @@ import numpy as np
 
 from ...pipeline.errors import InputError
 from ..evaluation.predictions import Predictions
-from ..evaluation.protocols import Share, correct, share
+from ..evaluation.protocols import Share, correct, share, source_video
 
 
 def hat_ratios(
@@ -24,16 +24,26 @@ def hat_ratios(
     background_only: Predictions | None = None,
     human_only: Predictions | None = None,
 ) -> dict[str, float]:
-    """BOR and HOR by name, in percent of the accuracy on the originals; all sets hold the same keys.
+    """BOR and HOR by name, in percent of the accuracy on the originals of the same videos.
+
+    Keys are those of the originals, or these with ``__0`` behind, as `unstill ood build` calls composites. Originals
+    that have no such video, for want of masks, do not count.
 
     Raises:
-        InputError: a key that one set lacks, or an original accuracy of 0.
+        InputError: a key that the originals lack, or an original accuracy of 0.
     """
+    row = {key: n for n, key in enumerate(original.keys)}
     ratios = {}
     for name, found in (("bor", background_only), ("hor", human_only)):
         if found is None:
             continue
-        base = correct(original.aligned(found.keys, of=found.name)).mean()
+        sources = [key if key in row else source_video(key) for key in found.keys]
+        missing = next((key for key, source in zip(found.keys, sources, strict=True) if source not in row), None)
+        if missing is not None:
+            raise InputError(
+                f"{original.name}: key {missing!r} of {found.name} is missing; every video needs its original"
+            )
+        base = correct(original)[[row[source] for source in sources]].mean()
         if base == 0:
             raise InputError(f"{original.name}: no video is right, so ratios to it have no meaning")
         ratios[name] = float(100 * correct(found).mean() / base)

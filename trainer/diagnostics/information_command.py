@@ -61,8 +61,8 @@ def diagnose_information(config: InformationConfig) -> Diagnosis:
                 "Information in features",
                 ("model", "clips, layer", "about", "nats", "of", "share, %", "right, %"),
                 rows,
-                "Nats with 95 % intervals over videos, of the entropy that there is to know; right: how often the probe "
-                "is, and how often without the features, by the class alone.",
+                "Nats with 95 % intervals over videos, of the entropy that there is to know; right: how often the "
+                "probe is, and how often without the features, by the class alone.",
                 text=("clips, layer", "about"),
             )
         ],
