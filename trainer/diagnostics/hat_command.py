@@ -17,8 +17,8 @@ SHOWS = (
     "BOR and HOR: accuracy on videos without the human, and on the human alone, in percent of the accuracy on the "
     "originals. Swaps: how often the human's class is named (SHAcc), and how often the background's (SBErr).",
     "Painted-out and pasted videos are unlike what a model was trained on. The kind of swaps with backgrounds of the "
-    "human's own class shows what pasting alone costs; compare the other kinds with it. The human's looks and motion "
-    "are not told apart here.",
+    "human's own class shows what pasting alone costs; compare the other kinds with it. The human's appearance and "
+    "motion are not told apart here.",
 )
 
 

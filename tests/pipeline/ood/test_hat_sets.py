@@ -17,7 +17,7 @@ T, H, W = 5, 48, 64
 
 @pytest.fixture
 def source(tmp_path):
-    """Four videos in two classes: a bright square walks right (left) over grey; the first frame shows nobody."""
+    """Four videos in two classes: a bright square walks right (left) over grey; the first frame shows no one."""
     for n, (label, level) in enumerate([("run", 200), ("run", 220), ("jump", 240), ("jump", 180)]):
         frames, masks = np.full((T, H, W, 3), 90, np.uint8), np.zeros((T, H, W), np.uint8)
         for t in range(1, T):

@@ -28,7 +28,7 @@ SPLITS = ("unbiased", "anti")
 
 
 class Colours(nn.Module):
-    """The head sees colours of the whole clip and how they vary in the picture: the scene, and no order."""
+    """The head sees colours of all frames and how they vary in the picture: the scene, and no order."""
 
     def __init__(self):
         super().__init__()
@@ -154,8 +154,8 @@ def test_look(data, subjects):
     paths = write(diagnosis, config.out)
     assert [path.name for path in paths] == ["look.json", "look.html", "look.png"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG" and "left_000000" in paths[1].read_text()
-    with pytest.raises(InputError, match="no key 'nobody'"):
-        measure_look(LookConfig(**vars(config) | {"keys": ("nobody",)}))
+    with pytest.raises(InputError, match="no key 'no_one'"):
+        measure_look(LookConfig(**vars(config) | {"keys": ("no_one",)}))
     with pytest.raises(InputError, match="no masks of"):
         measure_look(LookConfig(**vars(config) | {"masks": data / "videos/truth"}))
 

@@ -31,11 +31,11 @@ def published(za, zb, factors):
 
 def test_the_published_arithmetic():
     rng = np.random.default_rng(0)
-    motion, looks = rng.normal(size=(2, 300, 12))
+    motion, scene = rng.normal(size=(2, 300, 12))
     strength = np.linspace(0, 1, 12)
     noise = lambda: 0.3 * rng.normal(size=(300, 12))  # noqa: E731
     dynamic = tuple(strength * motion + (1 - strength) * rng.normal(size=(300, 12)) + noise() for _ in "ab")
-    static = tuple((1 - strength) * looks + strength * rng.normal(size=(300, 12)) + noise() for _ in "ab")
+    static = tuple((1 - strength) * scene + strength * rng.normal(size=(300, 12)) + noise() for _ in "ab")
     found = static_dynamic(dynamic, static)
     factors = np.repeat([0, 1], 300)
     za, zb = (np.concatenate([dynamic[n], static[n]]) for n in (0, 1))
@@ -104,9 +104,9 @@ def scores(model, clips, partner):
 
 
 def test_networks_whose_answer_is_known(clips):
-    looks = scores(MeanColour(), clips, clips["anti"])
-    assert looks.static == pytest.approx(1, abs=1e-3) and looks.units["static"] == 3
-    assert looks.dynamic < 0.5  # not 0: equal numbers share pose, size and the brightness of the scene, too
+    colour = scores(MeanColour(), clips, clips["anti"])
+    assert colour.static == pytest.approx(1, abs=1e-3) and colour.units["static"] == 3
+    assert colour.dynamic < 0.5  # not 0: equal numbers share pose, size and the brightness of the scene, too
     moves = scores(Differences(), clips, clips["anti"])
     assert moves.dynamic > 0.5 > moves.static + 0.2
 
