@@ -19,7 +19,8 @@ SHOWS = (
     "Static: how alike they are on a clip and on its frames in another order. 1: that is all they follow; 0: not at "
     "all.",
     "A layer that keeps neither order nor appearance scores low on both, and a high score does not say that the "
-    "classifier uses it. Clips of a pair may share more than motion (size and place of the actor, say), which counts as dynamic.",
+    "classifier uses it. Clips of a pair may share more than motion (size and place of the actor, say), which "
+    "counts as dynamic.",
 )
 
 
