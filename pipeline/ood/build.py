@@ -1,9 +1,10 @@
-"""``unstill ood build``: SCUBA and Confl-FG from videos and masks of who moves in them.
+"""``unstill ood build``: SCUBA, Confl-FG and HAT's sets from videos and masks of who moves in them.
 
     OUT/videos/<class>/<video>__<k>.mp4    k counts the backgrounds of one video
     OUT/shards/                            the same as a dataset for `unstill evaluate`, when --like is given
     OUT/manifest.csv                       what each was made from
-    OUT/truth.csv                          Confl-FG: key and static_actor, for `unstill evaluate --conflfg-truth`
+    OUT/truth.csv                          Confl-FG: key and static_actor, for `unstill evaluate --conflfg-truth`;
+                                           swap: key, background and kind, for `unstill diagnose hat --swap-backgrounds`
     OUT/preview.png                        some of them
 
 SCUFO has no files: `unstill evaluate` repeats a frame of each SCUBA video, so the two pair by key. Everything is a
@@ -34,13 +35,18 @@ from ..sources.listing import SourceVideo
 from .backgrounds import Backgrounds
 from .compose import over_background, with_still_actor
 from .masks import MaskFrom, MaskValue, either, open_masks
+from .paint_out import painted_out
 from .preview import write_preview
 from .shards import convert_like, model_dataset
+from .swaps import Swap, Swaps, like
 from .video_files import read_frames, write_frames
 
+Kind = Literal["scuba", "conflfg", "background_only", "human_only", "swap"]
+GREY = (124, 116, 104)  # mean colour of ImageNet, what "nothing" is to most networks
 COLUMNS = (
     *("path", "class", "source", "first_frame", "frames", "background", "mask_coverage"),
     *("static_source", "static_frame", "static_class", "static_top", "static_left"),
+    *("background_class", "kind"),
 )
 _TRIES = 50  # other videos that are looked at for a still actor before giving up
 
@@ -53,8 +59,10 @@ class OodConfig(SourceConfig):
     """Who moves where in each frame; see --mask-from."""
     out: Annotated[Path, Positional, arg(metavar="OUT")]
     """Folder for the composites. The same command again continues a run that was stopped."""
-    kind: Literal["scuba", "conflfg"] = "scuba"
-    """scuba: another background. conflfg: also a still actor of another class, cut out of another video."""
+    kind: Kind = "scuba"
+    """scuba: another background. conflfg: also a still actor of another class, cut out of another video. HAT's sets:
+    background_only: the human painted out. human_only: everything else in one grey. swap: before another video, its
+    human painted out."""
     mask_from: MaskFrom = "segmentation"
     """segmentation: PNG strips, folders of PNGs or COCO run lengths named like the videos; jhmdb: puppet_mask.mat,
     with JHMDB's own videos, which are parts of HMDB51's;
@@ -62,7 +70,11 @@ class OodConfig(SourceConfig):
     backgrounds: Path | None = None
     """Folder of pictures to put behind (Places365, VQGAN-CLIP); none: sinusoidal stripes."""
     per_video: int = 5
-    """Composites of each video; Kinetics-400 has 1 in the published sets, HMDB51 and UCF101 have 5."""
+    """Composites of each video; Kinetics-400 has 1 in the published sets, HMDB51 and UCF101 have 5. swap: of each kind
+    that is drawn. HAT's other sets have 1 whatever is given."""
+    pairs: Path | None = None
+    """swap: CSV with the columns human, background (videos below SOURCE, without suffix) and kind (close, far, ...), as
+    HAT's lists; by default backgrounds are drawn, of another class (random) and of the same (same)."""
     mask_value: MaskValue | None = None
     """segmentation: the value of foreground in pictures of class numbers (60 is a person in VSPW), or any for all but
     0; by default white, and in colour palettes all but the first."""
@@ -89,6 +101,8 @@ class OodConfig(SourceConfig):
 
     def __post_init__(self):
         check_options(self, per_video=at_least(1))
+        if self.pairs is not None and self.kind != "swap":
+            raise InputError("--pairs say which humans and backgrounds are swapped; give --kind swap, too")
 
 
 @dataclass(frozen=True)
@@ -178,10 +192,15 @@ class _Work:
         if config.saliency is not None:
             self._masks = either(self._masks, open_masks(config.saliency, "segmentation"))
         self._backgrounds = Backgrounds(config.backgrounds)
+        self._swaps = Swaps(config.pairs, videos, config.per_video, config.seed) if config.kind == "swap" else None
 
     def video(self, video: SourceVideo, done: dict[str, dict]) -> tuple[list[dict], str]:
         """Rows of the composites that were made, and why there are none, or ""."""
-        names = [self._name(video, k) for k in range(self._config.per_video)]
+        count = {"scuba": self._config.per_video, "conflfg": self._config.per_video}.get(self._config.kind, 1)
+        swaps = self._swaps.of(video) if self._swaps is not None else []
+        names = [self._name(video, k) for k in range(len(swaps) if self._swaps is not None else count)]
+        if not names:
+            return [], "no pair names it"
         missing = [k for k, name in enumerate(names) if name not in done]
         if not missing:
             return [], ""
@@ -191,25 +210,50 @@ class _Work:
         frames, masks, first, rate = cut
         rows = []
         for k in missing:
-            rng = _stream(self._config.seed, video.path, k)
-            background, name = self._backgrounds.draw(rng, *frames.shape[1:3])
             row = {
                 "path": names[k],
                 "class": self._classes[video.label],
                 "source": video.path,
                 "first_frame": first,
                 "frames": len(frames),
-                "background": name,
                 "mask_coverage": f"{masks.mean():.4f}",
             }
-            if self._config.kind == "conflfg":
-                background, about = self._with_still_actor(video, background, masks, rng)
-                row |= about
+            if swaps:
+                composite, about = self._swapped(frames, masks, swaps[k])
+                if composite is None:
+                    return rows, about["reason"]
+            else:
+                composite, about = self._composite(video, frames, masks, k)
             path = self._config.out / "videos" / names[k]
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_frames(path, over_background(frames, masks, background), rate, self._config.quality)
-            rows.append(row)
+            write_frames(path, composite, rate, self._config.quality)
+            rows.append(row | about)
         return rows, ""
+
+    def _composite(self, video: SourceVideo, frames: np.ndarray, masks: np.ndarray, k: int) -> tuple[np.ndarray, dict]:
+        """The k-th composite of a video, and what the manifest says of it."""
+        if self._config.kind == "background_only":
+            return painted_out(frames, masks), {"background": "its own"}
+        if self._config.kind == "human_only":
+            return over_background(frames, masks, np.uint8(GREY)), {"background": "grey"}
+        rng = _stream(self._config.seed, video.path, k)
+        background, name = self._backgrounds.draw(rng, *frames.shape[1:3])
+        about = {"background": name}
+        if self._config.kind == "conflfg":
+            background, still = self._with_still_actor(video, background, masks, rng)
+            about |= still
+        return over_background(frames, masks, background), about
+
+    def _swapped(self, frames: np.ndarray, masks: np.ndarray, swap: Swap) -> tuple[np.ndarray | None, dict]:
+        """The human before the first of the backgrounds that can be used, or None and why."""
+        reason = ""
+        for other in swap.candidates:
+            cut, reason = self._cut_out(other)
+            if cut is not None:
+                background = like(painted_out(cut[0], cut[1]), frames.shape)
+                about = {"background": other.path, "background_class": self._classes[other.label], "kind": swap.kind}
+                return over_background(frames, masks, background), about
+        return None, {"reason": f"no background of kind {swap.kind} for it: {reason}"}
 
     def _name(self, video: SourceVideo, k: int) -> str:
         return f"{self._classes[video.label]}/{Path(video.path).stem}__{k}.mp4"
@@ -275,7 +319,8 @@ def _same_settings(config: OodConfig, started: bool) -> None:
     path = config.out / "settings.json"
     if path.exists():
         saved = json.loads(path.read_text())
-        changed = [name for name in settings if saved.get(name) != settings[name]]
+        # an option that is younger than the folder was not there to be chosen
+        changed = [name for name in settings if saved.get(name, settings[name]) != settings[name]]
         if changed and started:
             raise InputError(
                 f"{config.out}: holds composites made with {changed[0]} {saved.get(changed[0])}, not "
@@ -308,6 +353,13 @@ def _write_lists(config: OodConfig, rows: list[dict], left_out: dict[str, str]) 
         keys = assign_keys([SourceVideo(row["path"], 0) for row in rows])
         truth = [{"key": key, "static_actor": row["static_class"]} for key, row in zip(keys, rows, strict=True)]
         _write_csv(config.out / "truth.csv", ("key", "static_actor"), truth)
+    if config.kind == "swap":
+        keys = assign_keys([SourceVideo(row["path"], 0) for row in rows])
+        truth = [
+            {"key": key, "background": row["background_class"], "kind": row["kind"]}
+            for key, row in zip(keys, rows, strict=True)
+        ]
+        _write_csv(config.out / "truth.csv", ("key", "background", "kind"), truth)
     write_preview(config.out / "preview.png", [config.out / "videos" / row["path"] for row in rows])
 
 

@@ -65,20 +65,21 @@ class Member:
         return self.name.partition(".")[2]
 
 
-def members(file: BinaryIO, foreign: bool = False) -> Iterator[Member]:
+def members(file: BinaryIO, foreign: bool = False, start: int = 0) -> Iterator[Member]:
     """The members of a plain tar, in order; contents are not read.
 
     Args:
         file: open for reading.
         foreign: made by another program: names of more than 100 bytes may be written as PAX or GNU tar do, and members
             may be of any size that the file has room for.
+        start: byte offset of the first header.
 
     Raises:
         Malformed: at the first header that is damaged, lies about its size, or belongs to no plain tar; or when the
             archive's end marker is missing.
     """
     length = os.fstat(file.fileno()).st_size
-    position = count = 0
+    position, count = start, 0
     long_name: bytes | None = None
     while True:
         file.seek(position)

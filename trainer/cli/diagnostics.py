@@ -1,23 +1,98 @@
-"""``unstill scene-bias``, ``scene-labels``, ``still-bank``, ``hat``: options in, a line out; returns the exit code."""
+"""``unstill diagnose``, ``scene-labels``, ``still-bank``: options in, tables or a line out; returns the exit code."""
 
-from ..diagnostics.config import HatConfig, SceneBiasConfig, SceneLabelConfig, StillBankConfig
-from ..diagnostics.hat_command import measure_hat
-from ..diagnostics.scene_bias import measure_scene_bias, write_scene_labels
-from ..diagnostics.still_bank import build_still_bank
+import importlib
+from dataclasses import dataclass
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from ...pipeline.errors import InputError
+from ..diagnostics.config import (
+    HatConfig,
+    InformationConfig,
+    LookConfig,
+    SceneBiasConfig,
+    SceneLabelConfig,
+    StaticDynamicConfig,
+    StillBankConfig,
+)
+from .suggestions import unknown
 
 
-def scene_bias(options: SceneBiasConfig) -> int:
-    """``unstill scene-bias``."""
-    found = measure_scene_bias(options)
-    print(
-        f"B_scene = ln({100 * found.accuracy:.1f} % / {100 * found.chance:.1f} %) = {found.bias:.2f}: accuracy of a "
-        "linear classifier on features of still frames, over guessing"
-    )
+@dataclass(frozen=True)
+class Question:
+    """One subcommand of ``diagnose``.
+
+    Attributes:
+        asks: what, in a sentence.
+        options: its dataclass; it has a field ``out``.
+        function: ``module:function`` of ``trainer.diagnostics``, from options to a ``Diagnosis``.
+    """
+
+    asks: str
+    options: type
+    function: str
+
+
+QUESTIONS = {
+    "information": Question(
+        "What can be read of class, scene or actor from the features, of moving and of still clips?",
+        InformationConfig,
+        "information_command:diagnose_information",
+    ),
+    "static-dynamic": Question(
+        "How much of each layer follows what moves, and how much what stands?",
+        StaticDynamicConfig,
+        "static_dynamic_command:diagnose_static_dynamic",
+    ),
+    "look": Question(
+        "Where and when is the evidence, and how much of it is on the actor?", LookConfig, "look_command:diagnose_look"
+    ),
+    "scene-bias": Question(
+        "How far do still frames give the class away?", SceneBiasConfig, "scene_bias:diagnose_scene_bias"
+    ),
+    "hat": Question("Does the model read the human or the background (HAT)?", HatConfig, "hat_command:diagnose_hat"),
+}
+
+
+def diagnose(arguments: list[str]) -> int:
+    """``unstill diagnose QUESTION ...``."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        _print_questions()
+        return 0
+    name, *rest = arguments
+    if name not in QUESTIONS:
+        raise InputError(unknown("question", name, QUESTIONS, "unstill diagnose"))
+    question = QUESTIONS[name]
+    options = tyro.cli(question.options, prog=f"unstill diagnose {name}", args=rest)
+    # after the options: --help need not wait for torch
+    from ..diagnostics.presentation import show, write
+
+    module, _, function = question.function.partition(":")
+    diagnosis = getattr(importlib.import_module(f"unstill.trainer.diagnostics.{module}"), function)(options)
+    show(diagnosis)
+    if options.out is not None:
+        print(f"written: {', '.join(map(str, write(diagnosis, options.out)))}")
     return 0
+
+
+def _print_questions() -> None:
+    console = Console()
+    console.print("usage: unstill diagnose QUESTION ... [--option value ...]\n", markup=False)
+    table = Table(box=None, show_header=False, padding=(0, 2))
+    for name, question in QUESTIONS.items():
+        table.add_row(name, question.asks)
+    console.print(table)
+    console.print(
+        "\nunstill diagnose QUESTION --help shows its options. What each shows and cannot show: docs/diagnose.md."
+    )
 
 
 def scene_labels(options: SceneLabelConfig) -> int:
     """``unstill scene-labels``."""
+    from ..diagnostics.scene_bias import write_scene_labels
+
     path = write_scene_labels(options)
     print(f"{path}: for SDN, --method.scenes {path}")
     return 0
@@ -25,14 +100,8 @@ def scene_labels(options: SceneLabelConfig) -> int:
 
 def still_bank(options: StillBankConfig) -> int:
     """``unstill still-bank``."""
+    from ..diagnostics.still_bank import build_still_bank
+
     path = build_still_bank(options)
     print(f"{path}: for StillMix, --augmentation.bank {path}")
-    return 0
-
-
-def hat(options: HatConfig) -> int:
-    """``unstill hat``."""
-    titles = {"bor": "BOR (lower)", "hor": "HOR (higher)", "shacc": "SHAcc (higher)", "sberr": "SBErr (lower)"}
-    for model, values in measure_hat(options).items():
-        print(f"{model}: " + ", ".join(f"{titles[name]} {value:.1f} %" for name, value in values.items()))
     return 0

@@ -73,7 +73,7 @@ COMMANDS = {
         "trainer.cli.data:VerifyOptions",
     ),
     "ood": Command(
-        "Build SCUBA and Confl-FG test videos from videos and masks, or check the masks.", "trainer.cli.ood:ood"
+        "Build SCUBA, Confl-FG and HAT test videos from videos and masks, or check the masks.", "trainer.cli.ood:ood"
     ),
     "train": Command("Train a model by a recipe.", "trainer.cli.train:run"),
     "evaluate": Command(
@@ -82,25 +82,18 @@ COMMANDS = {
         "trainer.evaluation.config:EvaluateCommand",
         pairs=("--scuba", "--others", "--mirror"),
     ),
+    "diagnose": Command(
+        "Ask what trained models read: layers, features, evidence, scenes, humans.", "trainer.cli.diagnostics:diagnose"
+    ),
     "still-bank": Command(
         "Collect the still pictures that StillMix blends into clips.",
         "trainer.cli.diagnostics:still_bank",
         "trainer.diagnostics.config:StillBankConfig",
     ),
-    "scene-bias": Command(
-        "Measure how far still frames give the class away.",
-        "trainer.cli.diagnostics:scene_bias",
-        "trainer.diagnostics.config:SceneBiasConfig",
-    ),
     "scene-labels": Command(
         "Write the scene of every video, for SDN.",
         "trainer.cli.diagnostics:scene_labels",
         "trainer.diagnostics.config:SceneLabelConfig",
-    ),
-    "hat": Command(
-        "Measure whether a model reads the human or the background (HAT).",
-        "trainer.cli.diagnostics:hat",
-        "trainer.diagnostics.config:HatConfig",
     ),
     "export": Command(
         "Write a trained model as safetensors, torch.export and ONNX.",
@@ -115,6 +108,8 @@ COMMANDS = {
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),
 }
+
+MOVED = {"scene-bias": ("diagnose", "scene-bias"), "hat": ("diagnose", "hat")}  # since 0.1.0
 
 
 def main() -> None:
@@ -138,6 +133,10 @@ def run(arguments: list[str]) -> int:
     if arguments[0] in ("-V", "--version"):
         print(f"unstill {__version__}")
         return 0
+    if arguments[0] in MOVED:
+        new = MOVED[arguments[0]]
+        errors.print(f"unstill: {arguments[0]} is now `unstill {' '.join(new)}`")
+        arguments = [*new, *arguments[1:]]
     name, *rest = arguments
     if name not in COMMANDS:
         errors.print(f"unstill: {unknown('command', name, COMMANDS, 'unstill --help')}")

@@ -13,7 +13,7 @@ def ood(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: unstill ood build SOURCE MASKS OUT [--option value ...]")
         print("       unstill ood check SOURCE MASKS LIST [--option value ...]\n")
-        print("build: cut the people out of test videos and put them before other backgrounds.")
+        print("build: cut the people out of test videos, and put them before other backgrounds: SCUBA, Confl-FG, HAT.")
         print("check: measure the masks first, and list the videos to look at.")
         print("unstill ood build --help shows every option.")
         return 0
@@ -22,7 +22,8 @@ def ood(arguments: list[str]) -> int:
         return _check_masks(rest)
     if action != "build":
         raise InputError(unknown("action", action, ("build", "check"), "unstill ood"))
-    report = build(tyro.cli(OodConfig, prog="unstill ood build", args=rest))
+    config = tyro.cli(OodConfig, prog="unstill ood build", args=rest)
+    report = build(config)
     print(f"{report.videos}: {report.composites} videos; {len(report.left_out)} source videos left out")
     for path, reason in list(report.left_out.items())[:10]:
         print(f"  {path}: {reason}")
@@ -30,10 +31,15 @@ def ood(arguments: list[str]) -> int:
         print(f"  and {len(report.left_out) - 10} more: {report.videos.parent / 'left_out.csv'}")
     if report.shards is None:
         print(f"next: unstill convert {report.videos} DATASET --classes TRAIN/dataset.json --allow-missing,")
-    if (truth := report.videos.parent / "truth.csv").exists():
-        print(f"then: unstill evaluate RUN --conflfg {report.shards or 'DATASET'} --conflfg-truth {truth}")
-    else:
-        print(f"then: unstill evaluate RUN --scuba NAME {report.shards or 'DATASET'}")
+    data, truth = report.shards or "DATASET", report.videos.parent / "truth.csv"
+    then = {
+        "scuba": f"evaluate RUN --scuba NAME {data}",
+        "conflfg": f"evaluate RUN --conflfg {data} --conflfg-truth {truth}",
+        "background_only": f"diagnose hat RUN --original TEST --background-only {data}",
+        "human_only": f"diagnose hat RUN --original TEST --human-only {data}",
+        "swap": f"diagnose hat RUN --swap {data} --swap-backgrounds {truth}",
+    }
+    print(f"then: unstill {then[config.kind]}")
     return 0
 
 

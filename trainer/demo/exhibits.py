@@ -18,7 +18,8 @@ from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ViewConfig
 from ...pipeline.progress import Progress
 from ..config import to_dict
-from ..diagnostics.gradcam import foreground_energy, grad_cam, last_map
+from ..diagnostics.feature_maps import last_map
+from ..diagnostics.gradcam import foreground_energy, grad_cam
 from ..evaluation.derived_clips import still_frame
 from ..evaluation.protocols import Share
 from ..evaluation.subject import load_subject

@@ -15,9 +15,9 @@ from markupsafe import Markup
 
 from ...pipeline.atomic_files import write_atomic
 from ...pipeline.pages import template
+from ..diagnostics.clip_strips import data_uri, outline, overlay, strip
 from ..evaluation.measures import MEASURES
 from ..evaluation.protocols import Share
-from .clip_strips import data_uri, outline, overlay, strip
 from .line_chart import Line, line_chart, smooth
 
 TILE = 96  # side of the heat pictures in pixels

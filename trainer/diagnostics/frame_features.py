@@ -16,11 +16,7 @@ from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
-from ..checkpoints.checkpoint import load_model
-from ..evaluation.subject import load_subject
 from ..inputs.config import IMAGENET_MEAN, IMAGENET_STD
-from ..models.observed_network import ObservedNetwork
-from ..models.registry import head_name
 
 # frames (B,3,1,h,w), normalised -> features (B,D) and logits (B,K)
 FrameNetwork = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -88,23 +84,6 @@ def places365(weights: Path, device: str) -> FrameModel:
         return features, head(features)
 
     return FrameModel(network, 224)
-
-
-def still_clips_of(run: Path, device: str, *, trust_model_code: bool = False) -> FrameModel:
-    """The network of a run, shown static clips: one frame, repeated.
-
-    Raises:
-        InputError: there is no complete checkpoint, or the model's last layer is not known.
-    """
-    model, config, _ = load_model(run, trust_model_code=trust_model_code)
-    subject = load_subject(run, trust_model_code=trust_model_code)
-    observed = ObservedNetwork(model.eval().to(device), head_name(config.model.name), nn.Module(), None)
-
-    def network(frames: Tensor) -> tuple[Tensor, Tensor]:
-        z, features = observed.with_features(frames.expand(-1, -1, subject.clip.frames, -1, -1).contiguous())
-        return features, z
-
-    return FrameModel(network, subject.clip.size, subject.mean, subject.std)
 
 
 def frame_features(

@@ -11,76 +11,12 @@ positions) and scaled up linearly, so it says roughly where the evidence was, no
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...pipeline.errors import InputError
-
-
-@dataclass(frozen=True)
-class FeatureMap:
-    """A layer whose output has places in time and space.
-
-    Attributes:
-        name: its dotted name in the model.
-        layer: the module.
-        channels_last: whether its output is (B,t,h,w,K), as in video transformers, and not (B,K,t,h,w).
-    """
-
-    name: str
-    layer: nn.Module
-    channels_last: bool
-
-
-_CHANNELS_FIRST = (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.GroupNorm)
-
-
-def last_map(model: nn.Module, clips: Tensor, side: int = 2) -> FeatureMap:
-    """The last layer whose output still has places in space.
-
-    Args:
-        clips: a batch (B,3,T,H,W) to run the model on, one clip is enough.
-        side: least number of places along height and along width; more of them give a finer map of an earlier layer.
-
-    Raises:
-        InputError: the model has no such layer.
-    """
-    found: list[FeatureMap] = []
-    tokens = False  # whether the clip is on its way as tokens (B,t,h,w,K): only a layer that mixes channels can tell
-
-    def note(name: str, layer: nn.Module):
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            nonlocal tokens
-            if not isinstance(output, Tensor) or output.ndim != 5:
-                return
-            last = isinstance(layer, nn.LayerNorm | nn.Linear)
-            if last or isinstance(layer, _CHANNELS_FIRST):
-                tokens = last
-            if tokens and not isinstance(layer, nn.LayerNorm):
-                return  # inside a block of a transformer: what it adds to the tokens, not the tokens
-            height, width = output.shape[2:4] if tokens else output.shape[3:5]
-            if min(height, width) >= side:
-                found.append(FeatureMap(name, layer, tokens))
-
-        return hook
-
-    leaves = [(name, layer) for name, layer in model.named_modules() if not list(layer.children())]
-    hooks = [layer.register_forward_hook(note(name, layer)) for name, layer in leaves]
-    try:
-        with torch.no_grad():
-            model(clips[:1])
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not found:
-        raise InputError(
-            f"{type(model).__name__}: no layer gives a map (B,K,t,h,w) or (B,t,h,w,K) with {side} x {side} places; "
-            "Grad-CAM needs it"
-        )
-    return found[-1]
+from .feature_maps import FeatureMap
 
 
 def grad_cam(model: nn.Module, clips: Tensor, target: Tensor, at: FeatureMap) -> Tensor:

@@ -37,7 +37,7 @@ def as_filmed(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
 
 def still_frame(keys: Sequence[str], frames: int, seed: int = 0) -> np.ndarray:
     """int64 (B,): which of a clip's ``frames`` its still version repeats, uniform over keys."""
-    return (_uniform(keys, _STILL, 1, seed)[:, 0] * frames).astype(np.int64)
+    return (key_uniform(keys, _STILL, 1, seed)[:, 0] * frames).astype(np.int64)
 
 
 def still(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
@@ -51,7 +51,7 @@ def shaken(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
     Offsets are independent and uniform over the whole numbers in [-h // 8, h // 8] down and [-w // 8, w // 8] right.
     """
     t, h, w = frames.shape[1:4]
-    u = _uniform(keys, _SHAKE, 2 * t, seed).reshape(len(keys), 2, t)
+    u = key_uniform(keys, _SHAKE, 2 * t, seed).reshape(len(keys), 2, t)
     down, right = (
         np.floor(u[:, i] * (2 * (n // SHAKE) + 1)).astype(np.int64) - n // SHAKE for i, n in ((0, h), (1, w))
     )
@@ -68,7 +68,7 @@ def backwards(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
 
 def shuffled(frames: Tensor, keys: Sequence[str], seed: int = 0) -> Tensor:
     """Frames in an order that is uniform over all orders."""
-    order = _uniform(keys, _SHUFFLE, frames.shape[1], seed).argsort(1)
+    order = key_uniform(keys, _SHUFFLE, frames.shape[1], seed).argsort(1)
     clip = torch.arange(len(keys), device=frames.device)[:, None]
     return frames[clip, torch.from_numpy(order).to(frames.device)]
 
@@ -79,7 +79,7 @@ def _picked(frames: Tensor, keys: Sequence[str], seed: int) -> Tensor:
     return frames[torch.arange(len(keys), device=frames.device), index]
 
 
-def _uniform(keys: Sequence[str], purpose: int, columns: int, seed: int) -> np.ndarray:
-    """float64 (B, columns) in [0, 1), a function of each key, the purpose and the seed."""
+def key_uniform(keys: Sequence[str], purpose: int, columns: int, seed: int) -> np.ndarray:
+    """float64 (B, columns) in [0, 1), a function of each key, the purpose (one number for each use) and the seed."""
     digests = b"".join(blake2b(key.encode(), digest_size=8).digest() for key in keys)
     return uniform_columns(fold(seed, purpose, np.frombuffer(digests, "<i8")), columns)

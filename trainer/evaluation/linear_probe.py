@@ -146,8 +146,8 @@ def fit(
         [parameters],
         max_iter=500,
         history_size=10,
-        tolerance_grad=1e-8,
-        tolerance_change=1e-13,
+        tolerance_grad=1e-7,
+        tolerance_change=1e-10,
         line_search_fn="strong_wolfe",
     )
 

@@ -48,6 +48,7 @@ def test_commands_about_files_do_not_wait_for_torch(arguments):
         *([], ["--help"], ["trian"], ["train"], ["train", "nosuch"]),
         *(["train", "hmdb51_albar", "--help"], ["train", "demo_albar_sdn", "--batch-sise", "2"]),
         *([name, "--help"] for name in ("evaluate", "demo", "hat", "scene-bias", "still-bank", "export", "predict")),
+        *(["diagnose"], ["diagnose", "look", "--help"], ["diagnose", "lok"]),
     ],
     ids=" ".join,
 )
@@ -66,6 +67,7 @@ def test_help_and_typos_do_not_wait_for_torch(arguments):
         (["evalute"], "evaluate"),
         (["train", "hmdb51_alber"], "hmdb51_albar"),
         (["ood", "biuld", "a", "b", "c"], "build"),
+        (["diagnose", "infomation", "run"], "information"),
         (["train", "hmdb51_albar", "--method.w-adw", "1"], "--method.w-adv"),
     ],
 )
@@ -75,6 +77,15 @@ def test_a_typo_is_answered_with_what_was_probably_meant(arguments, meant, capsy
     except SystemExit as stop:  # how the option parser ends
         code = stop.code
     assert code == 2 and meant in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", cli.MOVED)
+def test_commands_that_moved_still_work_and_say_where_they_are(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.run([name, "--help"])
+    shown = capsys.readouterr()
+    assert stop.value.code == 0 and f"unstill diagnose {name}" in shown.out
+    assert shown.err == f"unstill: {name} is now `unstill diagnose {name}`\n"
 
 
 def test_inputs_have_flags_without_a_prefix(monkeypatch):

@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import numpy as np
 from PIL import Image
 
-from unstill.trainer.demo.clip_strips import data_uri, outline, overlay, strip
 from unstill.trainer.demo.line_chart import Line, line_chart, smooth
 from unstill.trainer.demo.report import GradCamExample, ReportData, SheetRow, write
+from unstill.trainer.diagnostics.clip_strips import data_uri, outline, overlay, strip
 from unstill.trainer.evaluation.protocols import Share
 
 RNG = np.random.default_rng(0)

@@ -6,7 +6,8 @@ from torch import nn
 from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from unstill.pipeline.errors import InputError
-from unstill.trainer.diagnostics.gradcam import foreground_energy, grad_cam, last_map
+from unstill.trainer.diagnostics.feature_maps import last_map
+from unstill.trainer.diagnostics.gradcam import foreground_energy, grad_cam
 
 
 class Bright(nn.Module):
@@ -103,3 +104,14 @@ def test_even_heat_gives_the_area_and_size_is_restored():
 def test_a_model_without_a_map_is_refused():
     with pytest.raises(InputError, match="no layer gives a map"):
         last_map(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8, 2)), torch.zeros(1, 3, 2, 2, 2))
+
+
+def test_a_linear_network_in_closed_form():
+    """Heat of a 1x1x1 convolution and a linear head: ReLU(sum over k of head[c,k] * features[k]) / positions."""
+    torch.manual_seed(0)
+    conv, head = nn.Conv3d(3, 5, 1), nn.Linear(5, 4)
+    model = nn.Sequential(conv, nn.AdaptiveAvgPool3d(1), nn.Flatten(), head).double()
+    clips, target = torch.randn(3, 3, 2, 6, 6, dtype=torch.float64), torch.tensor([3, 1, 0])
+    heat = grad_cam(model, clips, target, last_map(model, clips))
+    evidence = torch.einsum("bk,bkthw->bthw", head.weight[target], conv(clips)) / 72
+    torch.testing.assert_close(heat, evidence.relu().float().detach(), rtol=1e-5, atol=1e-7)

@@ -1,4 +1,4 @@
-"""``unstill hat`` on real shards: every dataset reaches its ratio, and the backgrounds are joined by key."""
+"""``unstill diagnose hat`` on real shards: every dataset reaches its ratio, and the backgrounds are joined by key."""
 
 import json
 
@@ -13,7 +13,8 @@ from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig
 from unstill.trainer.diagnostics import hat_command
 from unstill.trainer.diagnostics.config import HatConfig
-from unstill.trainer.diagnostics.hat_command import measure_hat
+from unstill.trainer.diagnostics.hat_command import diagnose_hat, measure_hat
+from unstill.trainer.diagnostics.presentation import write
 from unstill.trainer.evaluation.config import EvaluateOptions
 from unstill.trainer.evaluation.subject import Subject
 from unstill.trainer.evaluation.truth import labels_from_csv, read_truth
@@ -42,23 +43,30 @@ def data(tmp_path_factory):
 def test_all_four(data, monkeypatch):
     model = Subject("m", SaysLeft(), CLASSES, ClipConfig(frames=4, stride=1, size=32), (0.5,) * 3, (0.5,) * 3)
     monkeypatch.setattr(hat_command, "load_subject", lambda run, **_: model)
-    found = measure_hat(
-        HatConfig(
-            runs=(data / "m",),
-            original=data / "iid",
-            background_only=data / "iid",
-            human_only=data / "iid",
-            swap=data / "anti",
-            swap_backgrounds=data / "behind.csv",
-            run=CPU,
-            out=data / "hat.json",
-        )
-    )["m"]
-    behind = [row["scene"] for row in read_truth(data / "videos/truth/anti.csv").values()]
-    assert found == pytest.approx(
-        {"bor": 100, "hor": 100, "shacc": 12.5, "sberr": 100 * behind.count("left") / len(behind)}
+    config = HatConfig(
+        runs=(data / "m",),
+        original=data / "iid",
+        background_only=data / "iid",
+        human_only=data / "iid",
+        swap=data / "anti",
+        swap_backgrounds=data / "behind.csv",
+        run=CPU,
+        out=data / "hat.json",
     )
-    assert json.loads((data / "hat.json").read_text()) == {"m": found}
+    found = measure_hat(config)["m"]
+    behind = [row["scene"] for row in read_truth(data / "videos/truth/anti.csv").values()]
+    values = {"bor": 100, "hor": 100, "shacc": 12.5, "sberr": 100 * behind.count("left") / len(behind)}
+    assert found.values() == pytest.approx(values)
+    diagnosis = diagnose_hat(config)
+    assert write(diagnosis, config.out) == [data / "hat.json"]
+    record = json.loads((data / "hat.json").read_text())["results"]["m"]
+    assert record["ratios"] == {"bor": 100, "hor": 100} and record["swaps"]["shacc"]["value"] == 12.5
+    assert [row[0] for row in diagnosis.tables[0].rows] == [
+        "BOR (lower)",
+        "HOR (higher)",
+        "SHAcc (higher)",
+        "SBErr (lower)",
+    ]
 
 
 def test_what_is_missing_is_named(data):

@@ -63,7 +63,10 @@ def test_a_module_named_in_a_file_is_not_imported_unasked(strangers, capsys):
         ["export", "run", "--out", "again"],
         ["evaluate", "run", "--iid", "data", "--device", "cpu"],
         ["hat", "run", "--original", "data", "--human-only", "data", "--device", "cpu"],
-        ["scene-bias", "data", "data", "--run", "run", "--device", "cpu"],
+        ["diagnose", "scene-bias", "data", "data", "--run", "run", "--device", "cpu"],
+        ["diagnose", "look", "run", "--data", "data", "--out", "out", "--device", "cpu"],
+        ["diagnose", "information", "run", "--data", "data", "--device", "cpu"],
+        ["diagnose", "static-dynamic", "run", "--data", "data", "--device", "cpu"],
         ["still-bank", "data", "bank.safetensors", "--reference", "run", "--device", "cpu"],
     ):
         assert command_line(arguments) == 2, arguments
