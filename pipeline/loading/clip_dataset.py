@@ -52,12 +52,12 @@ class ClipDataset(IterableDataset):
         prepare: called with every ``Clips`` ahead of time; what it returns is ``batch["prepared"]``. The frames are
             then left out.
 
-    Each batch is a dictionary: ``frames`` uint8 (B, T, size, size, 3) or ``prepared``, and ``label``, ``sample``,
-    ``position``, ``start_frame``, ``static_index`` int64 (B,), ``flip`` bool (B,), still to be applied, ``draws`` float32
-    (B, 8). Frames may be kept: on a GPU they are copied out of the decoder's memory.
+    Each batch is a dictionary: ``frames`` uint8 (B, T, size, size, 3) or ``prepared``; ``label``, ``sample``,
+    ``position``, ``start_frame``, ``static_index`` int64 (B,); ``flip`` bool (B,), still to be applied; ``draws``
+    float32 (B, 8). Frames may be kept: on a GPU they are copied out of the decoder's memory.
 
     Raises:
-        InputError: as ``ClipLoader``; the dataset has fewer samples than a global batch; it is read in a worker process.
+        InputError: as ``ClipLoader``; fewer samples than a global batch; read in a worker process.
     """
 
     def __init__(
@@ -98,7 +98,8 @@ class ClipDataset(IterableDataset):
             self._length = samples // (batch_size * self._world) if self._train else len(probe)
         if self._length < 1:
             raise InputError(
-                f"{dataset}: {samples} samples are fewer than a batch of {batch_size} on each of {self._world} processes"
+                f"{dataset}: {samples} samples are fewer than a batch of {batch_size} on each of "
+                f"{self._world} processes"
             )
         self._loader: ClipLoader | None = None
 

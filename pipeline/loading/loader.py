@@ -190,7 +190,7 @@ class ClipLoader:
         return clips
 
     def frame_times(self, clips: Clips) -> FrameTimes:
-        """The numbers and times of the frames of a batch of this loader; where a short video is repeated, theirs, too."""
+        """Numbers and times of the frames of a batch of this loader, those that a short video repeats included."""
         source = clips.source
         if source is None:
             raise InputError("frame_times: these clips do not say where they were cut; give a batch of this loader")
