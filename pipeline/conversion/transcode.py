@@ -98,7 +98,15 @@ def probe(file: BinaryIO) -> dict:
     Raises:
         BadVideo: as ``transcode``, as far as the header shows.
     """
-    with VideoSource(file) as source:
+    try:
+        quick = _header(file, decoders=False)
+    except BadVideo:  # what refuses it is to have seen all there is
+        return _header(file, decoders=True)
+    return quick if quick["width"] and quick["height"] and quick["fps"] else _header(file, decoders=True)
+
+
+def _header(file: BinaryIO, decoders: bool) -> dict:
+    with VideoSource(file, decoders) as source:
         facts, seconds = source.facts, source.seconds
         if seconds is None and source.container.duration:
             seconds = Fraction(source.container.duration, av.time_base)

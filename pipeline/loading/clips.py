@@ -22,6 +22,19 @@ class ClipSource:
     region: np.ndarray
 
 
+@dataclass(frozen=True)
+class FrameTimes:
+    """Which frames of its video each clip shows.
+
+    Attributes:
+        number: int64 (B, T), from 0.
+        seconds: float64 (B, T), from the first frame of the video as it was converted.
+    """
+
+    number: np.ndarray
+    seconds: np.ndarray
+
+
 @dataclass
 class Clips:
     """A batch on the device.

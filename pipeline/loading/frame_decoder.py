@@ -88,7 +88,7 @@ class KeptDecoders:
         rows: dict[int, int] = {}
         for row, number in enumerate(frames.tolist()):
             rows.setdefault(number, row)
-        missing = len(rows)
+        missing, scaler, form = len(rows), None, None
         for frame in decoded_frames(context, mp4, table):
             row = rows.get(frame.pts if frame.pts is not None else -1)
             if row is None:
@@ -99,7 +99,9 @@ class KeptDecoders:
                 raise ValueError(
                     f"its pictures are {frame.width}x{frame.height}, the index says {picture[0]}x{picture[1]}"
                 )
-            self._scaler(frame, region).scale(frame, region, out[row])
+            if scaler is None or frame.format.name != form:
+                scaler, form = self._scaler(frame, region), frame.format.name
+            scaler.scale(frame, region, out[row])
             missing -= 1
             if not missing:
                 break

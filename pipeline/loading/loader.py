@@ -31,7 +31,7 @@ from ..shards.index_check import check_index, check_manifest, check_shards
 from ..shards.verified import is_verified, manifest_digest
 from .bad_clips import BadClips
 from .clip_stream import ClipStream, DecodedBatch
-from .clips import Clips, ClipSource, LoaderStats
+from .clips import Clips, ClipSource, FrameTimes, LoaderStats
 from .codec_support import choose_decoder
 from .cpu_threads import default_core_threads, loader_threads
 from .cuda_waits import sleep_while_waiting
@@ -41,7 +41,16 @@ from .in_flight import InFlight, read_left_out
 from .isolated_decoder import Isolation
 from .loader_config import LoaderConfig
 from .precautions import Precautions
-from .sampler import AugmentConfig, ClipConfig, EvalSampler, TrainSampler, ViewConfig, step_positions
+from .sampler import (
+    AugmentConfig,
+    ClipConfig,
+    EvalSampler,
+    TrainSampler,
+    ViewConfig,
+    clip_strides,
+    frame_numbers,
+    step_positions,
+)
 
 _log = logging.getLogger(__name__)
 _running: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()
@@ -179,6 +188,16 @@ class ClipLoader:
         if event is not None:
             self._hand_over(clips, event)
         return clips
+
+    def frame_times(self, clips: Clips) -> FrameTimes:
+        """Numbers and times of the frames of a batch of this loader, those that a short video repeats included."""
+        source = clips.source
+        if source is None:
+            raise InputError("frame_times: these clips do not say where they were cut; give a batch of this loader")
+        frames = np.asarray(self.index.frames, np.int64)[source.sample]
+        number = frame_numbers(self.clip, source.start_frame, clip_strides(self.clip, frames), frames)
+        rate = np.asarray(self.index.fps_milli, np.float64)[source.sample] / 1000
+        return FrameTimes(number, number / rate[:, None])
 
     def close(self) -> None:
         """Stop the threads, free the pipelines, close the files. Batches already delivered stay valid."""

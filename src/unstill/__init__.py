@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what editors and type checkers see of the names below
     from unstill.pipeline.errors import InputError as InputError
+    from unstill.pipeline.loading.clip_dataset import ClipDataset as ClipDataset
     from unstill.pipeline.loading.loader import ClipLoader as ClipLoader
     from unstill.pipeline.loading.loader_config import LoaderConfig as LoaderConfig
     from unstill.pipeline.loading.sampler import AugmentConfig as AugmentConfig
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AugmentConfig",
     "ClipConfig",
+    "ClipDataset",
     "ClipLoader",
     "InputError",
     "LoaderConfig",
@@ -43,6 +45,7 @@ __all__ = [
 _MODULES = {
     "AugmentConfig": ".pipeline.loading.sampler",
     "ClipConfig": ".pipeline.loading.sampler",
+    "ClipDataset": ".pipeline.loading.clip_dataset",
     "ClipLoader": ".pipeline.loading.loader",
     "InputError": ".pipeline.errors",
     "LoaderConfig": ".pipeline.loading.loader_config",

@@ -25,7 +25,7 @@ from torch._functorch.partitioners import min_cut_rematerialization_partition
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from unstill.bench.harness.loader_peers import WholeFileReader
+from unstill.bench.harness.loader.peers import WholeFileReader
 from unstill.bench.suites.growth import BATCH, FRAGMENT_BYTES, synthetic_index
 from unstill.pipeline.loading.bad_clips import BadClips
 from unstill.pipeline.loading.clip_stream import ClipStream

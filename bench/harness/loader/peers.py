@@ -20,9 +20,9 @@ from nvidia.dali.types import DALIDataType
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resized_crop
 
-from ...pipeline.loading.gop_reader import ClipFile, GopReader
-from ...pipeline.loading.sampler import TrainSampler, frame_numbers
-from ...pipeline.shards.index import SampleIndex
+from ....pipeline.loading.gop_reader import ClipFile, GopReader
+from ....pipeline.loading.sampler import TrainSampler, frame_numbers
+from ....pipeline.shards.index import SampleIndex
 
 Decode = Callable[[bytes, np.ndarray], torch.Tensor]
 

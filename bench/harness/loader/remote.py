@@ -1,0 +1,126 @@
+"""Clips from a remote dataset beside the same clips from the disk, with the latency of a distant server."""
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ....pipeline.loading.gop_reader import RangeReader
+from ....pipeline.loading.loader import ClipLoader
+from ....pipeline.loading.loader_config import LoaderConfig
+from ....pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler, frame_numbers
+from ....pipeline.shards.cache import ShardCache
+from ....pipeline.shards.index import INDEX_NAME, SampleIndex
+from ..record import ResultFile, quantiles
+from .rows import fetched_row, remote_row
+from .s3_server import s3_server
+
+_LATENCY, _WARM, _BATCH = 0.03, 4, 16  # seconds; batches before the clock starts; clips
+
+
+def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, clips: int, results: ResultFile) -> None:
+    """Clips per second of wall clock from an S3 server 30 ms away, over the same from local files, in turns.
+
+    Every clip comes from a video that was not touched before: nothing is in the cache.
+
+    Args:
+        root: a dataset of one shard.
+        folder: for copies.
+        clip: shape of a clip.
+        rounds, clips: how often, and how many at a time.
+    """
+    try:
+        import moto  # noqa: F401  # pyright: ignore[reportMissingImports]
+        import s3fs  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        results.note(f"remote reading left out: {error}")
+        return
+    count = len(SampleIndex.load(root))
+    copies = many_copies(root, folder / "copies", -(-(clips + _BATCH * (_WARM + 8)) // count))
+    ratios = []
+    with s3_server(_LATENCY) as address, _credentials(address):
+        s3fs.S3FileSystem.clear_instance_cache()
+        files = s3fs.S3FileSystem()
+        files.mkdir("bench")
+        files.put(f"{copies}/", "bench/data/", recursive=True)
+        for turn in range(rounds):
+            local = _rate(str(copies), folder, clip, clips, turn)
+            ratios.append(_rate("s3://bench/data", folder / f"cache_{turn}", clip, clips, turn) / local)
+        fetched = _fetched_over_needed("s3://bench/data", folder / "cold", clip, min(clips, 64))
+    results.note(
+        f"remote: an S3 server on this machine that answers 30 ms late, in a process of its own on the second core; "
+        f"{clip.frames}x{clip.stride} clips at {clip.size}, one decoding thread, {LoaderConfig.remote_requests} "
+        "requests at a time, every clip from a video not read before"
+    )
+    results.add(remote_row(quantiles(ratios)), fetched_row(fetched))
+
+
+def _rate(dataset: str, cache: Path, clip: ClipConfig, clips: int, seed: int) -> float:
+    """Clips per second of wall clock."""
+    config = LoaderConfig(decoder="cores", core_threads=1, cache=cache)
+    with ClipLoader(
+        dataset, clip=clip, augment=AugmentConfig(), batch_size=_BATCH, device="cpu", seed=seed, config=config
+    ) as loader:
+        for _ in range(_WARM):
+            next(loader)
+        begin = time.perf_counter()
+        for _ in range(clips // _BATCH):
+            next(loader)
+        return clips // _BATCH * _BATCH / (time.perf_counter() - begin)
+
+
+def _fetched_over_needed(address: str, folder: Path, clip: ClipConfig, clips: int) -> float:
+    """Bytes that come over the network for a clip, over those of its header and GOPs."""
+    cache = ShardCache(address, folder, 10**12)
+    index, ranges = SampleIndex.load(cache.root), cache.ranges()
+    reader, frames = RangeReader(index, ranges), np.asarray(index.frames, np.int64)
+    r = TrainSampler(index, clip, AugmentConfig(), seed=0).draw(np.arange(clips))
+    numbers = frame_numbers(clip, r.start_frame, r.stride, frames[r.sample])
+    needed = sum(reader.clip(*pair).bytes_read for pair in zip(r.sample.tolist(), numbers, strict=True))
+    reader.close()
+    return ranges.bytes_fetched / needed
+
+
+def many_copies(root: Path, out: Path, copies: int) -> Path:
+    """A dataset of the same shards under many names: as large as wanted, made in no time."""
+    index = SampleIndex.load(root)
+    n, shards, fragments = len(index), len(index.shard_names), len(index.fragment_end)
+    (out / "shards").mkdir(parents=True)
+    names = [f"shards/{copy * shards + k:05d}.tar" for copy in range(copies) for k in range(shards)]
+    for number, name in enumerate(names):
+        shutil.copy(root / index.shard_names[number % shards], out / name)
+    keys = [f"{key}_{copy}".encode() for copy in range(copies) for key in index.keys()]
+    turn = np.repeat(np.arange(copies), n)
+    per_sample = "mp4_offset mp4_bytes init_bytes init_crc frames fps_milli label gop width height codec layers".split()
+    tiled = {name: np.tile(np.asarray(getattr(index, name)), copies) for name in per_sample}
+    tiled |= {name: np.tile(np.asarray(getattr(index, name)), copies) for name in ("fragment_end", "fragment_crc")}
+    rows = np.asarray(index.fragment_row)[:-1]
+    tiled["fragment_row"] = np.append(np.tile(rows, copies) + turn * fragments, fragments * copies).astype(np.int64)
+    tiled["shard"] = (np.tile(np.asarray(index.shard), copies) + turn * shards).astype(np.int32)
+    tiled["key_end"] = np.cumsum([len(key) for key in keys], dtype=np.int64)
+    tiled["key_text"] = np.frombuffer(b"".join(keys), np.uint8)
+    replace(index, **tiled, shard_names=tuple(names)).save(out / INDEX_NAME)
+    sha = lambda path: hashlib.sha256(path.read_bytes()).hexdigest()  # noqa: E731
+    found = [{"name": name, "bytes": (out / name).stat().st_size, "sha256": sha(out / name)} for name in names]
+    (out / "dataset.json").write_text(json.dumps({"shards": found, "index_sha256": sha(out / INDEX_NAME)}))
+    return out
+
+
+@contextmanager
+def _credentials(address: str) -> Iterator[None]:
+    """What the client of S3 takes from the environment."""
+    before = dict(os.environ)
+    os.environ |= {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+    os.environ["AWS_ENDPOINT_URL"] = address
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before

@@ -1,0 +1,16 @@
+"""The comparison of encoder settings says what is so: CAVLC is larger and decodes faster, layers save frames."""
+
+import json
+
+import pytest
+
+from unstill.bench.suites import encoding
+
+
+@pytest.mark.slow
+def test_rows_of_a_synthetic_video(tmp_path):
+    path = encoding.run(encoding.EncodingBench(out=tmp_path, frames=48, rounds=3))
+    rows = {row["title"]: row["value"] for row in json.loads(path.read_text())["rows"]}
+    assert len(rows) == 9
+    assert 1.0 < rows["size at equal PSNR of all frames: layers, CAVLC / layers, CABAC"] < 1.3
+    assert 0.3 < rows["decoding a 16x2 clip, CPU time: layers, CAVLC / one layer, CABAC"] < 0.8
