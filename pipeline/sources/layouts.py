@@ -1,6 +1,6 @@
 """Which layout a source has, and the options that every command on sources shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +34,9 @@ class SourceConfig:
     """Text file of video ids, one a line, to take no others; Mini-Kinetics-200 is such a list."""
     classes: Path | None = None
     """Text file with one class a line, or the dataset.json of another dataset: fixes the label set and its order."""
+    follow_links: bool = False
+    """Take videos behind links that lead out of the source; otherwise they are quarantined. In a folder from somebody
+    else such a link can name any file of yours."""
     allow_missing: bool = False
     """Go on when classes are left without a single video."""
 
@@ -57,6 +60,8 @@ def shrunken_label_set(listing: Listing) -> str:
         return ""
     names = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
     counts = f"{len(empty)} of {len(listing.classes)} classes have no video ({names})"
+    if listing.outside:
+        counts += f", {len(listing.outside)} videos are behind links that leave the source (--follow-links takes them)"
     return f"{counts}; add the videos or pass --allow-missing"
 
 
@@ -67,7 +72,7 @@ def find_videos(config: SourceConfig) -> Listing:
         InputError: the source or its list cannot be used.
     """
     classes = read_classes(config.classes) if config.classes is not None else None
-    tree, layout = open_tree(config.source), config.layout
+    tree, layout = open_tree(config.source, config.follow_links), config.layout
     if (config.labels is None) != (layout in ("auto", "folders", "webdataset")) and layout != "auto":
         need = "needs --labels" if config.labels is None else "takes no --labels"
         raise InputError(f"layout {layout} {need}")
@@ -79,7 +84,11 @@ def find_videos(config: SourceConfig) -> Listing:
         listing = list_shards(tree, classes)
     else:
         listing = list_class_folders(tree, classes)
-    return listing if config.only is None else keep_only(listing, config.only)
+    if config.only is not None:
+        listing = keep_only(listing, config.only)
+    beyond = tree.outside()
+    inside = tuple(video for video in listing.videos if video.path not in beyond) if beyond else listing.videos
+    return replace(listing, videos=inside, outside=tuple(video for video in listing.videos if video.path in beyond))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

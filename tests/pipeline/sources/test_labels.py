@@ -193,8 +193,10 @@ def test_every_file_is_a_video_or_counted(tmp_path, capsys):
     os.symlink(tmp_path / "disk", root / "a" / "more")
     os.symlink(root / "a", root / "a" / "loop")
     os.symlink(root, root / "b" / "up")
+    assert sorted(names(listed(root, follow_links=True))) == ["a/1.mp4", "a/more/7.mp4", "a/more/sub/8.mkv", "b/2.divx"]
     listing = listed(root)
-    assert sorted(names(listing)) == ["a/1.mp4", "a/more/7.mp4", "a/more/sub/8.mkv", "b/2.divx"]
+    assert sorted(names(listing)) == ["a/1.mp4", "b/2.divx"]
+    assert [video.path for video in listing.outside] == ["a/more/7.mp4", "a/more/sub/8.mkv"]
     assert {why: (count, first) for why, count, first in listing.overlooked} == {
         "in no class folder": (1, "stray.mp4"),
         "not a video by its name (.txt)": (1, "a/note.txt"),
@@ -206,6 +208,32 @@ def test_every_file_is_a_video_or_counted(tmp_path, capsys):
     }
     report = audit(AuditConfig(source=root, headers=False))
     assert report.listing.overlooked == listing.overlooked
+
+
+def test_links_that_leave_the_source_are_quarantined(tmp_path, video, convert_config):
+    """A link in a stranger's folder can name any file of the user's."""
+    private = tree(tmp_path / "private", "mine.mp4", "folder/more.mp4", "shard.tar")
+    for path in private.rglob("*.mp4"):
+        path.write_bytes(video(frames=3).mp4)
+    root = tree(tmp_path / "v", "a/1.mp4", "b/2.mp4", "b/deep/3.mp4")
+    for path in root.rglob("*.mp4"):
+        path.write_bytes(video(frames=4).mp4)
+    os.symlink(private / "mine.mp4", root / "a" / "file.mp4")
+    os.symlink("../../private/folder", root / "a" / "folder")
+    os.symlink("../b/deep", root / "a" / "inside")  # stays in the source
+    os.symlink(root, tmp_path / "other")  # a source may itself be a link
+    for source in (root, tmp_path / "other"):
+        report = convert(convert_config(source, tmp_path / f"out of {source.name}"))
+        assert (report.converted, report.reasons) == (4, {"outside": 2})
+        rows = (tmp_path / f"out of {source.name}" / "quarantine.csv").read_text()
+        assert "a/file.mp4" in rows and "a/folder/more.mp4" in rows and "--follow-links takes it" in rows
+    report = convert(convert_config(root, tmp_path / "all", follow_links=True))
+    assert (report.converted, report.reasons) == (6, {})
+    with pytest.raises(InputError, match=r"begun with other settings .follow_links True, now None"):
+        convert(convert_config(root, tmp_path / "all"))
+    os.symlink(private / "shard.tar", root / "x.tar")
+    with pytest.raises(InputError, match=r"holds no .tar files but 3 links that leave it .--follow-links"):
+        listed(root, layout="webdataset")
 
 
 def test_parts_of_a_dataset_taken_for_classes_get_a_warning(tmp_path):
