@@ -220,7 +220,7 @@ def read_plan(path: Path) -> Plan:
             videos = [_planned(parse_json(line)) for line in file]
     except FileNotFoundError as error:
         raise InputError(f"{path}: no plan found; run `unstill convert SOURCE OUT` without --shards first") from error
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{path}: not a plan ({error}); remove the output folder and convert again") from error
     _check_plan(header, videos, path)
     if len(videos) != header.videos:
@@ -233,6 +233,10 @@ def _header(line: bytes, path: Path) -> PlanHeader:
         header = PlanHeader(**parse_json(line))
         if header.version != PLAN_VERSION:
             raise ValueError(f"version {header.version}, this program writes {PLAN_VERSION}")
+        kinds = {"settings": dict, "tools": dict, "classes": list, "videos": int, "shards": int, "id": str}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(header, name), kind):
+                raise ValueError(f"{name} is no {kind.__name__}")
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: not a plan of this version ({error}); choose a new output folder") from error
     return PlanHeader(**{**vars(header), "classes": tuple(header.classes)})

@@ -101,10 +101,12 @@ def read_classes(path: Path) -> tuple[str, ...]:
     if Path(path).suffix == ".json":
         try:
             names = parse_json(text)["classes"]
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise ValueError("no list of texts")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: has no list named classes; expected a dataset.json") from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: {'a class is named twice' if names else 'names no class'}; expected one name a line")
-    return tuple(map(str, names))
+    return tuple(names)

@@ -17,6 +17,11 @@ import numpy as np
 
 from ...pipeline.errors import InputError
 
+# what NumPy, zipfile and csv raise for content that is not what it should be
+_UNUSABLE = (
+    *(KeyError, IndexError, ValueError, OverflowError, MemoryError, OSError, EOFError, NotImplementedError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error),
+)
 _MOST_BYTES = 1 << 31  # in one file: the 220,847 videos of Something-Something v2 with float64 logits are 0.31e9
 
 
@@ -136,7 +141,7 @@ class Predictions:
                 return cls(keys, labels, logits.reshape(len(rows), -1), tuple(header[2:]), path.name)
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; give saved predictions as .npz or .csv") from error
-        except (KeyError, ValueError, OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        except _UNUSABLE as error:
             raise InputError(f"{path}: not saved predictions ({error}); see --help for the format") from error
         raise InputError(f"{path}: unknown kind of file {path.suffix!r}; give .npz or .csv")
 
