@@ -28,7 +28,7 @@ from ..conversion.plan import assign_keys
 from ..errors import InputError
 from ..options import at_least, check_options
 from ..progress import Progress
-from ..safe_text import csv_cell
+from ..safe_text import csv_cell, printable
 from ..sandbox.process import Sandbox
 from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import SourceVideo
@@ -170,6 +170,9 @@ class _Work:
                     f"{config.source}: {video.path} is a part of a file or not on this machine; give a folder of whole "
                     "videos"
                 )
+        for name in classes:  # each becomes a folder
+            if "/" in name or "\0" in name or name in ("", ".", ".."):
+                raise InputError(f"class {printable(name)!r} cannot be the name of a folder; rename it in the list")
         self._config, self._videos, self._classes = config, videos, classes
         self._root = Path(config.source)
         taken: dict[str, str] = {}

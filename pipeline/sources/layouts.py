@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from ..bounded_files import parse_json
 from ..errors import InputError
+from ..safe_text import is_text
 from .listing import Listing, keep_only, list_class_folders, read_text
 from .lists import list_with_labels
 from .tars import list_shards
@@ -101,7 +102,7 @@ def read_classes(path: Path) -> tuple[str, ...]:
     if Path(path).suffix == ".json":
         try:
             names = parse_json(text)["classes"]
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            if not isinstance(names, list) or not all(isinstance(name, str) and is_text(name) for name in names):
                 raise ValueError("no list of texts")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: has no list named classes; expected a dataset.json") from error
