@@ -120,9 +120,8 @@ def class_lookup(names: tuple[str, ...], labels: set[str], source: object) -> di
     Raises:
         InputError: a label is not among the names, or may be several of them.
     """
-    positions = all(label.isdecimal() and len(label) <= 100 for label in labels) and not any(
-        name.isdecimal() for name in names
-    )
+    numbers = all(label.isdecimal() and len(label) <= 100 for label in labels)
+    positions = numbers and not any(name.isdecimal() for name in names)
     known, number = ClassNames(names), {}
     for label in sorted(labels):
         if positions:

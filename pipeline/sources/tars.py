@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..bounded_files import open_plain, parse_json
 from ..errors import InputError
-from ..safe_text import printable
+from ..safe_text import is_text, printable
 from ..shards.reader import Malformed, Member, members, read_member
 from .listing import Listing, SourceVideo
 from .lists import class_lookup, sorted_names
@@ -89,7 +89,7 @@ def _sample(file, tar: str, group: list[Member]) -> list[tuple[str, Member, str]
         if member is not None and member.size <= MAX_TEXT:
             texts[extension] = read_member(file, member).decode("utf-8", "replace").strip()
     label = _label(texts.get("json", ""), texts.get("cls", ""))
-    if label:
+    if label and is_text(label):
         return [(tar, videos[0], label)]
     raise InputError(f"{tar}: sample {key!r} has no class; expected KEY.cls, or a label in KEY.json")
 

@@ -236,6 +236,24 @@ def test_links_that_leave_the_source_are_quarantined(tmp_path, video, convert_co
         listed(root, layout="webdataset")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list.txt", "a/1.mp4 " + "9" * 5000, "a class number of 5,000 digits"),
+        ("Diving48_V2_train.json", '[{"vid_name": "1", "label": 1e999}]', "cannot convert float infinity"),
+        ("net.json", '{"database": {"1": {"annotations": [{"segment": [0, 1%s], "label": "x"}]}}}', "too large"),
+        ("list.json", "[" * 200_000, "nested too deeply"),
+        ("Diving48_V2_train.json", '[{"vid_name": "\\ud800", "label": 0}]', r"of class '0' is no UTF-8"),
+        ("train.json", '[{"id": "1", "template": "x\\ud800"}]', r"is no UTF-8"),
+        ("list.csv", "path,label\na/1.mp4" + ",x" * 200_000, "expected path,label"),
+    ],
+    ids=["digits", "infinity", "huge", "deep", "surrogate name", "surrogate class", "wide"],
+)
+def test_a_list_that_is_made_to_harm_is_one_short_line(tmp_path, name, text, message):
+    said = refused(tree(tmp_path / "v", "a/1.mp4"), text.replace("%s", "0" * 400), name)
+    assert message in said and len(said) < 1000
+
+
 def test_parts_of_a_dataset_taken_for_classes_get_a_warning(tmp_path):
     root = tree(tmp_path / "v", "Train/walk/1.mp4", "val/walk/2.mp4")
     (warning,) = listed(root).warnings
