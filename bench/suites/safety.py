@@ -50,7 +50,7 @@ class SafetyBench:
     """Measurements with and without, in turns."""
     steps: int = 12
     """Batches of eight clips in a measurement of the loader."""
-    videos: int = 24
+    videos: int = 8
     """Videos that clips are cut from."""
 
 

@@ -21,6 +21,7 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,8 +73,9 @@ CAMPAIGNS = {
 }
 
 
-def run(name: str, cases: int, seed: int) -> tuple[dict[str, int], list[str]]:
-    """Outcomes by name, and the details of those that must not be."""
+def run(name: str, cases: int, seed: int, seconds: float) -> tuple[dict[str, int], list[str]]:
+    """Outcomes by name, and the details of those that must not be; stops early after so many seconds."""
+    end = time.monotonic() + seconds
     folder = Path(tempfile.mkdtemp(prefix="unstill-fuzz-"))
     counts, bad = collections.Counter(), []
     try:
@@ -81,6 +83,8 @@ def run(name: str, cases: int, seed: int) -> tuple[dict[str, int], list[str]]:
         for number, read in enumerate(CAMPAIGNS[name].cases(made, random.Random(seed), cases)):
             outcome, detail = alone(read)
             counts[outcome] += 1
+            if time.monotonic() > end:
+                break
             if outcome in FAULTS:
                 bad.append(f"case {number} of seed {seed}: {outcome}\n{detail}")
     finally:
@@ -94,6 +98,7 @@ def main() -> int:
     parser.add_argument("campaigns", help="one, several as NAME or NAME:CASES with commas, or all")
     parser.add_argument("cases", type=int, nargs="?", help="of each; by default the count of a long run")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=1e9, help="that one campaign may take")
     parser.add_argument("--out", type=Path, help="JSON file for the outcomes")
     options = parser.parse_args()
     found, failed = {}, False
@@ -102,7 +107,8 @@ def main() -> int:
         if name not in CAMPAIGNS:
             parser.error(f"no campaign {name}; there are {', '.join(CAMPAIGNS)}")
         cases = int(own) if own else options.cases or CAMPAIGNS[name].full
-        counts, bad = run(name, cases, options.seed)
+        counts, bad = run(name, cases, options.seed, options.seconds)
+        cases = sum(counts.values())
         found[name] = {"cases": cases, "seed": options.seed, "outcomes": counts, "faults": bad}
         failed |= bool(bad)
         print(f"{name}, {cases} cases, seed {options.seed}: {counts}", *bad, sep="\n", flush=True)
