@@ -1,4 +1,4 @@
-"""`unstill bench safety`: what protection against strangers' files costs: fences, checks of sizes, isolation.
+"""`unstill bench safety`: what protection against untrusted files costs: fences, checks of sizes, isolation.
 
 Every number is process CPU time, with the protection and without it in turns on the same work, so that it does not
 depend on what else the machine does; the ratio is the median over the rounds.
