@@ -7,6 +7,15 @@ _LATEX = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasc
 _LATEX |= {character: f"\\{character}" for character in "#$%&_{}"}
 
 
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8; bytes of a file name that are not count (``os.fsdecode``)."""
+    try:
+        text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair, as JSON may hold it
+        return False
+    return True
+
+
 def printable(text: str) -> str:
     """``text`` with everything that could break a line, a CSV or a terminal escaped; lossless for normal names."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)

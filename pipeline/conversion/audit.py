@@ -152,7 +152,9 @@ def render(report: AuditReport) -> RenderableType:
         "classes", f"{len(listing.classes)} ({counts.min()} to {counts.max()} videos, median {np.median(counts):g})"
     )
     table.add_row(
-        "videos", f"{len(listing.videos):,} found, {len(listing.missing):,} missing, {listing.unlisted:,} not listed"
+        "videos",
+        f"{len(listing.videos):,} found, {len(listing.missing):,} missing, {listing.unlisted:,} not listed"
+        + (f", {len(listing.outside):,} behind links that leave the source" if listing.outside else ""),
     )
     table.add_row(
         "duplicates", f"{len(listing.duplicates)} listed again, {len(report.same_content)} groups of equal content"
@@ -172,6 +174,7 @@ def render(report: AuditReport) -> RenderableType:
         )
         table.add_row("codecs", _most_common(Counter(header["codec"] for header in report.headers)))
     parts: list[RenderableType] = [table]
+    parts += _named("outside (--follow-links takes them)", [video.path for video in listing.outside])
     parts += _named("missing", [video.path for video in listing.missing if not video.candidates])
     unsure = [f"{v.path}: may be {' or '.join(v.candidates)}" for v in listing.missing if v.candidates]
     parts += _named("ambiguous", unsure)

@@ -173,7 +173,7 @@ def convert(config: ConvertConfig) -> ConversionReport:
         if listing.root.resolve() in (out, *out.parents):  # it would be a class the next time
             raise InputError(f"{config.out}: is or lies inside the source {listing.root}; choose a folder outside it")
     with open_output(config.out) as output:
-        settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard)
+        settings = plan_settings(config.recipe(), config.seed, config.samples_per_shard, config.follow_links)
         plan_id = _settled_plan(output, listing, settings)
         dataset = read_dataset(output.root)
         if dataset is None or dataset["plan"] != plan_id or not _shards_stand(output, dataset):
@@ -226,8 +226,8 @@ def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
         plan.save(path)
         output.written(PLAN_NAME)
         return plan.header.id
-    for name, value in settings.items():
-        if header.settings.get(name) != value:
+    for name in settings | header.settings:
+        if header.settings.get(name) != settings.get(name):
             raise InputError(
                 f"{out}: was begun with other settings ({_difference(header.settings, settings)}); "
                 "choose another OUT folder"

@@ -35,3 +35,14 @@ def pictures(file: BinaryIO, wanted: Container[int] | None) -> Iterator[tuple[Fr
         rate = source.rate or Fraction(25)
         for number, (_, frame) in enumerate(deinterlaced(frames, source.stream, set())):
             yield rate, form.rgb(frame) if wanted is None or number in wanted else None
+
+
+def packet_count(file: BinaryIO) -> int:
+    """Packets of the video, none of which is decoded.
+
+    Raises:
+        BadVideo: not a video of an allowed kind.
+        av.error.FFmpegError: it cannot be read.
+    """
+    with VideoSource(file) as source:
+        return sum(1 for packet in source.packets() if packet.size)

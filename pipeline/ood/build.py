@@ -29,7 +29,8 @@ from ..conversion.plan import assign_keys
 from ..errors import InputError
 from ..options import at_least, check_options
 from ..progress import Progress
-from ..safe_text import csv_cell
+from ..safe_text import csv_cell, printable
+from ..sandbox.process import Sandbox
 from ..sources.layouts import SourceConfig, list_source
 from ..sources.listing import SourceVideo
 from .backgrounds import Backgrounds
@@ -94,6 +95,9 @@ class OodConfig(SourceConfig):
     and size."""
     quality: int = 10
     """Constant rate factor of the H.264 files, 0 (lossless) to 51; they are encoded again when converted."""
+    sandbox: Sandbox = "auto"
+    """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
+    puts up none (time and memory stay limited)."""
     seed: int = 0
     """Of backgrounds and still actors."""
     workers: int = 0
@@ -180,6 +184,9 @@ class _Work:
                     f"{config.source}: {video.path} is a part of a file or not on this machine; give a folder of whole "
                     "videos"
                 )
+        for name in classes:  # each becomes a folder
+            if "/" in name or "\0" in name or name in ("", ".", ".."):
+                raise InputError(f"class {printable(name)!r} cannot be the name of a folder; rename it in the list")
         self._config, self._videos, self._classes = config, videos, classes
         self._root = Path(config.source)
         taken: dict[str, str] = {}
@@ -263,8 +270,8 @@ class _Work:
         if video.start is not None or video.end is not None:
             end = "its end" if video.end is None else f"{video.end:g} s"
             return None, f"the list names the part from {video.start or 0:g} s to {end}; cut it out first"
-        frames, rate = read_frames(self._root / video.path)
         try:
+            frames, rate = read_frames(self._root / video.path, self._config.sandbox)
             masks = self._masks(str(Path(video.path).with_suffix("")), frames.shape[:3])
         except InputError as error:  # one broken file must not end the work on all others
             return None, str(error)
@@ -360,7 +367,7 @@ def _write_lists(config: OodConfig, rows: list[dict], left_out: dict[str, str]) 
             for key, row in zip(keys, rows, strict=True)
         ]
         _write_csv(config.out / "truth.csv", ("key", "background", "kind"), truth)
-    write_preview(config.out / "preview.png", [config.out / "videos" / row["path"] for row in rows])
+    write_preview(config.out / "preview.png", [config.out / "videos" / row["path"] for row in rows], config.sandbox)
 
 
 def _write_csv(path: Path, columns: tuple[str, ...], rows: list[dict]) -> None:

@@ -21,6 +21,7 @@ from ..atomic_files import write_atomic
 from ..errors import InputError
 from ..progress import Progress
 from ..safe_text import csv_cell
+from ..sandbox.process import Sandbox
 from ..sources.layouts import SourceConfig, list_source
 from .masks import MaskFrom, MaskValue, either, open_masks
 from .video_files import read_frames
@@ -45,6 +46,9 @@ class MaskCheckConfig(SourceConfig):
     """As for `unstill ood build`."""
     first_box_only: bool = False
     """As for `unstill ood build`, of --boxes and of MASKS."""
+    sandbox: Sandbox = "auto"
+    """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
+    puts up none (time and memory stay limited)."""
     boxes: Path | None = None
     """Boxes of the same people, to compare the masks with, and to measure how much they let through."""
 
@@ -129,9 +133,9 @@ def check_masks(config: MaskCheckConfig) -> dict[str, MaskQuality | str]:
     found: dict[str, MaskQuality | str] = {}
     with Progress("checking masks", len(listing.videos), "videos") as progress:
         for video in listing.videos:
-            frames, _ = read_frames(Path(config.source) / video.path)
-            name, shape = str(Path(video.path).with_suffix("")), frames.shape[:3]
             try:
+                frames, _ = read_frames(Path(config.source) / video.path, config.sandbox)
+                name, shape = str(Path(video.path).with_suffix("")), frames.shape[:3]
                 masks = read(name, shape)
                 found[video.path] = "no masks" if masks is None else mask_quality(masks, read_boxes(name, shape))
             except InputError as error:  # the list of what to look at is what this is for

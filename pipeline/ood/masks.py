@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from ..bounded_files import read_json
+from ..bounded_files import open_plain, read_json
 from ..errors import InputError
 from .box_pickles import Box, Boxes, pickled_boxes
 from .coco_rle import decode_rle
@@ -184,7 +184,7 @@ def read_boxes(path: Path) -> Callable[[str], Boxes | None]:
 
 def _csv_boxes(path: Path) -> dict[str, Boxes]:
     table: dict[str, Boxes] = {}
-    with open(path, newline="") as file:
+    with open(path, newline="", opener=open_plain) as file:
         for row in csv.DictReader(file):
             box = _box(row["left"], row["top"], row["right"], row["bottom"])
             table.setdefault(row["video"], {}).setdefault(int(row["frame"]), []).append(box)

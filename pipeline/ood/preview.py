@@ -8,17 +8,18 @@ import numpy as np
 from PIL import Image
 
 from ..atomic_files import write_atomic
+from ..sandbox.process import Sandbox
 from .video_files import read_frames
 
 ROWS, COLUMNS, HEIGHT = 12, 4, 96
 
 
-def write_preview(path: Path, videos: Sequence[Path]) -> None:
+def write_preview(path: Path, videos: Sequence[Path], sandbox: Sandbox = "auto") -> None:
     """Write a PNG: up to 12 videos, spread over the list, each a row of four frames from first to last."""
     picked = [videos[round(n)] for n in np.linspace(0, len(videos) - 1, min(ROWS, len(videos)))]
     rows = []
     for video in picked:
-        frames, _ = read_frames(video)
+        frames, _ = read_frames(video, sandbox)
         width = max(1, round(HEIGHT * frames.shape[2] / frames.shape[1]))
         shown = [frames[round(t)] for t in np.linspace(0, len(frames) - 1, COLUMNS)]
         rows.append(np.hstack([np.asarray(Image.fromarray(frame).resize((width, HEIGHT))) for frame in shown]))

@@ -10,16 +10,24 @@ import numpy as np
 from ..atomic_files import atomic_path
 from ..conversion.sandbox.pictures import shown_frames
 from ..errors import InputError
+from ..sandbox.process import Sandbox
+
+MOST_BYTES = 4 << 30  # of one video's frames: 1,500 frames of 1280x720
 
 
-def read_frames(path: Path) -> tuple[np.ndarray, Fraction]:
+def read_frames(path: Path, sandbox: Sandbox = "auto") -> tuple[np.ndarray, Fraction]:
     """All frames, uint8 (T,H,W,3), as people see them, and the frames per second.
 
     Raises:
-        InputError: not a readable video, a damaged one, or one without frames.
+        InputError: not a readable video, a damaged one, one without frames, or one too large to be kept in memory.
     """
-    with shown_frames(path) as (shown, rate):
-        frames = list(shown)
+    frames, size = [], 0
+    with shown_frames(path, sandbox=sandbox) as (shown, rate):
+        for picture in shown:
+            size += picture.nbytes
+            if size > MOST_BYTES:
+                raise InputError(f"{path}: its frames take more than {MOST_BYTES >> 30} GiB of memory; cut it")
+            frames.append(picture)
     if not frames:
         raise InputError(f"{path}: a video without frames; remove or replace it")
     return np.stack(frames), rate

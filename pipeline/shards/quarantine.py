@@ -13,6 +13,7 @@ from ..safe_text import csv_cell
 Reason = Literal[
     "missing",  # listed, but no such file
     "ambiguous",  # listed, but it may be one of several files
+    "outside",  # behind a link that leaves the source
     "duplicate",  # listed more than once
     "changed",  # not the bytes that were planned
     "empty",  # zero bytes

@@ -1,6 +1,6 @@
 """Which layout a source has, and the options that every command on sources shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +8,7 @@ from tyro.conf import Positional, arg
 
 from ..bounded_files import parse_json
 from ..errors import InputError
+from ..safe_text import is_text
 from .listing import Listing, keep_only, list_class_folders, read_text
 from .lists import list_with_labels
 from .tars import list_shards
@@ -34,6 +35,9 @@ class SourceConfig:
     """Text file of video ids, one a line, to take no others; Mini-Kinetics-200 is such a list."""
     classes: Path | None = None
     """Text file with one class a line, or the dataset.json of another dataset: fixes the label set and its order."""
+    follow_links: bool = False
+    """Take videos behind links that lead out of the source; otherwise they are quarantined. In a folder from somebody
+    else such a link can name any file of yours."""
     allow_missing: bool = False
     """Go on when classes are left without a single video."""
 
@@ -57,6 +61,8 @@ def shrunken_label_set(listing: Listing) -> str:
         return ""
     names = ", ".join(map(repr, empty[:3])) + (", ..." if len(empty) > 3 else "")
     counts = f"{len(empty)} of {len(listing.classes)} classes have no video ({names})"
+    if listing.outside:
+        counts += f", {len(listing.outside)} videos are behind links that leave the source (--follow-links takes them)"
     return f"{counts}; add the videos or pass --allow-missing"
 
 
@@ -67,7 +73,7 @@ def find_videos(config: SourceConfig) -> Listing:
         InputError: the source or its list cannot be used.
     """
     classes = read_classes(config.classes) if config.classes is not None else None
-    tree, layout = open_tree(config.source), config.layout
+    tree, layout = open_tree(config.source, config.follow_links), config.layout
     if (config.labels is None) != (layout in ("auto", "folders", "webdataset")) and layout != "auto":
         need = "needs --labels" if config.labels is None else "takes no --labels"
         raise InputError(f"layout {layout} {need}")
@@ -79,7 +85,11 @@ def find_videos(config: SourceConfig) -> Listing:
         listing = list_shards(tree, classes)
     else:
         listing = list_class_folders(tree, classes)
-    return listing if config.only is None else keep_only(listing, config.only)
+    if config.only is not None:
+        listing = keep_only(listing, config.only)
+    beyond = tree.outside()
+    inside = tuple(video for video in listing.videos if video.path not in beyond) if beyond else listing.videos
+    return replace(listing, videos=inside, outside=tuple(video for video in listing.videos if video.path in beyond))
 
 
 def read_classes(path: Path) -> tuple[str, ...]:
@@ -92,10 +102,12 @@ def read_classes(path: Path) -> tuple[str, ...]:
     if Path(path).suffix == ".json":
         try:
             names = parse_json(text)["classes"]
+            if not isinstance(names, list) or not all(isinstance(name, str) and is_text(name) for name in names):
+                raise ValueError("no list of texts")
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: has no list named classes; expected a dataset.json") from error
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names or len(set(names)) != len(names):
         raise InputError(f"{path}: {'a class is named twice' if names else 'names no class'}; expected one name a line")
-    return tuple(map(str, names))
+    return tuple(names)

@@ -221,7 +221,7 @@ def read_list(labels: Path, split: str | None) -> VideoList:
     for number, row in zip(numbers, cells, strict=True):
         fields = dict(zip(columns, (cell.strip() for cell in row), strict=False))
         if len(row) > len(columns) or not fields.get("path") or not fields.get("label"):
-            raise InputError(f"{labels}: line {number} is {','.join(row)!r}, expected path,label[,start,end]")
+            raise InputError(f"{labels}: line {number} is {','.join(row)!r:.200}, expected path,label[,start,end]")
         times = [_seconds(fields.get(name)) for name in ("start", "end")]
         for name, value in zip(("start", "end"), times, strict=True):
             if fields.get(name) and value is None:

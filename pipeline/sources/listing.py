@@ -50,6 +50,7 @@ class Listing:
         classes: class names in label order.
         videos: videos found, ordered by path and part.
         missing: videos that a list names but that are not there.
+        outside: videos behind links that leave the root, which are not followed.
         duplicates: videos that a list names again, with the same or another class; only the first counts.
         unlisted: number of video files that the list does not name.
         overlooked: files that were not looked at: why, how many, the first one.
@@ -64,6 +65,7 @@ class Listing:
     unlisted: int = 0
     overlooked: tuple[tuple[str, int, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    outside: tuple[SourceVideo, ...] = ()
 
     def empty_classes(self) -> list[str]:
         """Names of the classes without a single video."""

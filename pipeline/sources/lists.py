@@ -1,13 +1,13 @@
 """Layouts in which a list says what class each video is: its videos are found below the root, and never guessed."""
 
 import csv
-import json
 import os
 import re
 import unicodedata
 from pathlib import Path
 
 from ..errors import InputError
+from ..safe_text import is_text, printable
 from .list_readers import READERS, Row, VideoList, detect
 from .listing import ClassNames, Listing, SourceVideo
 from .tree import VIDEO_SUFFIXES, LocalTree, RemoteTree
@@ -38,8 +38,11 @@ def list_with_labels(
         raise InputError(f"{labels}: no such file; expected the list of videos and their classes")
     try:
         found = READERS[detect(labels) if layout == "auto" else layout](labels, split)
-    except (json.JSONDecodeError, csv.Error) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, csv.Error) as error:
         raise InputError(f"{labels}: cannot be read as a list of videos ({error})") from error
+    for row in found.rows:
+        if not all(is_text(text) for text in (*row.names, row.label)):
+            raise InputError(f"{labels}: {printable(row.names[0])!r} of class {printable(row.label)!r} is no UTF-8")
     if not found.rows:
         only = f" of split {split!r}" if split else ""
         raise InputError(f"{labels}: names no video{only}; see `unstill audit --help` for the layouts")
@@ -97,6 +100,8 @@ def sorted_names(labels: set[str], source: object) -> tuple[str, ...]:
         InputError: a number is too large for a class.
     """
     if all(label.isdecimal() for label in labels):
+        if (longest := max(map(len, labels))) > 100:
+            raise InputError(f"{source}: a class number of {longest:,} digits, expected less than {MAX_CLASS_NUMBER:,}")
         largest = max(labels, key=int)
         if int(largest) >= MAX_CLASS_NUMBER:
             raise InputError(
@@ -115,7 +120,8 @@ def class_lookup(names: tuple[str, ...], labels: set[str], source: object) -> di
     Raises:
         InputError: a label is not among the names, or may be several of them.
     """
-    positions = all(label.isdecimal() for label in labels) and not any(name.isdecimal() for name in names)
+    numbers = all(label.isdecimal() and len(label) <= 100 for label in labels)
+    positions = numbers and not any(name.isdecimal() for name in names)
     known, number = ClassNames(names), {}
     for label in sorted(labels):
         if positions:

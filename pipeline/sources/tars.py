@@ -5,13 +5,13 @@ Read with the same care as any untrusted shard: nothing is unpacked, unpickled o
 
 from pathlib import Path
 
-from ..bounded_files import parse_json
+from ..bounded_files import open_plain, parse_json
 from ..errors import InputError
-from ..safe_text import printable
+from ..safe_text import is_text, printable
 from ..shards.reader import Malformed, Member, members, read_member
 from .listing import Listing, SourceVideo
 from .lists import class_lookup, sorted_names
-from .tree import LocalTree, RemoteTree, is_video
+from .tree import LocalTree, RemoteTree, has_suffix, is_video
 
 MAX_TEXT = 1 << 20  # bytes of a label component
 
@@ -29,9 +29,10 @@ def list_shards(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = 
     root = tree.root
     if not isinstance(root, Path):
         raise InputError(f"{root}: WebDataset tars are converted from a local folder only; copy them first")
-    tars = tree.files(frozenset({".tar"}))
+    tars = [tar for tar in tree.files(frozenset({".tar"})) if tar not in tree.outside()]
     if not tars:
-        raise InputError(f"{root}: holds no .tar files; expected WebDataset shards")
+        links = f" but {len(tree.outside())} links that leave it (--follow-links)" if tree.outside() else ""
+        raise InputError(f"{root}: holds no .tar files{links}; expected WebDataset shards")
     found: list[tuple[str, Member, str]] = []
     for tar in tars:
         found += _videos_of(root, tar)
@@ -44,13 +45,15 @@ def list_shards(tree: LocalTree | RemoteTree, classes: tuple[str, ...] | None = 
         SourceVideo(tar, number[label], offset=member.offset, length=member.size, name=member.name.removeprefix("./"))
         for tar, member, label in found
     )
-    return Listing(root, classes, videos, overlooked=tree.overlooked(frozenset({".tar"})))
+    beyond = sorted(name for name in tree.outside() if has_suffix(name, frozenset({".tar"})))
+    links = (("a link that leaves the source (--follow-links)", len(beyond), beyond[0]),) if beyond else ()
+    return Listing(root, classes, videos, overlooked=(*links, *tree.overlooked(frozenset({".tar"}))))
 
 
 def _videos_of(root: Path, tar: str) -> list[tuple[str, Member, str]]:
     found: list[tuple[str, Member, str]] = []
     try:
-        with open(root / tar, "rb") as file:
+        with open(root / tar, "rb", opener=open_plain) as file:
             group: list[Member] = []
             for member in members(file, foreign=True):
                 if member.kind:
@@ -86,7 +89,7 @@ def _sample(file, tar: str, group: list[Member]) -> list[tuple[str, Member, str]
         if member is not None and member.size <= MAX_TEXT:
             texts[extension] = read_member(file, member).decode("utf-8", "replace").strip()
     label = _label(texts.get("json", ""), texts.get("cls", ""))
-    if label:
+    if label and is_text(label):
         return [(tar, videos[0], label)]
     raise InputError(f"{tar}: sample {key!r} has no class; expected KEY.cls, or a label in KEY.json")
 

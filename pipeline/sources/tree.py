@@ -39,6 +39,10 @@ class _Tree(ABC):
 
     root: Path | str
 
+    def outside(self) -> frozenset[str]:
+        """The files that are reached through a link that leaves the root."""
+        return frozenset()
+
     def files(self, suffixes: frozenset[str]) -> list[str]:
         """Sorted paths below the root; hidden ones are left out."""
         return [path for path in self._found() if has_suffix(path, suffixes)]
@@ -64,10 +68,16 @@ class _Tree(ABC):
 
 
 class LocalTree(_Tree):
-    """A folder. Links to folders are followed, but not into a folder that they lie in."""
+    """A folder. Links to folders are followed, but not into a folder that they lie in.
 
-    def __init__(self, root: Path):
-        self.root = root
+    Args:
+        root: the folder.
+        follow_links: take what lies behind links that leave it as its own.
+    """
+
+    def __init__(self, root: Path, follow_links: bool = False):
+        self.root, self._follow_links = root, follow_links
+        self._outside: set[str] = set()
         self._files: list[str] | None = None
         self._not_found: dict[str, list[str]] = {}
         if not root.is_dir():
@@ -78,6 +88,11 @@ class LocalTree(_Tree):
         """Names of the folders (and of links to folders) directly in the root."""
         return sorted(e.name for e in os.scandir(self.root) if e.is_dir() and not e.name.startswith("."))
 
+    def outside(self) -> frozenset[str]:
+        """See above; a root that is a link itself is the folder that it leads to."""
+        self._found()
+        return frozenset(self._outside)
+
     def _found(self) -> list[str]:
         if self._files is None:
             self._files = sorted(self._walk())
@@ -87,9 +102,10 @@ class LocalTree(_Tree):
         return self._not_found
 
     def _walk(self) -> Iterator[str]:
-        pending = [("", frozenset([_identity(self.root)]))]
+        pending = [("", frozenset([_identity(self.root)]), False)]
+        inside = os.path.join(os.path.realpath(self.root), "")
         while pending:
-            below, above = pending.pop()
+            below, above, beyond = pending.pop()
             try:
                 entries = list(os.scandir(os.path.join(self.root, below)))
             except OSError as error:
@@ -97,14 +113,22 @@ class LocalTree(_Tree):
                 continue
             for entry in entries:
                 path = f"{below}/{entry.name}" if below else entry.name
+                leaves = beyond or (
+                    entry.is_symlink()
+                    and not self._follow_links
+                    and os.path.exists(entry.path)
+                    and not os.path.join(os.path.realpath(entry.path), "").startswith(inside)
+                )
                 if entry.name.startswith("."):
                     self._not_found.setdefault("hidden (its name starts with a dot)", []).append(path)
                 elif not entry.is_dir():
+                    if leaves:
+                        self._outside.add(path)
                     yield path
                 elif (identity := _identity(entry.path)) in above:
                     self._not_found.setdefault("a link to a folder that it lies in", []).append(path)
                 else:
-                    pending.append((path, above | {identity}))
+                    pending.append((path, above | {identity}, leaves))
 
 
 def _identity(path: str | Path) -> tuple[int, int]:
@@ -141,14 +165,14 @@ class RemoteTree(_Tree):
         return self._hidden
 
 
-def open_tree(source: str | Path) -> LocalTree | RemoteTree:
-    """The files of ``source``.
+def open_tree(source: str | Path, follow_links: bool = False) -> LocalTree | RemoteTree:
+    """The files of ``source``; ``follow_links``: those behind links that leave it are its own.
 
     Raises:
         InputError: no such folder, or an address that cannot be listed.
     """
     address = remote_address(source)
-    return LocalTree(Path(source)) if address is None else RemoteTree(address)
+    return LocalTree(Path(source), follow_links) if address is None else RemoteTree(address)
 
 
 def has_suffix(name: str, suffixes: frozenset[str]) -> bool:

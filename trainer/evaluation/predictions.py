@@ -5,6 +5,9 @@
 """
 
 import csv
+import math
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from ...pipeline.errors import InputError
+
+# what NumPy, zipfile and csv raise for content that is not what it should be
+_UNUSABLE = (
+    *(KeyError, IndexError, ValueError, OverflowError, MemoryError, OSError, EOFError, NotImplementedError),
+    *(RuntimeError, zipfile.BadZipFile, zlib.error, csv.Error),
+)
+_MOST_BYTES = 1 << 31  # in one file: the 220,847 videos of Something-Something v2 with float64 logits are 0.31e9
 
 
 @dataclass(frozen=True)
@@ -117,6 +127,7 @@ class Predictions:
         """
         try:
             if path.suffix == ".npz":
+                _check_sizes(path)
                 with np.load(path, allow_pickle=False) as file:
                     classes = tuple(file["classes"].tolist()) if "classes" in file else ()
                     return cls(tuple(file["keys"].tolist()), file["labels"], file["logits"], classes, path.name)
@@ -130,6 +141,29 @@ class Predictions:
                 return cls(keys, labels, logits.reshape(len(rows), -1), tuple(header[2:]), path.name)
         except FileNotFoundError as error:
             raise InputError(f"{path}: no such file; give saved predictions as .npz or .csv") from error
-        except (KeyError, ValueError, OSError) as error:
+        except _UNUSABLE as error:
             raise InputError(f"{path}: not saved predictions ({error}); see --help for the format") from error
         raise InputError(f"{path}: unknown kind of file {path.suffix!r}; give .npz or .csv")
+
+
+def _check_sizes(path: Path) -> None:
+    """Read the headers of the arrays before their content, which may be packed a thousand times smaller.
+
+    Raises:
+        ValueError: more values than any evaluation has, or more than the file can hold.
+    """
+    total = 0
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if not entry.filename.endswith(".npy"):
+                continue
+            with archive.open(entry) as file:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                shape, _, dtype = read(file)
+            size = math.prod(shape) * dtype.itemsize
+            total += size
+            if size > entry.file_size or total > _MOST_BYTES:
+                raise ValueError(
+                    f"{entry.filename} is an array of {size:,} bytes, more than {_MOST_BYTES:,} or its file"
+                )

@@ -11,14 +11,17 @@ def read_truth(path: Path) -> dict[str, dict[str, str]]:
     """The rows of a CSV by their column ``key``.
 
     Raises:
-        InputError: a key occurs twice.
+        InputError: it is not a CSV, or a key occurs twice.
     """
     rows: dict[str, dict[str, str]] = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            if row["key"] in rows:
-                raise InputError(f"{path}: key {row['key']!r} occurs twice; every video must be there once")
-            rows[row["key"]] = row
+    try:
+        with open(path, newline="") as file:
+            for row in csv.DictReader(file):
+                if row["key"] in rows:
+                    raise InputError(f"{path}: key {row['key']!r} occurs twice; every video must be there once")
+                rows[row["key"]] = row
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a CSV in UTF-8 ({error}); expected the column key and others") from None
     return rows
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from tyro.conf import Positional
 
 from ...pipeline.loading.device import Device
+from ...pipeline.sandbox.process import Sandbox
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,9 @@ class PredictConfig:
     --trust-model-code."""
     device: Device = "auto"
     """Where the network runs; the videos are decoded on the CPU. auto: cuda where there is one."""
+    sandbox: Sandbox = "auto"
+    """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
+    puts up none (time and memory stay limited)."""
     trust_model_code: bool = False
     """Run the code that the model's files name or hold: a network that is a `module:function`, or a model.pt2 (PyTorch
     unpickles parts of it, which can run anything)."""

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...pipeline.conversion.sandbox.pictures import count_frames, shown_frames
+from ...pipeline.conversion.sandbox.pictures import count_packets, shown_frames
 from ...pipeline.errors import InputError
 from ...pipeline.loading.device import resolve_device
 from ...pipeline.loading.sampler import ClipConfig, clip_strides, frame_numbers
 from ...pipeline.safe_text import printable
+from ...pipeline.sandbox.process import Sandbox
 from .classifier import load_classifier
 from .config import PredictConfig
 from .export import ONNX_FILE, TORCH_FILE, onnx_runner
@@ -57,7 +58,7 @@ def predict(config: PredictConfig) -> list[Prediction]:
     found = []
     for video in config.videos:
         try:
-            clips = read_clips(video, facts.clip, config.views)
+            clips = read_clips(video, facts.clip, config.views, config.sandbox)
         except InputError as error:
             found.append(Prediction(video, (), str(error)))
             continue
@@ -68,13 +69,14 @@ def predict(config: PredictConfig) -> list[Prediction]:
     return found
 
 
-def read_clips(video: Path, clip: ClipConfig, views: int) -> Tensor:
+def read_clips(video: Path, clip: ClipConfig, views: int, sandbox: Sandbox = "auto") -> Tensor:
     """Decode a video and cut clips from it, as an evaluation does: centred square, short videos by the clip's rule.
 
     Args:
         video: the file.
         clip: shape of a clip.
         views: number of clips, from the video's start to its end; one from its middle.
+        sandbox: fences around the process that decodes.
 
     Returns:
         uint8 (views, T, size, size, 3).
@@ -82,18 +84,27 @@ def read_clips(video: Path, clip: ClipConfig, views: int) -> Tensor:
     Raises:
         InputError: it cannot be decoded, or has no frames.
     """
-    frames = count_frames(video)  # decoded twice, so that only the frames of the views are kept
-    count = np.array([frames])
+    # Only the frames of the views are kept, so their numbers must be known before. That there are as many frames as
+    # packets is mostly true and costs no decoding; where it was not, the video is decoded once more.
+    frames = count_packets(video, sandbox)
+    for _ in range(2):
+        rows = _rows(clip, views, frames)
+        numbers, places = np.unique(rows, return_inverse=True)
+        with shown_frames(video, numbers.tolist(), sandbox) as (shown, _):
+            small = [_square(torch.from_numpy(picture.copy()), clip.size) for picture in shown]
+        if shown.frames == frames:
+            return torch.stack(small)[torch.from_numpy(places.reshape(rows.shape))]
+        frames = shown.frames or 0
+    raise InputError(f"{video}: has another number of frames when it is decoded again")
+
+
+def _rows(clip: ClipConfig, views: int, frames: int) -> np.ndarray:
+    """int64 (views, T): the frames of each view of a video of ``frames`` frames."""
+    count = np.array([max(1, frames)])
     stride = clip_strides(clip, count)
     room = max(0, frames - ((clip.frames - 1) * int(stride[0]) + 1))
     starts = [room // 2] if views == 1 else [room * view // (views - 1) for view in range(views)]
-    rows = np.stack([frame_numbers(clip, np.array([start]), stride, count)[0] for start in starts])
-    numbers, places = np.unique(rows, return_inverse=True)
-    with shown_frames(video, numbers.tolist()) as (shown, _):
-        small = [_square(torch.from_numpy(picture.copy()), clip.size) for picture in shown]
-    if len(small) != len(numbers):
-        raise InputError(f"{video}: has another number of frames when it is decoded again")
-    return torch.stack(small)[torch.from_numpy(places.reshape(rows.shape))]
+    return np.stack([frame_numbers(clip, np.array([start]), stride, count)[0] for start in starts])
 
 
 def _square(picture: Tensor, size: int) -> Tensor:

@@ -9,7 +9,7 @@ import av.error
 import numpy as np
 
 from ...media.source import first_line
-from ...media.whole_video import pictures
+from ...media.whole_video import packet_count, pictures
 from ...shards.contract import check_video
 from ...shards.quarantine import BadVideo
 from ...shards.video_format import VideoFormat
@@ -25,7 +25,8 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
             ``PlannedVideo``), ``start``, ``end`` (seconds or None), ``recipe``. To check a video in a shard: ``file``,
             ``offset``, ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``,
             ``codec`` and ``layers``. To look at a source's header: ``file``, ``offset``, ``bytes`` (None is to the
-            end), ``probe`` true. Several of these at once: ``batch``, a list of them, answered by ``answers``.
+            end), ``probe`` true. To count its packets: ``file``, ``packets`` true.
+            Several of these at once: ``batch``, a list of them, answered by ``answers``.
         descriptors: open files that came with the request.
 
     Returns:
@@ -40,6 +41,8 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
         with _source(task, descriptors) as file:
             if "expect" in task:
                 return _check_stored(file, task), b""
+            if task.get("packets"):
+                return {"packets": packet_count(file)}, b""
             if task.get("probe"):
                 return _probe(file, task), b""
             source, sha256 = _check_source(file, task)
@@ -48,6 +51,8 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
         return {"bad": "missing", "detail": "the file has disappeared since the plan was made"}, b""
     except BadVideo as bad:
         return {"bad": bad.reason, "detail": bad.detail}, b""
+    except av.error.FFmpegError as error:
+        return {"bad": "corrupt", "detail": f"cannot be read ({first_line(error)})"}, b""
     except OSError as error:
         return {"bad": "unreadable", "detail": f"reading it failed: {os.strerror(error.errno or 0)}"}, b""
     facts = done.facts

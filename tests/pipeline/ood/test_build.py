@@ -53,6 +53,14 @@ def manifest_of(out):
         return list(csv.DictReader(file))
 
 
+def test_a_class_cannot_lead_out_of_the_output_folder(source):
+    """Its name becomes a folder, and comes from a list that somebody else may have written."""
+    (source / "list.csv").write_text("path,label\nrun/v0.mp4,../../escaped\njump/v2.mp4,jump\n")
+    with pytest.raises(InputError, match=r"class '../../escaped' cannot be the name of a folder"):
+        build(settings(source, labels=source / "list.csv"))
+    assert not list(source.rglob("*escaped*"))
+
+
 def test_compositing_is_exact():
     rng = np.random.default_rng(0)
     frames, background = rng.integers(0, 256, (T, H, W, 3), np.uint8), rng.integers(0, 256, (H, W, 3), np.uint8)

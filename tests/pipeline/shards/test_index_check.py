@@ -82,3 +82,16 @@ def test_a_folder_that_is_no_dataset_is_named_with_the_one_inside(tmp_path):
         SampleIndex.load(tmp_path / "bias")
     with pytest.raises(InputError, match="nowhere: no such folder"):
         SampleIndex.load(tmp_path / "nowhere")
+
+
+def test_an_index_that_is_cut_short_while_it_is_used_does_no_harm(small_dataset, tmp_path):
+    """A mapped file would end the process with SIGBUS."""
+    path = tmp_path / "index.safetensors"
+    path.write_bytes((small_dataset / "index.safetensors").read_bytes())
+    index = SampleIndex.load(path)
+    keys = SampleIndex.load(path).keys()
+    with open(path, "r+b") as file:
+        file.truncate(0)
+    assert index.keys() == keys and not index.frames.flags.writeable
+    with pytest.raises(InputError, match="no index found"):
+        SampleIndex.load(path)

@@ -193,8 +193,10 @@ def test_every_file_is_a_video_or_counted(tmp_path, capsys):
     os.symlink(tmp_path / "disk", root / "a" / "more")
     os.symlink(root / "a", root / "a" / "loop")
     os.symlink(root, root / "b" / "up")
+    assert sorted(names(listed(root, follow_links=True))) == ["a/1.mp4", "a/more/7.mp4", "a/more/sub/8.mkv", "b/2.divx"]
     listing = listed(root)
-    assert sorted(names(listing)) == ["a/1.mp4", "a/more/7.mp4", "a/more/sub/8.mkv", "b/2.divx"]
+    assert sorted(names(listing)) == ["a/1.mp4", "b/2.divx"]
+    assert [video.path for video in listing.outside] == ["a/more/7.mp4", "a/more/sub/8.mkv"]
     assert {why: (count, first) for why, count, first in listing.overlooked} == {
         "in no class folder": (1, "stray.mp4"),
         "not a video by its name (.txt)": (1, "a/note.txt"),
@@ -206,6 +208,50 @@ def test_every_file_is_a_video_or_counted(tmp_path, capsys):
     }
     report = audit(AuditConfig(source=root, headers=False))
     assert report.listing.overlooked == listing.overlooked
+
+
+def test_links_that_leave_the_source_are_quarantined(tmp_path, video, convert_config):
+    """A link in a stranger's folder can name any file of the user's."""
+    private = tree(tmp_path / "private", "mine.mp4", "folder/more.mp4", "shard.tar")
+    for path in private.rglob("*.mp4"):
+        path.write_bytes(video(frames=3).mp4)
+    root = tree(tmp_path / "v", "a/1.mp4", "b/2.mp4", "b/deep/3.mp4")
+    for path in root.rglob("*.mp4"):
+        path.write_bytes(video(frames=4).mp4)
+    os.symlink(private / "mine.mp4", root / "a" / "file.mp4")
+    os.symlink("../../private/folder", root / "a" / "folder")
+    os.symlink("../b/deep", root / "a" / "inside")  # stays in the source
+    os.symlink(root, tmp_path / "other")  # a source may itself be a link
+    for source in (root, tmp_path / "other"):
+        report = convert(convert_config(source, tmp_path / f"out of {source.name}"))
+        assert (report.converted, report.reasons) == (4, {"outside": 2})
+        rows = (tmp_path / f"out of {source.name}" / "quarantine.csv").read_text()
+        assert "a/file.mp4" in rows and "a/folder/more.mp4" in rows and "--follow-links takes it" in rows
+    report = convert(convert_config(root, tmp_path / "all", follow_links=True))
+    assert (report.converted, report.reasons) == (6, {})
+    with pytest.raises(InputError, match=r"begun with other settings .follow_links True, now None"):
+        convert(convert_config(root, tmp_path / "all"))
+    os.symlink(private / "shard.tar", root / "x.tar")
+    with pytest.raises(InputError, match=r"holds no .tar files but 3 links that leave it .--follow-links"):
+        listed(root, layout="webdataset")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("list.txt", "a/1.mp4 " + "9" * 5000, "a class number of 5,000 digits"),
+        ("Diving48_V2_train.json", '[{"vid_name": "1", "label": 1e999}]', "cannot convert float infinity"),
+        ("net.json", '{"database": {"1": {"annotations": [{"segment": [0, 1%s], "label": "x"}]}}}', "too large"),
+        ("list.json", "[" * 200_000, "nested too deeply"),
+        ("Diving48_V2_train.json", '[{"vid_name": "\\ud800", "label": 0}]', r"of class '0' is no UTF-8"),
+        ("train.json", '[{"id": "1", "template": "x\\ud800"}]', r"is no UTF-8"),
+        ("list.csv", "path,label\na/1.mp4" + ",x" * 200_000, "expected path,label"),
+    ],
+    ids=["digits", "infinity", "huge", "deep", "surrogate name", "surrogate class", "wide"],
+)
+def test_a_list_that_is_made_to_harm_is_one_short_line(tmp_path, name, text, message):
+    said = refused(tree(tmp_path / "v", "a/1.mp4"), text.replace("%s", "0" * 400), name)
+    assert message in said and len(said) < 1000
 
 
 def test_parts_of_a_dataset_taken_for_classes_get_a_warning(tmp_path):

@@ -1,6 +1,8 @@
 """Every protocol against a loop over a dictionary, on random predictions with shuffled, missing and doubled keys."""
 
+import io
 import math
+import zipfile
 
 import numpy as np
 import pytest
@@ -186,6 +188,15 @@ def test_predictions_files(tmp_path):
             Predictions.load(tmp_path / "bad.csv")
     with pytest.raises(InputError, match="no such file"):
         Predictions.load(tmp_path / "none.npz")
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:  # 10 GB in 10 MB, or in nothing
+        for name, said in (("labels", 3), ("logits", 2_500_000_000)):
+            header = io.BytesIO()
+            np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (said, 1)})
+            archive.writestr(f"{name}.npy", header.getvalue() + bytes(12))
+    (tmp_path / "noise.npz").write_bytes(rng.bytes(5000))
+    for name, message in (("bomb", r"logits.npy is an array of 10,000,000,000 bytes"), ("noise", "not saved predic")):
+        with pytest.raises(InputError, match=message):
+            Predictions.load(tmp_path / f"{name}.npz")
     with pytest.raises(InputError, match="label 2 of key 'b' is no class"):
         Predictions(("a", "b"), np.array([0, 2]), np.zeros((2, 2)))
     with pytest.raises(InputError, match="logit of key 'b' is not finite"):

@@ -10,7 +10,9 @@ import torch
 from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.pipeline.errors import InputError
+from unstill.pipeline.sandbox.process import SandboxedProcess
 from unstill.trainer.checkpoints.checkpoint import load_model
+from unstill.trainer.inference import predict as predict_module
 from unstill.trainer.inference.classifier import load_classifier
 from unstill.trainer.inference.config import ExportConfig, PredictConfig
 from unstill.trainer.inference.export import export
@@ -121,6 +123,31 @@ def test_videos_are_classified_and_unreadable_ones_named(exported, tmp_path):
         predict(PredictConfig(videos=videos, model=exported.folder, engine="onnx"))
     with pytest.raises(InputError, match="expected at least 1"):
         predict(PredictConfig(videos=videos, model=exported.folder, views=0))
+
+
+def test_a_video_is_decoded_once_where_its_packets_tell_the_number_of_frames(run, tmp_path, monkeypatch):
+    clip, video = load_model(run)[1].clip, make_video(tmp_path / "ten.mkv", grey([20 * i for i in range(10)]))
+    shown, decoded = predict_module.shown_frames, []
+
+    def counted(path, wanted, sandbox):
+        decoded.append(sandbox)
+        return shown(path, wanted, sandbox)
+
+    monkeypatch.setattr(predict_module, "shown_frames", counted)
+    once = read_clips(video, clip, 3, "require")
+    assert decoded == ["require"]
+    for packets in (0, 3, 25):  # formats whose packets are not frames
+        monkeypatch.setattr(predict_module, "count_packets", lambda *_, packets=packets: packets)
+        assert torch.equal(read_clips(video, clip, 3), once)
+    assert len(decoded) == 7
+    monkeypatch.setattr(SandboxedProcess, "_judge", refuse)
+    with pytest.raises(InputError, match="nothing is decoded"):
+        read_clips(video, clip, 3, "off")
+
+
+def refuse(process: SandboxedProcess, missing: list[str]) -> None:
+    assert process.limits.sandbox == "off"
+    raise InputError("nothing is decoded")
 
 
 def test_clips_are_cut_as_an_evaluation_cuts_them(run, tmp_path):
