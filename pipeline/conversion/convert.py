@@ -229,22 +229,21 @@ def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
     for name, value in settings.items():
         if header.settings.get(name) != value:
             raise InputError(
-                f"{out}: was begun with other settings ({_difference(header.settings, settings)}); choose another OUT folder"
+                f"{out}: was begun with other settings ({_difference(header.settings, settings)}); choose another OUT"
             )
     if header.classes != listing.classes:
-        raise InputError(f"{out}: was begun with {len(header.classes)} other classes; choose another OUT folder")
+        raise InputError(f"{out}: was begun with {len(header.classes)} other classes; choose another OUT")
     if header.listing != listing_digest(listing):
         planned = {(v.path, v.offset, v.label, v.start, v.end) for v in read_plan(path).videos if v.fault is None}
         added = [v for v in listing.videos if (v.path, v.offset, v.label, v.start, v.end) not in planned]
         if added:
             raise InputError(
                 f"{out}: {len(added)} videos were added to the source since the plan was made "
-                f"(first: {added[0].path!r}); choose another OUT folder"
+                f"(first: {added[0].path!r}); choose another OUT"
             )
     if header.tools != tool_versions() and read_dataset(output.root) is None:
         raise InputError(
-            f"{out}: was begun with {_difference(header.tools, tool_versions())}; finish it there or choose another OUT "
-            "folder"
+            f"{out}: was begun with {_difference(header.tools, tool_versions())}; finish it there or choose another OUT"
         )
     return header.id
 
