@@ -1,4 +1,4 @@
-"""`unstill bench batch-size`: does a run end alike at other batch sizes, when its rates follow ``batch_rule``?
+"""`unstill bench batch_size`: does a run end alike at other batch sizes, when its rates follow ``batch_rule``?
 
 Cross entropy and ALBAR on the procedural dataset, the recipes' 32 clips in a step and 8, 64 and 256, over the same
 epochs. Each run is trained once: a repeated command goes on where the last one stopped.
@@ -28,7 +28,7 @@ SECTIONS = {
     "batch_size": Section(
         title="Batch size",
         text="The same epochs with 8 to 256 clips in a step, the optimiser's constants scaled by one rule.",
-        order=14,
+        order=15,
         charts={
             "baseline": Chart(
                 title="Cross entropy: accuracy on ordinary videos",

@@ -82,20 +82,21 @@ class NonFiniteGuard:
         """How many steps were skipped so far; waits for the device.
 
         Args:
-            run: steps of the run, after its last one: more than half of them skipped is no training.
+            run: steps of the run, after its last one: one that has skipped the whole second half is no training.
 
         Raises:
-            InputError: too many in a row, or of a run.
+            InputError: too many in a row, or more than half of a run's at its end.
         """
         skipped, row, longest = self.counts.tolist()
         if run is not None and skipped:
             text = f"{skipped} of {run} steps had a loss or gradient that is not finite and were skipped"
-            if 2 * skipped > run:
+            text += f", among them the last {row}" if row else ""
+            if 2 * row > run:
                 raise InputError(
-                    f"{text}: the run has learned nothing; lower {self._advice}, or use --step.precision fp32, with "
+                    f"{text}: the run has not learned; lower {self._advice}, or use --step.precision fp32, with "
                     "another --out"
                 )
-            log.warning("%s%s", text, f", among them the last {row}" if row else "")
+            log.warning("%s", text)
         if longest >= self._limit:
             raise InputError(
                 f"{longest} steps in a row had a loss or gradient that is not finite; lower "

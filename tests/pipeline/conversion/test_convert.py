@@ -94,7 +94,7 @@ def test_refusals_are_one_line_that_names_the_thing(convert_config, class_folder
     assert "no class folders" in refused(source=tmp_path / "flat")
     assert "short_side" in refused(short_side=4)
     assert "inside the source" in refused(out=class_folders / "out")
-    assert "choose another OUT folder" in refused(out=converted, seed=1)
+    assert "choose another OUT" in refused(out=converted, seed=1)
     assert "is a file" in refused(out=tmp_path / "flat" / "a.mp4")
     (tmp_path / "names.txt").write_text("hop\n")
     assert "'skip'" in refused(classes=tmp_path / "names.txt")
