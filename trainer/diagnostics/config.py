@@ -137,7 +137,7 @@ class StaticDynamicConfig:
     data: Path
     """Dataset made by `unstill convert`."""
     partner: Path | None = None
-    """Dataset with the same keys: the same motions with another appearance. By default each clip is restyled instead
+    """Dataset with the same keys: the same movements with another appearance. By default each clip is restyled instead
     (colours permuted and bent, alike in all frames), which is cheaper than style transfer and changes less."""
     layers: tuple[str, ...] = ()
     """Names of modules, `penultimate` (what the last layer sees) or `logits`; by default the last layer of each size of
