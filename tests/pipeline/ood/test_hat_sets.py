@@ -1,6 +1,7 @@
 """HAT's sets: people painted out, alone, or before another video, on small videos whose answer is known."""
 
 import csv
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ def source(tmp_path):
             frames[t, 16:32, left : left + 8], masks[t, 16:32, left : left + 8] = level, 255
         for folder in ("videos", "masks"):
             (tmp_path / folder / label).mkdir(parents=True, exist_ok=True)
-        write_frames(tmp_path / "videos" / label / f"v{n}.mp4", frames, 10, 0)
+        write_frames(tmp_path / "videos" / label / f"v{n}.mp4", frames, Fraction(10), 0)
         Image.fromarray(np.hstack(list(masks))).save(tmp_path / "masks" / label / f"v{n}.png")
     return tmp_path
 

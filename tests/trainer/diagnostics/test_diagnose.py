@@ -21,7 +21,7 @@ from unstill.trainer.diagnostics.presentation import Bar, Chart, Diagnosis, Tabl
 from unstill.trainer.diagnostics.scene_bias import measure_scene_bias
 from unstill.trainer.diagnostics.static_dynamic_command import measure_static_dynamic
 from unstill.trainer.evaluation.config import EvaluateOptions
-from unstill.trainer.evaluation.evaluate import Subject
+from unstill.trainer.evaluation.subject import Subject
 
 CPU = EvaluateOptions(device="cpu", batch_size=32)
 SPLITS = ("unbiased", "anti")

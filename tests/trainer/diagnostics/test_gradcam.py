@@ -114,4 +114,4 @@ def test_a_linear_network_in_closed_form():
     clips, target = torch.randn(3, 3, 2, 6, 6, dtype=torch.float64), torch.tensor([3, 1, 0])
     heat = grad_cam(model, clips, target, last_map(model, clips))
     evidence = torch.einsum("bk,bkthw->bthw", head.weight[target], conv(clips)) / 72
-    torch.testing.assert_close(heat, evidence.relu().float().detach(), rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(heat, evidence.relu().float().detach(), rtol=1e-4, atol=1e-6)
