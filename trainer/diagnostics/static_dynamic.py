@@ -7,8 +7,11 @@ Pairs of clips share one factor and nothing else:
 
 Of D units z, averaged over time and space, with m_f the mean over the pairs of factor f and var over all pairs:
 
-    score_f = sum_c mean[(za - m_f)(zb - m_f)] / sum_c var[z]      1: the layer follows the factor alone; 0: not at all
+    score_f = sum_c mean[(za - m_f)(zb - m_f)] / sum_c var[z]      about 1: only the factor counts; 0: it does not
     share   = softmax(score_dynamic, score_static, 1)              the published "dimensions", of D units
+
+A dynamic score above 1 is possible: the variance is over all clips, and those in another order vary less in a layer
+that follows motion alone (1.4 for a network that computes the optical flow).
 
 The published code (YorkUCVIL/Static-Dynamic-Interpretability, ``dim_est``) gives a third, residual factor the score 1.
 With scores between 0 and 1 the softmax confines the first two shares to 15.5 to 42.2 %, so they look alike whatever the

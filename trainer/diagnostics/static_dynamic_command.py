@@ -16,8 +16,8 @@ from .static_dynamic import StaticDynamic, static_dynamic
 
 SHOWS = (
     "Dynamic: how alike a layer's units are on two clips with one motion and two appearances, over their variance. "
-    "Static: how alike they are on a clip and on its frames in another order. 1: that is all they follow; 0: not at "
-    "all.",
+    "Static: how alike they are on a clip and on its frames in another order. About 1: that is all they follow; 0: "
+    "not at all.",
     "A layer that keeps neither order nor appearance scores low on both, and a high score does not say that the "
     "classifier uses it. Clips of a pair may share more than motion (size and place of the actor, say), which "
     "counts as dynamic.",
@@ -55,7 +55,14 @@ def diagnose_static_dynamic(config: StaticDynamicConfig) -> Diagnosis:
         title="What do the layers follow: motion, or appearance?",
         shows=SHOWS,
         content={m: {layer: asdict(s) for layer, s in layers.items()} for m, layers in scores.items()},
-        charts=[Chart("Static and dynamic scores", bars, 1.0, "Lines: 95 % intervals over videos.")],
+        charts=[
+            Chart(
+                "Static and dynamic scores",
+                bars,
+                max(1.0, *(bar.value for bar in bars)),
+                "Lines: 95 % intervals over videos.",
+            )
+        ],
         tables=[
             Table(
                 "Scores, with 95 % intervals over videos",
