@@ -26,7 +26,7 @@ SECTIONS = {
     "witnesses": Section(
         title="What the models read",
         text="The demonstration's models asked by `unstill diagnose`: is the label still in what a still clip leaves?",
-        order=15,
+        order=16,
         charts={
             "known": Chart(
                 title="What the logits know of SCUBA clips",
