@@ -30,7 +30,7 @@ from ..harness.failures import one_line
 from ..harness.record import ResultFile, show, shown
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
-from .step import network
+from ..harness.training_step import network
 
 GIB = 1 << 30
 CLASSES = 51

@@ -26,8 +26,8 @@ from ..harness.failures import one_line
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
+from ..harness.training_step import network
 from .memory import CARDS, CLASSES, GIB, SHAPES, built, measured_peak, run_config
-from .step import network
 
 # over cross entropy, at most: memory of one clip in a real step, memory of 6 clips with 3 static parts, operations
 MOST: dict[ClosedLayers, tuple[float | None, float | None, float | None]] = {
