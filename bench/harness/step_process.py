@@ -1,4 +1,4 @@
-"""Ways to compute a step, measured beside each other.
+"""Ways to compute a step, measured side by side.
 
 Each is in a process of its own, so that its peak memory is its own.
 """
