@@ -11,6 +11,7 @@ Not counted: cuDNN's and cuBLAS's workspaces, and what an allocator loses betwee
 
 import math
 import weakref
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from ..kernels.cuda_memory import cuda_memory
 
 PRIMES = (101, 103, 107, 109, 113, 127, 131, 137, 139, 149)
 # what CUDA's autocast computes in float32 and a CPU's does not, as far as networks for video call it; see
@@ -65,13 +68,15 @@ class Trace(TorchDispatchMode):
     Args:
         prime: marks storages that grow with the batch.
         clips: the traced batch, a multiple of ``prime``.
-        cuda: whether the step would run on a GPU; on a CPU the buffers inside a convolution are added.
+        cuda: whether the step would run on a GPU: what this project's operators allocate there besides their results is
+            added. On a CPU the buffers inside a convolution are.
     """
 
     def __init__(self, prime: int, clips: int, *, cuda: bool):
         super().__init__()
         self._prime, self._clips, self._cuda = prime, clips, cuda
         self._living: dict[int, weakref.ref] = {}  # storage -> its end
+        self._with: defaultdict[int, list[int]] = defaultdict(list)  # storage -> what ends with it
         self._bytes: list[int] = []
         self._span: list[list[int]] = []  # birth and death of each storage, as moments
         self._now = self._start = 0
@@ -87,6 +92,12 @@ class Trace(TorchDispatchMode):
         if not self._cuda and (name := func._schema.name) in _CONVOLUTIONS:
             for row in [self._born(size) for size in _convolution_buffers(name, args, out)]:
                 self._died(row)
+        if self._cuda:
+            hidden = cuda_memory(func._schema.name, args, out)
+            for tensor, size in hidden.kept:
+                self._with[tensor.untyped_storage()._cdata].append(self._born(size))
+            if hidden.inside:
+                self._died(self._born(hidden.inside))
         return out
 
     def add(self, tensor: Tensor) -> None:
@@ -130,7 +141,8 @@ class Trace(TorchDispatchMode):
 
     def _end(self, key: int, row: int, _) -> None:
         del self._living[key]
-        self._died(row)
+        for each in (*self._with.pop(key, ()), row):
+            self._died(each)
 
 
 def _convolution_buffers(name: str, args: tuple, out) -> list[int]:

@@ -18,7 +18,7 @@ from ...trainer.checkpoints.config import CheckpointConfig
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import Ranks
 from ...trainer.inputs.prepare import Prepare
-from ...trainer.memory_plan import RECOMPUTE, fake_clips, plan_memory
+from ...trainer.memory_plan import fake_clips, plan_memory
 from ...trainer.methods import Albar, Baseline
 from ...trainer.models.closed_network import ClosedLayers, close_network
 from ...trainer.models.config import ModelConfig
@@ -30,7 +30,7 @@ from ..harness.failures import one_line
 from ..harness.record import ResultFile, show, shown
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
-from .step import network
+from ..harness.training_step import network
 
 GIB = 1 << 30
 CLASSES = 51
@@ -91,7 +91,7 @@ def run(config: MemoryBench) -> Path:
     for model in config.models:
         for method in METHODS:
             for precision in config.precisions:
-                results.add(*plan_rows(model, method, precision))
+                results.add(plan_row(model, method, precision))
     for case in cases(config.compiled) if config.measure else ():
         results.add(compared(case))
     show("memory of a step, as on a GPU", [shown(row, _PLANNED) for row in results.rows if not row.target])
@@ -105,8 +105,8 @@ _NOTES = (
     "Peak of the tensors that live at once in a step (weights, gradients, AdamW's moments, activations, the prepared "
     "batch, the loader's queue, a checkpoint's copy of the state), as on a GPU: CUDA's autocast computes softmax and "
     "norms in float32. value: bytes that one more clip costs. saved: when the backward starts.",
-    "recompute: not traced but the eager bytes per clip times a factor, see trainer/memory_plan.py; without it a "
-    "compiled step is taken to need what the eager one does.",
+    "A compiled step is taken to need what the eager one does. What this project's operators allocate inside on a GPU "
+    "(matrices of a chunk, statistics of rows, partial sums) is in it; workspaces of cuDNN and cuBLAS are not.",
     "clips_on: the most clips of a process whose peak fits what torch reports of such a card less 1 GiB for the CUDA "
     f"context and libraries: {', '.join(f'{name}: {size} GiB' for name, size in CARDS.items())}.",
     "albar: with --step.closed-layers auto, attention where there is one.",
@@ -115,36 +115,22 @@ _NOTES = (
 )
 
 
-def plan_rows(model: str, method: str, precision: Precision) -> list[Row]:
-    """Rows of an eager step and, with a penalty, of one with ``recompute``."""
+def plan_row(model: str, method: str, precision: Precision) -> Row:
+    """What an eager step needs on a GPU."""
     frames, size = SHAPES.get(model, (16, 224))
     run = run_config(model, frames, size, method, StepConfig(precision=precision, compile="off"), "cuda")
     plan = plan_memory(run, built(model, "auto", method), classes=CLASSES)
-    plans = {"eager": plan}
-    if run.method.twice_differentiable:
-        plans["compiled, recompute"] = plan.scaled(RECOMPUTE)
-    rows = []
-    for name, each in plans.items():
-        facts = {"model": model, "method": method, "clip": f"{frames}x{size}x{size}", "precision": precision}
-        facts |= {"mode": name, "fixed_gib": each.fixed / GIB}
-        if name == "eager":
-            facts["saved_gib_per_clip"] = (each.saved[1] - each.resident[1]) / GIB
-        facts |= {f"peak_gib_b{batch}": each.peak(batch) / GIB for batch in BATCHES}
-        facts |= {
-            f"clips_on_{card.replace(' ', '_').lower()}": each.largest_batch(memory * GIB)
-            for card, memory in CARDS.items()
-        }
-        drawn: dict[str, Any] = (
-            {"figure": "per_clip", "label": method, "group": model} if (name, precision) == ("eager", "bf16") else {}
-        )
-        title = f"{model} {frames}x{size}x{size}, {method}, {precision}, {name}"
-        role: Role = "peer" if method == "cross entropy" else "ours"
-        rows.append(
-            Row(
-                title=title, value=each.per_clip / GIB, unit="GiB/clip", better="lower", role=role, facts=facts, **drawn
-            )
-        )
-    return rows
+    facts = {"model": model, "method": method, "clip": f"{frames}x{size}x{size}", "precision": precision}
+    facts |= {"mode": "eager", "fixed_gib": plan.fixed / GIB}
+    facts["saved_gib_per_clip"] = (plan.saved[1] - plan.resident[1]) / GIB
+    facts |= {f"peak_gib_b{batch}": plan.peak(batch) / GIB for batch in BATCHES}
+    facts |= {
+        f"clips_on_{card.replace(' ', '_').lower()}": plan.largest_batch(memory * GIB) for card, memory in CARDS.items()
+    }
+    drawn: dict[str, Any] = {"figure": "per_clip", "label": method, "group": model} if precision == "bf16" else {}
+    role: Role = "peer" if method == "cross entropy" else "ours"
+    title = f"{model} {frames}x{size}x{size}, {method}, {precision}, eager"
+    return Row(title=title, value=plan.per_clip / GIB, unit="GiB/clip", better="lower", role=role, facts=facts, **drawn)
 
 
 def cases(compiled: bool) -> list[Case]:

@@ -4,17 +4,15 @@ Counted without computing anything: bytes that a Swin block keeps, the memory of
 parts, operations, and the clips that should fit on an H100. Then real steps of one clip on a CPU: the allocator's peak.
 """
 
-import copy
 import gc
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torchvision.models.video.swin_transformer import ShiftedWindowAttention3d, SwinTransformer3d
+from torchvision.models.video.swin_transformer import SwinTransformer3d
 
 from ...trainer.memory_plan import MemoryPlan, plan_memory
 from ...trainer.methods import Albar, Baseline
@@ -26,8 +24,8 @@ from ..harness.failures import one_line
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
+from ..harness.training_step import network
 from .memory import CARDS, CLASSES, GIB, SHAPES, built, measured_peak, run_config
-from .step import network
 
 # over cross entropy, at most: memory of one clip in a real step, memory of 6 clips with 3 static parts, operations
 MOST: dict[ClosedLayers, tuple[float | None, float | None, float | None]] = {
@@ -81,8 +79,8 @@ _NOTES = (
     "float32, over plain cross entropy in torchvision's network. counted: the trace of trainer/memory_plan.py, above "
     "what is there between two steps, without temporaries inside an op (at most about 8 MiB). real: the CPU "
     "allocator's peak in one step above what was there before it, and CPU time under the profiler, one thread.",
-    "clips predicted for a card: the plan as on a GPU, with the loader's queue, a checkpoint's copy and the "
-    "attention's row statistics; the best of the closed layers and static parts that are named. There was no GPU.",
+    "clips predicted for a card: the plan as on a GPU, with the loader's queue, a checkpoint's copy and "
+    "what operators allocate inside; the best of the closed layers and static parts that are named. There was no GPU.",
 )
 
 
@@ -175,12 +173,10 @@ def real_penalty() -> Iterator[Row]:
 
 def predicted_clips() -> list[Row]:
     """Most clips of swin3d_t that ALBAR in bf16 fits on a card of 80 GB, by closed layers and static parts."""
-    found, extra = {}, 0.0
+    found = {}
     for layers in MOST:
-        extra = row_statistics(built("swin3d_t", layers))
         for parts in STATIC_PARTS:
             plan = swin_plan("albar", layers, parts, "bf16", "cuda")
-            plan = replace(plan, moments=tuple((a, b + extra) for a, b in plan.moments))
             most = plan.largest_batch(CARDS["80 GB"] * GIB)
             found[layers, parts] = most - most % parts
     (layers, parts), best = max(found.items(), key=lambda item: item[1])
@@ -191,35 +187,9 @@ def predicted_clips() -> list[Row]:
             value=best,
             unit="clips",
             at_least=LEAST_CLIPS,
-            facts={
-                "closed_layers": layers,
-                "static_parts": parts,
-                "row_statistics_mib_per_clip": extra / 2**20,
-                **tried,
-            },
+            facts={"closed_layers": layers, "static_parts": parts, **tried},
         )
     ]
-
-
-def row_statistics(model: nn.Module) -> int:
-    """Bytes per clip that attention keeps on CUDA besides what the trace sees, where its form in plain torch runs.
-
-    Two float32 numbers a query and head: the logarithm of the softmax's denominator, and rowsum(dO * O).
-    """
-    found = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        nonlocal found
-        found += 2 * 4 * module.num_heads * inputs[0][..., 0].numel()  # type: ignore[operator]
-
-    frames, size = SHAPES["swin3d_t"]
-    bare = copy.deepcopy(model).to("meta")
-    for module in bare.modules():
-        if isinstance(module, ShiftedWindowAttention3d):
-            module.register_forward_pre_hook(count)
-    with torch.no_grad():
-        bare(torch.empty(1, 3, frames, size, size, device="meta"))
-    return found
 
 
 def swin_plan(

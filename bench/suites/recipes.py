@@ -20,8 +20,9 @@ from ...trainer.recipes import RECIPES
 from ..harness.record import ResultFile
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
+from ..harness.step_process import measure
+from ..harness.training_step import SHAPES, Variant, network
 from ..harness.workload import method_name
-from .step import SHAPES, Variant, measure, network
 
 SAME = {  # recipes that differ in data alone
     "hmdb51_albar": "hmdb51_albar, ucf101_albar, kinetics400_albar",

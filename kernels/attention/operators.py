@@ -17,7 +17,12 @@ LARGEST_FUSED_HEAD = 128
 
 def is_fused(q: torch.Tensor) -> bool:
     """Whether Triton computes the op. The plain torch form serves CPUs, on GPUs float32, float64 and large heads."""
-    return q.is_cuda and q.dtype.itemsize == 2 and q.shape[-1] <= LARGEST_FUSED_HEAD
+    return q.is_cuda and has_fused_form(q)
+
+
+def has_fused_form(q: torch.Tensor) -> bool:
+    """Whether Triton would compute it on a GPU."""
+    return q.dtype.itemsize == 2 and q.shape[-1] <= LARGEST_FUSED_HEAD
 
 
 def _empty_statistic(q):

@@ -25,10 +25,11 @@ class Chunk:
     Attributes:
         windows, heads: slices of (B, H, M).
         blocks: slices of the queries, computed one after another.
+        scratch: matrices of scores by name, shared by all chunks of one call.
     """
 
     def __init__(self, windows: slice, heads: slice, blocks: list[slice], scratch: dict[str, Tensor]):
-        self.windows, self.heads, self.blocks, self._scratch = windows, heads, blocks, scratch
+        self.windows, self.heads, self.blocks, self.scratch = windows, heads, blocks, scratch
 
     def take(self, tensor: Tensor, rows: slice = ALL, scale: float = 1.0) -> Tensor:
         """This chunk's rows of (B, H, L, d), times ``scale``: (G, rows, d), contiguous, as the products want it."""
@@ -45,9 +46,9 @@ class Chunk:
         """An uninitialised (G, m, N) for left (G, m, .) and right (G, N, .), in memory that the chunks share: new
         memory costs page faults."""
         shape = (*left.shape[:2], right.shape[1])
-        if name not in self._scratch:  # the first chunk is the largest
-            self._scratch[name] = left.new_empty(math.prod(shape))
-        return self._scratch[name][: math.prod(shape)].view(shape)
+        if name not in self.scratch:  # the first chunk is the largest
+            self.scratch[name] = left.new_empty(math.prod(shape))
+        return self.scratch[name][: math.prod(shape)].view(shape)
 
     def product(self, name: str, left: Tensor, right: Tensor) -> Tensor:
         """left right^T in the memory called ``name``."""

@@ -515,12 +515,16 @@ def empty_statistic(q: Tensor) -> Tensor:
 
 
 def partial_bias(q: Tensor, bias: Tensor, name: str) -> Tensor:
-    """Uninitialised (splits, H, M, N) for ``bias_kernel``: as many splits of the windows as fill a GPU."""
+    """Uninitialised (splits, H, M, N) for ``bias_kernel``."""
+    return q.new_empty((partial_bias_splits(q, bias, name), *bias.shape), dtype=accumulator(q))
+
+
+def partial_bias_splits(q: Tensor, bias: Tensor, name: str) -> int:
+    """As many splits of the windows as fill a GPU."""
     heads, queries, keys = bias.shape
     tile = attention_tile_for(name, max(16, triton.next_power_of_2(q.shape[3])), True)
     tiles = heads * triton.cdiv(queries, tile.queries) * triton.cdiv(keys, tile.keys)
-    splits = min(len(q), triton.cdiv(ATTENTION_PROGRAMS, tiles))
-    return q.new_empty((splits, *bias.shape), dtype=accumulator(q))
+    return min(len(q), triton.cdiv(ATTENTION_PROGRAMS, tiles))
 
 
 def attention_triton(q, k, v, bias, regions, scale):

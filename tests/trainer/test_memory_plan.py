@@ -8,14 +8,17 @@ import pytest
 import torch
 from synthetic_run import CLASSES, dropout_net, layer_norm_net, loader_of, make_dataset, run_config
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from unstill.bench.harness.failures import OUT_OF_MEMORY, out_of_memory_goes_to
 from unstill.bench.suites.memory import Case, compared
+from unstill.kernels.attention import attention
 from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.trainer.build import build
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.memory_check import OutOfMemory, check_memory, refuse_what_cannot_fit
 from unstill.trainer.memory_plan import plan_memory
+from unstill.trainer.memory_trace import tracing
 from unstill.trainer.methods import Baseline
 from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.step_config import StepConfig
@@ -72,6 +75,17 @@ class ReadsValues(nn.Module):
 def test_the_allocator_takes_what_was_planned(one_thread, model, frames, size, batch, step, error, method):
     row = compared(Case(model, frames, size, batch, method, step))
     assert row.facts["ratio"] == pytest.approx(1, abs=error), dict(row.facts)
+
+
+def test_row_statistics_of_fused_attention_live_as_long_as_its_queries():
+    with FakeTensorMode(), tracing(101, 101, cuda=True) as trace:
+        q = torch.empty(101, 2, 5, 16, dtype=torch.bfloat16)
+        out = attention(q, q, q)
+        alive = trace.lines().all[-1].tolist()
+        del q
+        after = trace.lines().all[-1].tolist()
+    each = 2 * 5 * 16 * 2
+    assert alive == [0, 2 * each + 4 * 2 * 5] and after == [0, each] and out.nbytes == 101 * each
 
 
 @pytest.mark.slow

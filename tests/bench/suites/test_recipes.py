@@ -5,7 +5,7 @@ import json
 import pytest
 
 import unstill.bench.suites.recipes as bench
-from unstill.bench.suites.step import variant_row
+from unstill.bench.harness.step_process import variant_row
 from unstill.pipeline.errors import InputError
 
 ONE = dict.fromkeys(("p20", "p50", "p80"), 1.0)

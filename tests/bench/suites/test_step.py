@@ -8,6 +8,8 @@ from torch import nn
 
 from unstill.bench.harness import record
 from unstill.bench.harness.row import Row
+from unstill.bench.harness.step_process import variant_row
+from unstill.bench.harness.training_step import reference_step
 from unstill.bench.suites import step
 from unstill.pipeline.errors import InputError
 from unstill.trainer.loss_module import LossModule
@@ -28,7 +30,7 @@ def test_the_reference_step_has_our_gradients():
     net, motion, target = Tiny().double(), torch.randn(2, 3, 4, 6, 6, dtype=torch.float64), torch.tensor([3, 7])
     static = motion[:, :, 2:3].expand_as(motion).contiguous()
     optimiser = torch.optim.SGD(net.parameters(), lr=0.0)
-    value = step.reference_step(net, optimiser, motion, static, target, Albar())
+    value = reference_step(net, optimiser, motion, static, target, Albar())
     theirs = [p.grad.clone() for p in net.parameters()]
     optimiser.zero_grad()
     loss, *_ = LossModule(net, Albar())(motion, static.requires_grad_(True), target, True)
@@ -82,7 +84,13 @@ def test_variants_put_the_targets_first_and_cover_both_models():
 
 def row(name: str, ms: float, model: str = "reduced_swin", **facts) -> Row:
     kind = "cross_entropy" if name.startswith("cross entropy") else "albar"
-    return step.variant_row(step.Variant(name, model, 2, kind=kind), dict.fromkeys(("p20", "p50", "p80"), ms), facts)
+    return variant_row(step.Variant(name, model, 2, kind=kind), dict.fromkeys(("p20", "p50", "p80"), ms), facts)
+
+
+def test_a_ratio_of_times_is_taken_turn_by_turn():
+    """Other work on the machine slows both of a turn: it must not appear as a difference."""
+    one, two = row("a", 20.0, turns_ms=[10.0, 20.0, 33.0]), row("b", 40.0, turns_ms=[20.0, 40.0, 60.0])
+    assert step.ratio(one, two, "time") == pytest.approx({"p20": 0.5, "value": 0.5, "p80": 0.53})
 
 
 def test_targets_are_met_or_not(tmp_path, monkeypatch):
@@ -115,7 +123,7 @@ def test_on_a_gpu_a_variant_starts_only_if_it_should_end_in_time(tmp_path, monke
     def measure(chosen, steps, device, seconds):
         measured.extend(chosen)
         ms = None if chosen[0].kind == "reference" else dict.fromkeys(("p20", "p50", "p80"), 9.0)
-        return [step.variant_row(v, ms, {} if ms else {"error": "out of memory"}) for v in chosen]
+        return [variant_row(v, ms, {} if ms else {"error": "out of memory"}) for v in chosen]
 
     monkeypatch.setattr(step, "measure", measure)
     result = json.loads(step.run(step.StepBench(out=tmp_path, seconds=100, steps=5)).read_text())
