@@ -56,7 +56,7 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
                 if latency:
                     local.append(_rate(str(copies), folder, clip, clips, turn))
                 found.append(_rate("s3://bench/data", folder / f"cache_{latency}_{turn}", clip, clips, turn))
-            fetched = _fetched_over_needed("s3://bench/data", folder / "cold", clip, min(clips, 64))
+            fetched = _fetched_over_needed("s3://bench/data", folder / f"cold_{latency}", clip, min(clips, 64))
     results.note(
         f"remote: an S3 server on this machine that answers 30 ms late, in a process of its own on the second core; "
         f"{clip.frames}x{clip.stride} clips at {clip.size}, one decoding thread, {LoaderConfig.remote_requests} "

@@ -24,5 +24,5 @@ def test_every_kind_and_every_fault_is_accounted_for(tmp_path, monkeypatch):
     assert {f"{suffix} {encoder}" for suffix, _, encoder, _ in KINDS} <= made.keys()
     fewer = [replace(report, converted=report.converted - 1) for report in reports]
     other = [digests[0], digests[1] | {"index.safetensors": "other"}]
-    differing, lost = mixed.rows(Counter(made), fewer, other, config)[:2]
+    differing, lost = counts(Counter(made), fewer, other, config)[:2]
     assert (differing.met, lost.met) == (False, False)
