@@ -80,6 +80,8 @@ class ConvertBench:
     """Length of the synthetic 1280x720 source videos; Kinetics clips have 10 s."""
     videos: int = 12
     """Videos for the comparison of two workers with one."""
+    real: tuple[Path, ...] = ()
+    """Your own videos, converted beside the ffmpeg command line as well."""
     shards: int = 1000
     """Shards of the finished job that is resumed."""
 
@@ -93,6 +95,7 @@ def run(config: ConvertBench) -> Path:
         folder = Path(temporary)
         sources = _sources(folder / "source", config)
         _beside_ffmpeg(sources[0], config, folder, results)
+        _real_videos(config, folder, results)
         _small_sources(config, folder, results)
         _workers(folder / "source", config, folder, results)
         results.add(_resume(config, folder))
@@ -201,6 +204,38 @@ def size_row(codec: str, megabytes: float, ffmpeg: float | None = None) -> Row:
     return Row(title=title, value=round(megabytes, 3), unit="MB", better="lower", facts=facts)
 
 
+def _real_videos(config: ConvertBench, folder: Path, results: ResultFile) -> None:
+    """Each of ``config.real`` once in every codec, ours and ffmpeg's in turns."""
+    ffmpeg = shutil.which("ffmpeg")
+    if ffmpeg is None or not config.real:
+        return
+    results.note("real videos: " + ", ".join(path.name for path in config.real))
+    for codec in CODECS:
+        ratios, worker = [], Worker(LIMITS)
+        try:
+            worker.run(_task(_tiny(folder), codec))
+            for path in config.real:
+                before = _cpu_seconds(worker.pid)
+                header, _ = worker.run(_task(path, codec))
+                ours = max(_cpu_seconds(worker.pid) - before, TICK_S)
+                if "bad" in header:
+                    results.note(f"{path.name} to {codec}: {header['bad']}, {header['detail']}")
+                    continue
+                size = (header["width"], header["height"])
+                theirs = _ffmpeg_cpu_seconds(ffmpeg, codec, path, folder / "real.mp4", size)
+                ratios.append(theirs / ours)
+        finally:
+            worker.close()
+        if ratios:
+            results.add(real_row(codec, quantiles(ratios)))
+
+
+def real_row(codec: str, ratio: dict[str, float]) -> Row:
+    """Our speed as a multiple of ffmpeg's on real videos; the median over videos."""
+    title, facts = f"transcode and check / ffmpeg, {CODECS[codec]}, real videos", {"measure": "real", "codec": codec}
+    return Row(title=title, **spread(ratio), unit="times", at_least=LEAST_OF_FFMPEG, facts=facts)
+
+
 def _small_sources(config: ConvertBench, folder: Path, results: ResultFile) -> None:
     """CPU-seconds and bytes of a source that has its final size already, as most copies of Kinetics-400 are."""
     source = folder / "small.mp4"
@@ -237,18 +272,20 @@ def _cpu_seconds(pid: int | None) -> float:
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
-def _ffmpeg_cpu_seconds(ffmpeg: str, codec: str, source: Path, out: Path) -> float:
+def _ffmpeg_cpu_seconds(ffmpeg: str, codec: str, source: Path, out: Path, size: tuple[int, int] | None = None) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _wait([_start_ffmpeg(ffmpeg, codec, source, out)])
+    _wait([_start_ffmpeg(ffmpeg, codec, source, out, size)])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def _start_ffmpeg(ffmpeg: str, codec: str, source: Path, out: Path) -> subprocess.Popen:
-    """The same transcode by the command line, one thread."""
+def _start_ffmpeg(
+    ffmpeg: str, codec: str, source: Path, out: Path, size: tuple[int, int] | None = None
+) -> subprocess.Popen:
+    """The same transcode by the command line, one thread; to ``size``, by default that of the synthetic sources."""
     options = FFMPEG_OPTIONS[codec].format(q=QUALITY[codec], g=12).split()
     container = "-movflags frag_keyframe+empty_moov+default_base_moof -threads 1 -an".split()
-    width, height = output_size(SOURCE_SIZE[1], SOURCE_SIZE[0], ConvertConfig.short_side)
+    width, height = size or output_size(SOURCE_SIZE[1], SOURCE_SIZE[0], ConvertConfig.short_side)
     scale = ["-vf", f"scale={width}:{height}:flags=bicubic"]
     command = [ffmpeg, "-v", "error", "-y", "-threads", "1", "-filter_threads", "1", "-i", str(source), *scale]
     return subprocess.Popen([*command, *options, *container, str(out)])

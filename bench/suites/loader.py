@@ -20,7 +20,17 @@ from ..harness.loader.on_gpu import on_gpu, planned
 from ..harness.loader.options import LoaderBench
 from ..harness.loader.peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable, webdataset_batches
 from ..harness.loader.remote import clips_from_afar
-from ..harness.loader.rows import OURS, WHOLE, by_start_row, rate_row, reading_row, start_row, whole_files_row
+from ..harness.loader.rows import (
+    LAYERED,
+    OURS,
+    WHOLE,
+    by_start_row,
+    rate_row,
+    reading_row,
+    start_row,
+    vp9_layers_row,
+    whole_files_row,
+)
 from ..harness.loader.sweep import sweep
 from ..harness.loader.turns import StartingNear, alternate, reading_rate, starts, through_dali
 from ..harness.nvdec import missing_library
@@ -120,11 +130,17 @@ def _vp9_through_dali(config: LoaderBench, videos: Path, results: ResultFile) ->
     """DALI's decoder on a CPU, with slices and with whole files, beside other loaders."""
     root = synthetic_dataset(videos / "vp9", videos=8, codec="vp9")
     clip, index = ClipConfig(frames=16, stride=2, size=112), SampleIndex.load(root)
-    sampler = TrainSampler(index, clip, AugmentConfig(), seed=0)
+    even = AugmentConfig(starts="even")  # the same clips of every dataset, layered or not
+    sampler = TrainSampler(index, clip, even, seed=0)
+    layered_root = synthetic_dataset(videos / "vp9_layers", videos=8, codec="vp9", layers=2)
+    layered = SampleIndex.load(layered_root)
     results.note("VP9 336x256, 250 frames, GOP 12; clips 16x2, random crop to 112x112; the same clips on every path")
     paths: dict[str, Callable[[np.ndarray], Iterable]] = {
         OURS: lambda at: through_dali(index, root, GopReader, sampler, at),
         WHOLE: lambda at: through_dali(index, root, WholeFileReader, sampler, at),
+        LAYERED: lambda at: through_dali(
+            layered, layered_root, GopReader, TrainSampler(layered, clip, even, seed=0), at
+        ),
     }
     for name, decode in DECODERS.items():
         if reason := unavailable(decode):
@@ -137,6 +153,7 @@ def _vp9_through_dali(config: LoaderBench, videos: Path, results: ResultFile) ->
     results.add(*(rate_row(name, quantiles(rate)) for name, rate in rates.items()))
     ratio = np.array(rates[OURS]) / np.array(rates[WHOLE])
     results.add(whole_files_row(quantiles(ratio.tolist())))
+    results.add(vp9_layers_row(quantiles((np.array(rates[LAYERED]) / np.array(rates[OURS])).tolist())))
     _cost_by_start(config, index, root, clip, results)
 
 

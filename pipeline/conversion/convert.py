@@ -50,7 +50,7 @@ class ConvertConfig(SourceConfig):
     every frame refers to the one before it. By default 2 for h264 and hevc, where it makes files smaller, and 1 for
     vp9, where it makes them 10 to 15 % larger."""
     entropy: Entropy = "cavlc"
-    """How h264 packs its bits. cavlc decodes in 0.5 to 0.67 of cabac's time on a CPU and costs a GPU nothing; cabac
+    """How h264 packs its bits. cavlc decodes in two thirds of cabac's time on a CPU and costs a GPU nothing; cabac
     makes files 8 % smaller."""
     quality: int | None = None
     """Constant rate factor of the encoder, lower is better; by default h264 23, hevc 26, vp9 31."""

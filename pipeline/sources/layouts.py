@@ -22,12 +22,23 @@ class SourceConfig:
     source: Annotated[str | Path, Positional, arg(metavar="SOURCE")]
     """Folder with the videos: one folder a class, or anywhere below when --labels lists them, or WebDataset tars."""
     layout: Literal[
-        "auto", "folders", "webdataset", "kinetics", "ucf101", "hmdb51", "diving48", "something", "segments", "list"
+        "auto",
+        "folders",
+        "webdataset",
+        "kinetics",
+        "ucf101",
+        "hmdb51",
+        "diving48",
+        "something",
+        "segments",
+        "ucfcrime",
+        "list",
     ] = "auto"
     """What kind of source it is; auto looks at the folder and the list."""
     labels: Path | None = None
-    """List of videos and classes of Kinetics, UCF101, HMDB51, Diving48, Something-Something v2, ActivityNet, COIN or
-    THUMOS14, lines "path label" as SlowFast and mmaction2 have them, or a CSV path,label[,start,end] (seconds)."""
+    """List of videos and classes of Kinetics, UCF101, HMDB51, Diving48, Something-Something v2, ActivityNet, COIN,
+    THUMOS14 or UCF-Crime, lines "path label" as SlowFast and mmaction2 have them, or a CSV path,label[,start,end]
+    (seconds)."""
     split: str | None = None
     """Part of the list to take, in the list's own words: train, validate, test for Kinetics; train1 to test3 for
     HMDB51; training, validation, testing for ActivityNet. A wrong one is answered by those that there are."""

@@ -15,6 +15,8 @@ from .tree import VIDEO_SUFFIXES
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _PATH_HEADERS = ("path", "filename", "file", "video", "video_path", "file_name", "filepath")
 _LABEL_HEADERS = ("label", "class", "class_name", "label_name")
+# the lists of UCF-Crime: CLASS/VIDEO_x264.mp4; and VIDEO_x264.mp4, class, first and last frame of two anomalies or -1
+_CRIME, _CRIME_TIMES = re.compile(r"(\w+)/\w+_x264\.mp4"), re.compile(r"(\w+_x264\.mp4)\s+([A-Za-z]+)(?:\s+-?\d+){4}")
 _SUFFIX = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES, key=len, reverse=True))
 
 
@@ -56,7 +58,10 @@ def detect(labels: Path) -> str:
         return "something" if isinstance(first, dict) and "vid_name" not in first else "diving48"
     if (labels.parent / "classInd.txt").exists():
         return "ucf101"
-    return "kinetics" if "youtube_id" in read_text(labels, "a list of videos").partition("\n")[0] else "list"
+    first = read_text(labels, "a list of videos").lstrip().partition("\n")[0].strip()
+    if _CRIME.fullmatch(first) or _CRIME_TIMES.fullmatch(first):
+        return "ucfcrime"
+    return "kinetics" if "youtube_id" in first else "list"
 
 
 def read_kinetics(labels: Path, split: str | None) -> VideoList:
@@ -206,6 +211,28 @@ def _segment(pair: Any) -> tuple[float, float]:
     return start, end
 
 
+def read_ucfcrime(labels: Path, split: str | None) -> VideoList:
+    """UCF-Crime: ``Anomaly_Train.txt``, ``Anomaly_Test.txt``, or the temporal annotation of the test videos.
+
+    Videos are taken whole, for anomalies are looked for in all of a video; the frames that the annotation gives are the
+    truth that detections are scored against, not parts to cut. All normal videos are one class, "Normal".
+    """
+    _refuse_split(labels, split, "name the list file of the split instead, for example Anomaly_Train.txt")
+    rows = []
+    for number, line in _lines(labels):
+        if match := _CRIME.fullmatch(line):
+            label = match[1]
+        elif match := _CRIME_TIMES.fullmatch(line):
+            label, line = match[2], match[1]
+        else:
+            raise InputError(
+                f"{labels}: line {number} is {line!r}, expected CLASS/VIDEO_x264.mp4, or VIDEO_x264.mp4, a class and "
+                "four numbers of frames"
+            )
+        rows.append(Row((line,), "Normal" if "normal" in label.lower() else label))
+    return VideoList(rows)
+
+
 def read_list(labels: Path, split: str | None) -> VideoList:
     """A CSV ``path,label[,start,end]`` with or without such a header, or lines ``path label``."""
     _refuse_split(labels, split, "a plain list has no splits")
@@ -257,6 +284,7 @@ READERS: dict[str, Callable[[Path, str | None], VideoList]] = {
     "diving48": read_diving48,
     "something": read_something,
     "segments": read_segments,
+    "ucfcrime": read_ucfcrime,
     "list": read_list,
 }
 

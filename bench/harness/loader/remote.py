@@ -19,7 +19,7 @@ from ....pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from ....pipeline.shards.cache import ShardCache
 from ....pipeline.shards.index import INDEX_NAME, SampleIndex
 from ..record import ResultFile, quantiles
-from .rows import fetched_row, remote_row
+from .rows import fetched_row, latency_row, remote_row
 from .s3_server import s3_server
 
 _LATENCY, _WARM, _BATCH = 0.03, 4, 16  # seconds; batches before the clock starts; clips
@@ -44,22 +44,30 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
         return
     count = len(SampleIndex.load(root))
     copies = many_copies(root, folder / "copies", -(-(clips + _BATCH * (_WARM + 8)) // count))
-    ratios = []
-    with s3_server(_LATENCY) as address, _credentials(address):
-        s3fs.S3FileSystem.clear_instance_cache()
-        files = s3fs.S3FileSystem()
-        files.mkdir("bench")
-        files.put(f"{copies}/", "bench/data/", recursive=True)
-        for turn in range(rounds):
-            local = _rate(str(copies), folder, clip, clips, turn)
-            ratios.append(_rate("s3://bench/data", folder / f"cache_{turn}", clip, clips, turn) / local)
-        fetched = _fetched_over_needed("s3://bench/data", folder / "cold", clip, min(clips, 64))
+    local: list[float] = []
+    rates: dict[float, list[float]] = {0.0: [], _LATENCY: []}
+    for latency, found in rates.items():
+        with s3_server(latency) as address, _credentials(address):
+            s3fs.S3FileSystem.clear_instance_cache()
+            files = s3fs.S3FileSystem()
+            files.mkdir("bench")
+            files.put(f"{copies}/", "bench/data/", recursive=True)
+            for turn in range(rounds):
+                if latency:
+                    local.append(_rate(str(copies), folder, clip, clips, turn))
+                found.append(_rate("s3://bench/data", folder / f"cache_{latency}_{turn}", clip, clips, turn))
+            fetched = _fetched_over_needed("s3://bench/data", folder / f"cold_{latency}", clip, min(clips, 64))
     results.note(
         f"remote: an S3 server on this machine that answers 30 ms late, in a process of its own on the second core; "
         f"{clip.frames}x{clip.stride} clips at {clip.size}, one decoding thread, {LoaderConfig.remote_requests} "
         "requests at a time, every clip from a video not read before"
     )
-    results.add(remote_row(quantiles(ratios)), fetched_row(fetched))
+    far, near = np.array(rates[_LATENCY]), np.array(rates[0.0])
+    results.add(
+        remote_row(quantiles((far / np.array(local)).tolist())),
+        latency_row(quantiles((far / near).tolist())),
+        fetched_row(fetched),
+    )
 
 
 def _rate(dataset: str, cache: Path, clip: ClipConfig, clips: int, seed: int) -> float:

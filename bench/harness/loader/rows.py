@@ -7,7 +7,7 @@ from ..row import Role, Row
 
 LEAST_OF_WHOLE_FILES, MOST_BY_START, LEAST_READ, LEAST_OF_BOTH = 1.8, 1.3, 5000.0, 1.6
 LEAST_OF_LOCAL, MOST_FETCHED, MOST_GROWTH_MB = 0.9, 1.2, 16.0
-OURS, WHOLE = "unstill (GOPs only)", "DALI, whole file"
+OURS, WHOLE, LAYERED = "unstill (GOPs only)", "DALI, whole file", "unstill (GOPs only), --layers 2"
 
 
 def role_of(path: str) -> Role:
@@ -59,6 +59,12 @@ def whole_files_row(ratio: dict[str, float]) -> Row:
     )
 
 
+def vp9_layers_row(ratio: dict[str, float]) -> Row:
+    """VP9 of which a clip of every second frame needs half of the frames, over VP9 in one layer."""
+    title, facts = "VP9 through DALI, --layers 2 / one layer", {"measure": "layers", "codec": "vp9"}
+    return Row(title=title, **spread(ratio), unit="times", at_least=1.2, facts=facts)
+
+
 def start_row(path: str, start: int, last: int, cost: dict[str, float]) -> Row:
     """CPU time of a clip that starts from frame ``start`` to ``last``."""
     return Row(
@@ -98,6 +104,12 @@ def remote_row(ratio: dict[str, float]) -> Row:
     """Clips from a server 30 ms away over the same from the disk."""
     title, facts = "clips from a server 30 ms away / from local files", {"measure": "remote", "clock": "wall"}
     return Row(title=title, **spread(ratio), unit="times", at_least=LEAST_OF_LOCAL, facts=facts)
+
+
+def latency_row(ratio: dict[str, float]) -> Row:
+    """The same server with its latency over the same without: what waiting costs; the rest is processors' work."""
+    title, facts = "clips from a server 30 ms away / from one 0 ms away", {"measure": "latency", "clock": "wall"}
+    return Row(title=title, **spread(ratio), unit="times", better="higher", facts=facts)
 
 
 def fetched_row(ratio: float) -> Row:

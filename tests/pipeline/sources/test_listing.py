@@ -81,6 +81,23 @@ def test_ucf101(tmp_path):
     assert "name the list file" in refused(root, labels=lists / "trainlist01.txt", split="train")
 
 
+def test_ucf_crime(tmp_path):
+    names = ("Abuse/Abuse001_x264.mp4", "Training_Normal_Videos_Anomaly/Normal_Videos001_x264.mp4")
+    tests = ("Arrest/Arrest001_x264.mp4", "Testing_Normal_Videos_Anomaly/Normal_Videos_003_x264.mp4")
+    root = tree(tmp_path / "u", *names, *tests)
+    train, truth = tmp_path / "Anomaly_Train.txt", tmp_path / "Temporal_Anomaly_Annotation_for_Testing_Videos.txt"
+    train.write_text("\n".join(names) + " \n")
+    assert found(root, labels=train) == dict(zip(names, ("Abuse", "Normal"), strict=True))
+    truth.write_text(
+        "Arrest001_x264.mp4  Arrest  1185  1485  -1  -1  \nNormal_Videos_003_x264.mp4  Normal  -1  -1  -1  -1  \n"
+    )
+    assert found(root, labels=truth) == dict(zip(tests, ("Arrest", "Normal"), strict=True))
+    listing = find_videos(ConvertConfig(source=root, out=tmp_path / "o", labels=truth))
+    assert all(video.start is None and video.end is None for video in listing.videos)  # the frames are no parts
+    truth.write_text("Arrest001_x264.mp4  Arrest  1185  1485  -1  -1\nArrest/other.avi 3\n")
+    assert "line 2 is 'Arrest/other.avi 3'" in refused(root, labels=truth)
+
+
 def test_hmdb51_same_file_name_in_two_classes(tmp_path):
     root = tree(tmp_path / "h", "run/a.avi", "walk/a.avi", "walk/b.avi")
     splits = tmp_path / "splits"
