@@ -29,6 +29,17 @@ def open_plain(path: str | Path, flags: int = os.O_RDONLY) -> int:
     return descriptor
 
 
+def check_plain(path: Path) -> Path:
+    """The path of a plain file, for a library that opens it by its name.
+
+    Raises:
+        InputError: it is a pipe, a device or the like: opening one could block for ever, reading one never end.
+        OSError: it cannot be opened.
+    """
+    os.close(open_plain(path))
+    return path
+
+
 def read_bounded(path: Path, most: int) -> bytes:
     """The bytes of a plain file.
 

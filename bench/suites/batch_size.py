@@ -1,4 +1,4 @@
-"""`unstill bench batch_size`: does a run end alike at other batch sizes, when its rates follow ``batch_rule``?
+"""`unstill bench batch_size`: whether a run ends alike at other batch sizes, when its rates follow ``batch_rule``.
 
 Cross entropy and ALBAR on the procedural dataset, the recipes' 32 clips in a step and 8, 64 and 256, over the same
 epochs. Each run is trained once: a repeated command goes on where the last one stopped.

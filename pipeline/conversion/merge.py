@@ -150,6 +150,9 @@ def read_dataset(path: Path) -> dict | None:
         dataset = read_json(path / DATASET_NAME)
         if dataset["version"] not in READABLE_VERSIONS:
             raise ValueError(f"version {dataset['version']}")
+        for name in ("planned", "converted", "quarantined"):
+            if type(dataset.get(name, 0)) is not int:
+                raise ValueError(f"{name} is no number")
         return dataset
     except FileNotFoundError:
         return None

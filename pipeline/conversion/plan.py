@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 import av
 
 from ..atomic_files import AtomicFile
-from ..bounded_files import parse_json
+from ..bounded_files import open_plain, parse_json
 from ..errors import InputError
 from ..progress import Progress
 from ..safe_text import printable
@@ -130,7 +130,7 @@ def _loaded_codecs() -> dict[str, str]:
     for path in sorted(paths):
         name = re.match(r"lib(x264|x265|vpx|dav1d)\b", os.path.basename(path))
         if name:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=open_plain) as file:
                 found[name[1]] = hashlib.file_digest(file, "sha256").hexdigest()[:12]
     return found
 
@@ -188,7 +188,11 @@ def _check_plan(header: PlanHeader, videos: list[PlannedVideo], path: Path) -> N
         InputError: it is another one.
     """
     fields = {name: value for name, value in vars(header).items() if name != "id"}
-    if _plan_id(fields, videos) != header.id:
+    try:
+        same = _plan_id(fields, videos) == header.id
+    except (ValueError, TypeError):  # NaN, or what is no JSON
+        same = False
+    if not same:
         raise InputError(f"{path}: was changed since it was made; remove the output folder and convert again")
     for video in videos:
         if PurePosixPath(video.path).is_absolute() or ".." in PurePosixPath(video.path).parts:
@@ -202,7 +206,7 @@ def read_header(path: Path) -> PlanHeader | None:
         InputError: there is a file, but not a plan of this version.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_plain) as file:
             return _header(file.readline(), path)
     except FileNotFoundError:
         return None
@@ -215,7 +219,7 @@ def read_plan(path: Path) -> Plan:
         InputError: no such file, or not a plan of this version.
     """
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_plain) as file:
             header = _header(file.readline(), path)
             videos = [_planned(parse_json(line)) for line in file]
     except FileNotFoundError as error:

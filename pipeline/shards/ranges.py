@@ -120,7 +120,14 @@ class _Sparse:
         self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         marks = os.open(self._marks, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            os.ftruncate(marks, -(-size // BLOCK))
+            # allocated at once: writing to a mapped hole on a full disk would end the process (SIGBUS)
+            blocks = max(1, -(-size // BLOCK))
+            os.posix_fallocate(marks, 0, blocks)
+            os.ftruncate(marks, blocks)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); free some space, or give another --loader.cache"
+            ) from None
         finally:
             os.close(marks)
         self.have = np.memmap(self._marks, np.uint8, "r+")

@@ -204,4 +204,8 @@ def read_manifest(folder: Path, shard: int) -> dict | None:
         manifest = read_json(folder / manifest_name(shard))
     except (FileNotFoundError, ValueError, RecursionError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("version") in READABLE_VERSIONS else None
+    if not isinstance(manifest, dict) or manifest.get("version") not in READABLE_VERSIONS:
+        return None
+    kinds = {"plan": str, "samples": list, "failures": list, "bytes": int}
+    shaped = all(isinstance(manifest.get(name, kind()), kind) for name, kind in kinds.items())
+    return manifest if shaped and all(isinstance(sample, dict) for sample in manifest.get("samples", ())) else None

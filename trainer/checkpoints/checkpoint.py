@@ -19,7 +19,7 @@ from torch import nn
 
 from unstill import __version__
 
-from ...pipeline.bounded_files import read_json
+from ...pipeline.bounded_files import check_plain, read_json
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ...pipeline.shards.dataset_info import DatasetInfo
@@ -303,7 +303,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         InputError: the file is missing, damaged, or of another network.
     """
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(load_file(check_plain(path)))
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = printable(" ".join(str(error).split())[:200])
         raise InputError(f"{path}: not the weights of this network ({reason}); use another checkpoint") from None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...pipeline.bounded_files import check_plain
 from ...pipeline.errors import InputError
 
 # what NumPy, zipfile and csv raise for content that is not what it should be
@@ -126,6 +127,7 @@ class Predictions:
             InputError: no such file, another format, or contents that do not fit.
         """
         try:
+            check_plain(path)
             if path.suffix == ".npz":
                 _check_sizes(path)
                 with np.load(path, allow_pickle=False) as file:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...pipeline.bounded_files import open_plain
 from ...pipeline.errors import InputError
 
 
@@ -15,7 +16,7 @@ def read_truth(path: Path) -> dict[str, dict[str, str]]:
     """
     rows: dict[str, dict[str, str]] = {}
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", opener=open_plain) as file:
             for row in csv.DictReader(file):
                 if row["key"] in rows:
                     raise InputError(f"{path}: key {row['key']!r} occurs twice; every video must be there once")

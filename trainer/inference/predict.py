@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...pipeline.bounded_files import check_plain
 from ...pipeline.conversion.sandbox.pictures import count_packets, shown_frames
 from ...pipeline.errors import InputError
 from ...pipeline.loading.device import resolve_device
@@ -133,4 +134,4 @@ def _engine(config: PredictConfig, classifier: torch.nn.Module) -> Callable[[Ten
             f"{path}: loading it can run any code, because PyTorch unpickles parts of it; if it is your own or its "
             "maker's code is trusted, repeat with --trust-model-code"
         )
-    return torch.export.load(path).module()
+    return torch.export.load(check_plain(path)).module()

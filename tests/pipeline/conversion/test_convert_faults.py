@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from unstill.pipeline.conversion.convert import convert
+from unstill.pipeline.conversion.plan import read_header, read_plan
 from unstill.pipeline.conversion.verify import verify
+from unstill.pipeline.errors import InputError
 
 # Runs a conversion that kills itself (SIGKILL) at its n-th write, fsync or rename; n = 0 never does.
 KILLED = """
@@ -140,3 +142,12 @@ def test_an_output_that_may_not_be_written(class_folders, convert_config, tmp_pa
     (tmp_path / "locked").mkdir(mode=0o500)
     with pytest.raises(InputError, match="not allowed"):
         convert(convert_config(class_folders, tmp_path / "locked" / "out"))
+
+
+def test_a_plan_that_is_a_pipe_or_a_device_is_refused(tmp_path):
+    """Others may write to an output folder; reading a pipe would never begin, reading a device never end."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        for read in (read_header, read_plan):
+            with pytest.raises(InputError, match="not a plain file"):
+                read(path)
