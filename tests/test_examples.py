@@ -83,6 +83,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def wait_for_port(port: int) -> None:
+    """Wait until something listens there."""
+    deadline = time.monotonic() + SAFETY_S
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on port {port}")
+
+
 def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
     """Wait until a run has logged a step."""
     deadline = time.monotonic() + SAFETY_S
@@ -119,7 +130,9 @@ def test_two_machines_one_killed_and_replaced_and_then_another_number_of_process
         log = open(tmp_path / "launch.log", "a")
         return subprocess.Popen(command, env=machines | (more or {}), stderr=log, stdout=log, start_new_session=True)
 
-    first, second = start(None, "--stop-after", "20"), start(None, "--stop-after", "20")
+    first = start(None, "--stop-after", "20")
+    wait_for_port(int(machines["FIRST"].split(":")[1]))  # here all machines are localhost: the first to come is FIRST
+    second = start(None, "--stop-after", "20")
     try:
         wait_for_step(out, 9, first, second)
         os.killpg(second.pid, signal.SIGKILL)  # the machine is gone, with its launcher

@@ -164,7 +164,9 @@ def test_ctrl_c_in_the_middle_saves_and_a_second_one_aborts(data, tmp_path):
     assert f"to continue: unstill train demo_baseline --data {data / 'train'}" in shown
     assert pointed(out / "checkpoints").name == f"step-{step:08d}"
 
-    second = subprocess.Popen([*UNSTILL, *options(data, out, *more)], stderr=subprocess.PIPE, text=True)
+    obeys = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731  (ignored where tests run in the background)
+    command = [*UNSTILL, *options(data, out, *more)]
+    second = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=obeys)
     for line in second.stderr:
         if " epoch " in line:
             os.kill(second.pid, signal.SIGSTOP)  # both arrive before the step at hand ends
