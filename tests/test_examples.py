@@ -26,21 +26,16 @@ from unstill.trainer.demo.motions.world import MotionsConfig
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
 STEPS = 24
-SAFETY_S = 600  # no assertion depends on it
-SRUN = """#!/bin/bash
+SAFETY_S = 1800  # no assertion depends on it
+SRUN = """#!{python}
 # two machines of two processes; the first argument is an option of srun
-shift
-for rank in 0 1 2 3; do
-    SLURM_PROCID=$rank SLURM_LOCALID=$((rank % 2)) "$@" &
-    pids="$pids $!"
-done
-trap 'kill -TERM $pids' TERM  # as scontrol signals every process of a step
-code=0
-for pid in $pids; do
-    while kill -0 "$pid" 2>/dev/null; do wait "$pid"; one=$?; done
-    [ "$one" -ne 0 ] && code=$one
-done
-exit $code
+import os, signal, subprocess, sys
+
+ranks = [{{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank % 2)}} for rank in range(4)]
+processes = [subprocess.Popen(sys.argv[2:], env=os.environ | rank) for rank in ranks]
+# as scontrol signals every process of a step
+signal.signal(signal.SIGTERM, lambda *_: [process.send_signal(signal.SIGTERM) for process in processes])
+sys.exit(max(process.wait() for process in processes))
 """
 
 
@@ -62,7 +57,7 @@ def environment(tmp_path):
     scripts = {
         "torchrun": f'#!/bin/sh\n{start} -m torch.distributed.run "$@"\n',
         "unstill": f'#!/bin/sh\n{start} -c "from unstill.trainer.cli.main import main; main()" "$@"\n',
-        "srun": SRUN,
+        "srun": SRUN.format(python=sys.executable),
         "scontrol": f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n[ "$1" = show ] && echo localhost\nexit 0\n',
     }
     for name, text in scripts.items():
@@ -70,7 +65,7 @@ def environment(tmp_path):
         (tools / name).chmod(0o755)
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     # gloo would otherwise look the machine's name up
-    one = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "TORCHELASTIC_ERROR_FILE": str(tmp_path / "error.json")}
+    one = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     return kept | one | {"PATH": f"{tools}:{os.environ['PATH']}"}
 
 
@@ -86,6 +81,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         return probe.getsockname()[1]
+
+
+def wait_for_port(port: int) -> None:
+    """Wait until something listens there."""
+    deadline = time.monotonic() + SAFETY_S
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("localhost", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"nothing listens on port {port}")
 
 
 def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
@@ -124,7 +130,9 @@ def test_two_machines_one_killed_and_replaced_and_then_another_number_of_process
         log = open(tmp_path / "launch.log", "a")
         return subprocess.Popen(command, env=machines | (more or {}), stderr=log, stdout=log, start_new_session=True)
 
-    first, second = start(None, "--stop-after", "20"), start(None, "--stop-after", "20")
+    first = start(None, "--stop-after", "20")
+    wait_for_port(int(machines["FIRST"].split(":")[1]))  # here all machines are localhost: the first to come is FIRST
+    second = start(None, "--stop-after", "20")
     try:
         wait_for_step(out, 9, first, second)
         os.killpg(second.pid, signal.SIGKILL)  # the machine is gone, with its launcher

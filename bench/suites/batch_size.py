@@ -1,7 +1,8 @@
 """`unstill bench batch_size`: whether a run ends alike at other batch sizes, when its rates follow ``batch_rule``.
 
-Cross entropy and ALBAR on the procedural dataset, the recipes' 32 clips in a step and 8, 64 and 256, over the same
-epochs. Each run is trained once: a repeated command goes on where the last one stopped.
+Cross entropy and ALBAR on the procedural dataset, with the recipes' 32 clips in a step and with 8, 64 and 256, over
+epochs that keep the sum of the learning rates. Each run is trained once: a repeated command goes on where the last one
+stopped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from ...pipeline.loading.device import Device, resolve_device
 from ...pipeline.progress import Progress
 from ...trainer.config import TrainConfig
-from ...trainer.optimisers.batch_rule import scaled_optimiser
+from ...trainer.optimisers.batch_rule import longer_run, scaled_optimiser
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
@@ -27,7 +28,7 @@ JUDGED_BY = {"baseline": "iid", "albar": "contrasted"}
 SECTIONS = {
     "batch_size": Section(
         title="Batch size",
-        text="The same epochs with 8 to 256 clips in a step, the optimiser's constants scaled by one rule.",
+        text="8 to 256 clips in a step, learning rate and epochs scaled by one rule.",
         order=15,
         charts={
             "baseline": Chart(
@@ -114,8 +115,10 @@ def recipes(config: BatchSizeBench) -> list[tuple[dict[str, Any], TrainConfig]]:
 def at_batch(recipe: TrainConfig, batch: int) -> TrainConfig:
     """The recipe with so many clips in a step."""
     factor = batch / recipe.batch_size
+    epochs = recipe.epochs * longer_run(recipe.optimiser, factor)
     log = replace(recipe.log, every=max(1, round(recipe.log.every / factor)))
-    return replace(recipe, batch_size=batch, optimiser=scaled_optimiser(recipe.optimiser, factor), log=log)
+    optimiser = scaled_optimiser(recipe.optimiser, factor)
+    return replace(recipe, batch_size=batch, epochs=epochs, optimiser=optimiser, log=log)
 
 
 def run_row(facts: Mapping[str, Any]) -> Row:

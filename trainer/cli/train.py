@@ -45,12 +45,16 @@ def run(arguments: list[str]) -> int:
     from ..checkpoints.preemption import EXIT_CODE, Preempted
     from ..train import train
 
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one talks
     try:
         result = train(config)
     except Preempted as stop:
         with contextlib.suppress(OSError):  # the terminal may be gone
-            print(f"unstill train: stopped and saved at step {stop.step}; {go_on(arguments)}", file=sys.stderr)
+            if first:
+                print(f"unstill train: stopped and saved at step {stop.step}; {go_on(arguments)}", file=sys.stderr)
         return EXIT_CODE
+    if not first:
+        return 0
     print(f"{result.checkpoint}: {result.steps} steps in all, {result.seconds:.0f} s now; metrics: {result.metrics}")
     best = pointed(config.out / "checkpoints", "best")
     chosen, test = (config.out, "DATASET") if best is None else (config.out / "best", str(config.validation))
@@ -60,7 +64,7 @@ def run(arguments: list[str]) -> int:
 
 def go_on(arguments: list[str]) -> str:
     """How a stopped run is continued: the command, where it was given on a command line of its own."""
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if "WORLD_SIZE" in os.environ:
         return "the same command continues"
     return f"to continue: unstill train {shlex.join(arguments)}"
 
