@@ -242,7 +242,7 @@ class _Work:
         if self._config.kind == "background_only":
             return painted_out(frames, masks), {"background": "its own"}
         if self._config.kind == "human_only":
-            return over_background(frames, masks, np.uint8(GREY)), {"background": "grey"}
+            return over_background(frames, masks, np.array(GREY, np.uint8)), {"background": "grey"}
         rng = _stream(self._config.seed, video.path, k)
         background, name = self._backgrounds.draw(rng, *frames.shape[1:3])
         about = {"background": name}

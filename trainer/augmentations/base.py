@@ -54,10 +54,14 @@ class BatchAugmentation(ABC):
 
     mixes_labels: ClassVar[bool] = False
     needs_people: ClassVar[bool] = False
-    second_share: ClassVar[float] = 0.0
 
     def __post_init__(self):
         check_options(self, "augmentation.", prob=between(0, 1, "a probability"))
+
+    @property
+    def second_share(self) -> float:
+        """Weight of a second view of each clip in the loss; 0: none is made."""
+        return 0.0
 
     @abstractmethod
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:

@@ -183,9 +183,9 @@ def measure_look(config: LookConfig) -> Found:
             mask = None
             if masks is not None:
                 mask = torch.from_numpy(
-                    np.stack([_mask(config, subjects[0].clip, index, clips, n, masks) for n in keep])
+                    np.stack([_mask(config, subjects[0].clip, index, clips, int(n), masks) for n in keep])
                 )
-                mask = F.adaptive_avg_pool2d(mask.to(frames.device), tuple(frames.shape[2:4]))
+                mask = F.adaptive_avg_pool2d(mask.to(frames.device), (frames.shape[2], frames.shape[3]))
                 area += _measured(mask.mean((1, 2, 3)), index, rows[keep], measured)
             looks: dict[str, list[Look]] = {}
             for subject in subjects:
