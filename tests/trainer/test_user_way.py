@@ -226,7 +226,7 @@ def test_a_validation_set_that_cannot_be_used_is_refused_before_the_first_step(d
     faults = {
         "none of the 8": ["--validation", str(other)],
         "no index found": ["--validation", str(tmp_path)],
-        "DALI cannot decode h264 on cpu": ["--loader.decoder", "dali", "--device", "cpu"],
+        "which DALI cannot decode on cpu": ["--loader.decoder", "dali", "--device", "cpu"],
     }
     for words, more in faults.items():
         assert run(options(data, tmp_path / "run", *more)) == 2

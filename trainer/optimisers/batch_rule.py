@@ -12,7 +12,7 @@ of steps has some to spare, one of hundreds has not. The schedule is in shares o
 does a gradient penalty, whose strength is that of every step however often it is taken.
 
 ``unstill bench batch_size`` measures what comes of it on the procedural dataset. It is a starting point, not a promise:
-an adversarial loss may need more steps than this leaves it (ALBAR at 8 times its batch did, on a seed for trying out).
+an adversarial loss may need more steps than this leaves it (at 8 times the batch it did, on a seed for trying out).
 """
 
 import math
