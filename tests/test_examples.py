@@ -1,10 +1,8 @@
-"""The launch files of examples/, run as far as one machine without a GPU allows: several "machines" of two processes.
+"""The launch files of examples/, as far as one machine without a GPU allows: two "machines" of two processes.
 
-torchrun and Slurm's commands are found on PATH, so a test puts its own there: torchrun is the real one, Slurm's are
-stand-ins that start the processes as Slurm does.
+Slurm's commands are found on PATH, where a test puts stand-ins that start the processes as Slurm does.
 """
 
-import json
 import os
 import signal
 import socket
@@ -14,9 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
@@ -55,7 +51,6 @@ def environment(tmp_path):
     tools.mkdir()
     start = f"exec {sys.executable}"
     scripts = {
-        "torchrun": f'#!/bin/sh\n{start} -m torch.distributed.run "$@"\n',
         "unstill": f'#!/bin/sh\n{start} -c "from unstill.trainer.cli.main import main; main()" "$@"\n',
         "srun": SRUN.format(python=sys.executable),
         "scontrol": f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n[ "$1" = show ] && echo localhost\nexit 0\n',
@@ -83,17 +78,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for_port(port: int) -> None:
-    """Wait until something listens there."""
-    deadline = time.monotonic() + SAFETY_S
-    while time.monotonic() < deadline:
-        with socket.socket() as probe:
-            if probe.connect_ex(("localhost", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise AssertionError(f"nothing listens on port {port}")
-
-
 def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
     """Wait until a run has logged a step."""
     deadline = time.monotonic() + SAFETY_S
@@ -104,54 +88,6 @@ def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
         assert all(process.poll() is None for process in processes), [p.communicate() for p in processes]
         time.sleep(0.1)
     raise AssertionError(f"step {step} was never logged")
-
-
-def same_run(one: Path, two: Path) -> None:
-    """Whether two runs end with the same weights and losses, to rounding in float64."""
-    a, b = (load_file(find_checkpoint(run / f"step-{STEPS}") / "model.safetensors") for run in (one, two))
-    for name, value in a.items():
-        torch.testing.assert_close(b[name], value, rtol=1e-9, atol=1e-11)
-    losses = [
-        {(r := json.loads(line))["step"]: r["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()}
-        for run in (one, two)
-    ]
-    assert losses[1] == pytest.approx(losses[0], rel=1e-9) and len(losses[0]) == STEPS
-
-
-@pytest.mark.slow
-def test_two_machines_one_killed_and_replaced_and_then_another_number_of_processes(data, tmp_path, environment):
-    whole = [sys.executable, "-c", "from unstill.trainer.cli.main import main; main()", "train"]
-    subprocess.run([*whole, *options(data, tmp_path / "whole")], check=True, env=environment, timeout=SAFETY_S)
-    machines = environment | {"NODES": "2", "PROCESSES": "2", "FIRST": f"localhost:{free_port()}"}
-    out = tmp_path / "run"
-
-    def start(more: dict | None = None, *options_: str) -> subprocess.Popen:
-        command = [LAUNCH / "torchrun.sh", *options(data, out, *options_)]
-        log = open(tmp_path / "launch.log", "a")
-        return subprocess.Popen(command, env=machines | (more or {}), stderr=log, stdout=log, start_new_session=True)
-
-    first = start(None, "--stop-after", "20")
-    wait_for_port(int(machines["FIRST"].split(":")[1]))  # here all machines are localhost: the first to come is FIRST
-    second = start(None, "--stop-after", "20")
-    try:
-        wait_for_step(out, 9, first, second)
-        os.killpg(second.pid, signal.SIGKILL)  # the machine is gone, with its launcher
-        second.wait()
-        second = start(None, "--stop-after", "20")
-        wait_for_step(out, 20, first)
-        for machine in (first, second):
-            machine.wait(timeout=SAFETY_S)
-        log = (tmp_path / "launch.log").read_text()
-        assert "continuing at step 8 of 24" in log, log[-3000:]
-        assert find_checkpoint(out).name == "step-00000020"
-        # three processes on one machine finish it
-        first = start({"NODES": "1", "PROCESSES": "3", "FIRST": f"localhost:{free_port()}"})
-        assert first.wait(timeout=SAFETY_S) == 0, (tmp_path / "launch.log").read_text()[-3000:]
-    finally:
-        for machine in (first, second):
-            if machine.poll() is None:
-                os.killpg(machine.pid, signal.SIGKILL)
-    same_run(tmp_path / "whole", out)
 
 
 @pytest.mark.slow
