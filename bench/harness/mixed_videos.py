@@ -77,7 +77,7 @@ def _video(
     texture = np.kron(random_colours, np.ones((height // 4 + 8, width // 4 + 8, 1), np.uint8))
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(encoder, rate=rate, options=options)
-        assert isinstance(stream, av.video.stream.VideoStream)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height = size
         stream.pix_fmt = "yuvj420p" if encoder == "mjpeg" else "yuv420p"
         stream.codec_context.thread_count = 1

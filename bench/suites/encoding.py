@@ -152,7 +152,7 @@ def _encode(path: Path, recipe: VideoFormat, reference: list[np.ndarray]) -> _En
     for quality in QUALITIES:
         with open(path, "rb") as file:
             mp4 = transcode(file, replace(recipe, quality=quality)).mp4
-        with av.open(io.BytesIO(mp4)) as container:
+        with av.open(io.BytesIO(mp4), "r") as container:
             errors = [
                 float(((_luma(frame) - wanted) ** 2).mean())
                 for frame, wanted in zip(container.decode(video=0), reference, strict=False)

@@ -44,7 +44,7 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
         return
     count = len(SampleIndex.load(root))
     copies = many_copies(root, folder / "copies", -(-(clips + _BATCH * (_WARM + 8)) // count))
-    local: list[float] = []
+    local, fetched = [], 0.0
     rates: dict[float, list[float]] = {0.0: [], _LATENCY: []}
     for latency, found in rates.items():
         with s3_server(latency) as address, _credentials(address):

@@ -70,7 +70,11 @@ def _decoders(device: torch.device, batch: int) -> Iterator[LoaderConfig]:
     gpu = device.type == "cuda"
     threads = loader_threads(LoaderConfig(), device, batch)
     core = default_core_threads(device)
-    own = {"decode_threads": threads.decode, "pipelines": threads.pipelines, "read_threads": threads.read}
+    own: dict[str, Any] = {
+        "decode_threads": threads.decode,
+        "pipelines": threads.pipelines,
+        "read_threads": threads.read,
+    }
     yield LoaderConfig(decoder="dali", **own)
     yield LoaderConfig(decoder="cores", core_threads=core, read_threads=threads.read)
     if gpu:

@@ -8,11 +8,12 @@ import pytest
 
 from unstill.bench.harness.bottleneck import Stage
 from unstill.bench.harness.ceilings import Ceiling
+from unstill.bench.harness.loader import on_gpu
 from unstill.bench.harness.result_files import Result, read_results
 from unstill.bench.harness.row import Row
 from unstill.bench.report.figures import figures, targets
 from unstill.bench.report.page import ReportOptions, run, verdict
-from unstill.bench.suites import bias, loader, roofline, sections, step, train
+from unstill.bench.suites import bias, roofline, sections, step, train
 from unstill.pipeline.errors import InputError
 
 COMMITTED = Path(__file__).parents[3] / "bench" / "results"
@@ -158,12 +159,12 @@ TIMED = {"p20": 1.0, "p50": 2.0, "p80": 3.0}
 OF_A_GPU = {  # rows as the benchmarks make them where there is a GPU, and what is drawn of them
     "loader": (
         [
-            loader._decoder_row("sequential decode, 8 sessions", 900.0, 9.0),
-            loader._wall_row("unstill 16x2, 8 threads x 2 pipelines", {"clips_per_s": 50.0}, "threads"),
-            loader._wall_row("DALI, whole file, start 96", {"clips_per_s": 9.0}, "gpu start"),
-            loader._wall_row("unstill, 16x2", {"clips_per_s": 60.0, "of_limit": 0.75}, "gpu rate"),
-            loader._wall_row("sequential decoding, 16x2", {"clips_per_s": 80.0}, "gpu rate", role="limit"),
-            loader._wall_row("PyAV + DataLoader, 16 workers, 16x2", {"clips_per_s": 30.0}, "gpu rate"),
+            on_gpu._decoder_row("sequential decode, 8 sessions", 900.0, 9.0),
+            on_gpu._wall_row("unstill 16x2, 8 threads x 2 pipelines", {"clips_per_s": 50.0}, "threads"),
+            on_gpu._wall_row("DALI, whole file, start 96", {"clips_per_s": 9.0}, "gpu start"),
+            on_gpu._wall_row("unstill, 16x2", {"clips_per_s": 60.0, "of_limit": 0.75}, "gpu rate"),
+            on_gpu._wall_row("sequential decoding, 16x2", {"clips_per_s": 80.0}, "gpu rate", role="limit"),
+            on_gpu._wall_row("PyAV + DataLoader, 16 workers, 16x2", {"clips_per_s": 30.0}, "gpu rate"),
         ],
         {
             "Delivering random clips to the GPU": [("ours", 60.0), ("limit", 80.0), ("peer", 30.0)],
