@@ -45,7 +45,7 @@ class Limits:
 
 
 class _DiedEarly(RuntimeError):
-    """A child ended before it was ready."""
+    """A child ended, or the time was over, before it was ready."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class SandboxedProcess:
         os.close(child.answers)
 
     def _started(self) -> _Child:
-        """A new child; one that is killed before it is ready, as where memory is short, is started again."""
+        """A new child; one that dies before it is ready (memory is short), or is not in time, is started again."""
         for _ in range(_STARTS - 1):
             try:
                 return self._start()
@@ -179,7 +179,7 @@ class SandboxedProcess:
             self._judge(greeting["missing"])
         except (TimeoutError, EOFError, ValueError) as error:
             self.close(kill=not isinstance(error, EOFError))
-            kind = _DiedEarly if isinstance(error, EOFError) else RuntimeError
+            kind = RuntimeError if isinstance(error, ValueError) else _DiedEarly
             raise kind(f"a decoding process did not start (status {process.returncode})") from None
         except InputError:
             self.close(kill=True)
