@@ -11,9 +11,11 @@ from unstill.bench.harness.ceilings import Ceiling
 from unstill.bench.harness.loader import on_gpu
 from unstill.bench.harness.result_files import Result, read_results
 from unstill.bench.harness.row import Row
+from unstill.bench.harness.step_process import variant_row
+from unstill.bench.harness.training_step import Variant
 from unstill.bench.report.figures import figures, targets
 from unstill.bench.report.page import ReportOptions, run, verdict
-from unstill.bench.suites import bias, roofline, sections, step, train
+from unstill.bench.suites import bias, roofline, sections, train
 from unstill.pipeline.errors import InputError
 
 COMMITTED = Path(__file__).parents[3] / "bench" / "results"
@@ -175,9 +177,9 @@ OF_A_GPU = {  # rows as the benchmarks make them where there is a GPU, and what 
     ),
     "step": (
         [
-            step.variant_row(step.Variant("reference", "m", 4, kind="reference"), TIMED, {"peak_mib": 9.0}),
-            step.variant_row(step.Variant("albar compiled", "m", 4), TIMED, {"peak_mib": 4.0}),
-            step.variant_row(step.Variant("cross entropy compiled", "m", 4), None, {"error": "out of memory"}),
+            variant_row(Variant("reference", "m", 4, kind="reference"), TIMED, {"peak_mib": 9.0}),
+            variant_row(Variant("albar compiled", "m", 4), TIMED, {"peak_mib": 4.0}),
+            variant_row(Variant("cross entropy compiled", "m", 4), None, {"error": "out of memory"}),
         ],
         {
             "One training step": [("peer", 2.0), ("ours", 2.0)],
