@@ -45,6 +45,8 @@ class EvaluateOptions:
     """torch.compile of the networks. auto: on a GPU, for a set of 500 batches and more."""
     seed: int = 0
     """Of what is drawn at random: the frame that SCUFO repeats, the shaking, the shuffling; `hat` draws nothing."""
+    probe_features: bool = True
+    """Probe the features of SCUFO clips, too, not only the logits; minutes on a CPU for tens of thousands of videos."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How hard the loader works."""
 
