@@ -25,7 +25,7 @@ from ...pipeline.loading.codec_support import codec_for
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
 from ...trainer.augmentations import StillMix
-from ...trainer.config import TrainConfig, to_dict
+from ...trainer.config import TrainConfig, from_dict, to_dict
 from ...trainer.demo import recipes
 from ...trainer.demo.motions.boxes import write_boxes
 from ...trainer.demo.motions.files import write_motions
@@ -106,6 +106,13 @@ WORDS = {  # what the report calls the measures
 }
 MEASURES: dict[str, tuple[str, Better]] = {name: (words, DEFINITIONS[name].better) for name, words in WORDS.items()}
 COLUMNS = tuple(MEASURES)
+HEADS = dict(  # of the README's table
+    zip(
+        COLUMNS,
+        ("IID ↑", "SCUBA ↑", "SCUFO ↓", "Confl-FG ↑", "Contrasted ↑", "Least", "Probe ↓", "Anti ↑", "Swap ↑"),
+        strict=True,
+    )
+)
 
 # HMDB51, mean of the backgrounds, as on the poster of ALBAR (arXiv 2502.00156): IID, SCUBA, SCUFO, Confl-FG, contrasted
 PUBLISHED_HMDB51 = {
@@ -356,7 +363,9 @@ def run_one(config: BiasBench, name: str, recipe: TrainConfig, seed: int) -> dic
     done = folder / "bias" / f"{name}.json"
     if done.exists():
         saved = json.loads(done.read_text())
-        if saved["settings"] == plain and {*COLUMNS, "train_cpu_seconds"} <= set(saved["measures"]):
+        # options that came later are read at their defaults: they do not make a run another one
+        known = from_dict({**to_dict(settings), **saved["settings"]})
+        if known == settings and {*COLUMNS, "train_cpu_seconds"} <= set(saved["measures"]):
             return saved["measures"]
     began, cpu_began = time.monotonic(), time.process_time()
     train(settings)
@@ -399,7 +408,8 @@ def summary(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for runs in same.values():
         row: dict[str, Any] = {name: runs[0][name] for name in ABOUT if name in runs[0]}
         row["n"] = len(runs)
-        for column in (*COLUMNS, *(name for name in runs[0] if name not in (*COLUMNS, *ABOUT, "seed"))):
+        measured = [name for name in runs[0] if name not in (*COLUMNS, *ABOUT, "seed")]
+        for column in (*known_columns(runs), *measured):
             values = np.array([run[column] for run in runs], np.float64)
             row[column] = round(float(values.mean()), 6)
             if len(runs) > 1:
@@ -411,17 +421,23 @@ def summary(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def mean_only(row: Mapping[str, Any]) -> dict[str, Any]:
     """The columns that fit a terminal."""
     shown = {name: row[name] for name in ("method", "setting", "n") if name in row}
-    return shown | {name: round(row[name], 1) for name in COLUMNS}
+    return shown | {name: round(row[name], 1) for name in known_columns([row])}
+
+
+def known_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The columns that all rows have; files of older versions lack some."""
+    return [name for name in COLUMNS if all(name in row for row in rows)]
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """The README's tables: what was measured here, and below it what was published for HMDB51."""
-    titles = ("IID ↑", "SCUBA ↑", "SCUFO ↓", "Confl-FG ↑", "Contrasted ↑", "least", "probe ↓", "Anti ↑", "Swap ↑")
+    known = known_columns(rows)
+    titles = [HEADS[name] for name in known]
     lines = [f"| percent, mean ± sd | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]
     for row in rows:
         cells = [
             f"{row[column]:.1f}" + (f" ± {row[f'{column}_sd']:.1f}" if f"{column}_sd" in row else "")
-            for column in COLUMNS
+            for column in known
         ]
         setting = f", {row['setting']}" if "setting" in row else ""
         lines.append(f"| {TITLES[row['method']]}{setting} | {' | '.join(cells)} |")

@@ -24,6 +24,8 @@ from .linear_probe import cross_fitted
 from .predictions import Predictions
 
 Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
+PROBE_FOLDS = 5
+PROBE_DECAY = 1e-3  # of the squared weights: enough for a minimum, too little to hide anything
 
 
 def correct(predictions: Predictions) -> np.ndarray:
@@ -162,8 +164,12 @@ def linearly_readable(predictions: Predictions, features: np.ndarray | None = No
     if features is None:
         logits = predictions.logits.astype(np.float64)
         features = logits - logits.mean(1, keepdims=True)
-    found = cross_fitted(features, predictions.labels, [source_video(key) for key in predictions.keys])
-    return None if found is None else found == predictions.labels
+    sources = [source_video(key) for key in predictions.keys]
+    occurring, labels = np.unique(predictions.labels, return_inverse=True)
+    if len(occurring) < 2 or len(set(sources)) < PROBE_FOLDS:
+        return None
+    found = cross_fitted(features, labels, groups=sources, folds=PROBE_FOLDS, decays=(PROBE_DECAY,))
+    return found.predicted == labels
 
 
 def source_video(key: str) -> str:

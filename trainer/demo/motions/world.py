@@ -10,7 +10,8 @@ appearance and noise at equal index, so they pair by name.
     video(MotionsConfig(), "scuba", 17)  ->  frames uint8 (T,H,W,3), mask uint8 (T,H,W), Cast
 
 The canvas is a torus (everything wraps around) with sides of length 1 and y pointing down. Position, angle and size
-at a uniformly random frame are distributed alike in all classes: one frame alone says nothing about the motion.
+at a uniformly random frame are distributed alike in all classes: one frame alone says nothing about the motion. At a
+known frame it does: who zooms in is small at the first and large at the last, so static clips repeat a random frame.
 """
 
 from collections.abc import Sequence
