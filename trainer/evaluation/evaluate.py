@@ -278,11 +278,7 @@ def _sums(
             keys = [index.key(row) for row in rows.tolist()]
             for name, transform in transforms.items():
                 frames = transform(clips.frames, keys).contiguous()
-                for subject, logits, seen_by_head in (
-                    forward.with_features(frames)
-                    if name in features_of
-                    else ((*found, None) for found in forward(frames))
-                ):
+                for subject, logits, seen_by_head in forward.with_features(frames, name in features_of):
                     scores = logits if views == 1 else logits.softmax(1)
                     np.add.at(sums[subject.name, name], rows, scores.cpu().numpy())
                     if seen_by_head is not None:

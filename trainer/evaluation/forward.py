@@ -37,18 +37,17 @@ class Forward:
 
     def __call__(self, frames: Tensor) -> Iterator[tuple[Subject, Tensor]]:
         """uint8 frames (B,T,h,w,3) -> float64 logits (B,C) of every network."""
-        for subject, logits, _ in self._run(frames, features=False):
+        for subject, logits, _ in self.with_features(frames, False):
             yield subject, logits
 
-    def with_features(self, frames: Tensor) -> Iterator[tuple[Subject, Tensor, Tensor | None]]:
-        """The same, and what the last layer sees, float64 (B,D); None where that layer is not known. Not compiled."""
-        return self._run(frames, features=True)
+    def with_features(self, frames: Tensor, features: bool = True) -> Iterator[tuple[Subject, Tensor, Tensor | None]]:
+        """The same, and where ``features`` are asked for what the last layer sees, float64 (B,D).
 
-    def _run(self, frames: Tensor, features: bool) -> Iterator[tuple[Subject, Tensor, Tensor | None]]:
+        They are None where that layer is not known; the networks are not compiled for them.
+        """
         rows = len(frames)
-        if (
-            self.compiled and not features and rows < self._batch
-        ):  # the short last batch: another shape would be compiled again
+        # the short last batch: another shape would be compiled again
+        if self.compiled and not features and rows < self._batch:
             frames = torch.cat([frames, frames[-1:].expand(self._batch - rows, *frames.shape[1:])])
         prepared: dict[tuple, Tensor] = {}
         for subject in self._subjects:
