@@ -185,7 +185,8 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     return "\n".join(
         [
             comment,
-            "% with an asterisk: one-sided, a high value shows that appearance decides, a low one proves nothing",
+            "% with an asterisk: one-sided, a low value proves nothing; a high one shows that appearance decides, or,",
+            "% where higher is better, that motion is read",
             "% n: " + ", ".join(f"{name} {count}" for name, count in sample_counts(cards).items() if name in measures),
             *notes,
             rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",

@@ -11,6 +11,7 @@ from rich.console import Console
 from unstill.trainer.demo.run import STAGES, demo
 from unstill.trainer.demo.settings import COLUMNS, DemoConfig
 from unstill.trainer.demo.verdict import verdict
+from unstill.trainer.evaluation.protocols import Share
 
 PUBLISHED_KEYS = {
     "iid", "scuba", "scufo", "conflfg", "contrasted", "scufo_least", "scufo_probe", "scufo_feature_probe",
@@ -96,6 +97,7 @@ def test_the_table_fits_a_terminal(capsys):
 
     results = {n: {c: 12.345 for c in COLUMNS} for n in ("baseline", "albar")}
     results |= {"seed": 3, "seconds": {"total": 125.0}}
-    show(results, {}, DemoConfig().out, Console(width=80, force_terminal=False))
+    shares = {n: {c: Share(12.345, 10.0, 14.0, 512, 512) for c in COLUMNS} for n in ("baseline", "albar")}
+    show(results, shares, DemoConfig().out, Console(width=80, force_terminal=False))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any("2 min 05 s" in line for line in lines)
