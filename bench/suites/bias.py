@@ -85,7 +85,7 @@ MAIN_CONSTANT = {
     "albar_stillmix": ("augmentation.prob", 0.5, 0.25),
 }
 Setting = Mapping[str, float]
-GRIDS: dict[str, tuple[Setting, ...]] = {
+GRIDS: Mapping[str, tuple[Setting, ...]] = {
     "baseline": tuple({"optimiser.lr": rate} for rate in (LOWER_RATE, RATE, 2 * RATE))
 } | {
     name: tuple({constant: value, "optimiser.lr": rate} for value, rate in ((a, RATE), (b, RATE), (a, LOWER_RATE)))

@@ -293,7 +293,7 @@ def _csv(cards: Mapping[str, Scorecard], facts: Mapping[str, str]) -> str:
 
 def _differences_csv(cards: Mapping[str, Scorecard], changes: Mapping[str, Mapping[str, Difference]]) -> str:
     buffer, first = io.StringIO(), csv_cell(next(iter(cards)))
-    columns = "model reference measure class points low95 high95 samples source_videos".split()
+    columns = ["model", "reference", "measure", "class", "points", "low95", "high95", "samples", "source_videos"]
     writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
     writer.writeheader()
     for model, found in changes.items():

@@ -161,14 +161,13 @@ def linearly_readable(predictions: Predictions, features: np.ndarray | None = No
     Returns:
         The scores; None where there are fewer than two classes or five source videos. See ``linear_probe``.
     """
-    if features is None:
-        logits = predictions.logits.astype(np.float64)
-        features = logits - logits.mean(1, keepdims=True)
+    logits = predictions.logits.astype(np.float64)
+    probed = logits - logits.mean(1, keepdims=True) if features is None else features
     sources = [source_video(key) for key in predictions.keys]
     occurring, labels = np.unique(predictions.labels, return_inverse=True)
     if len(occurring) < 2 or len(set(sources)) < PROBE_FOLDS:
         return None
-    found = cross_fitted(features, labels, groups=sources, folds=PROBE_FOLDS, decays=(PROBE_DECAY,))
+    found = cross_fitted(probed, labels, groups=sources, folds=PROBE_FOLDS, decays=(PROBE_DECAY,))
     return found.predicted == labels
 
 
