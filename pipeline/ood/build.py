@@ -87,8 +87,8 @@ class OodConfig(SourceConfig):
     first_box_only: bool = True
     """Of several boxes in a frame use the first, as the published UCF101 set does; --no-first-box-only: all."""
     trim: Literal["auto", "on", "off"] = "auto"
-    """Whether composites begin at the first frame with a mask and end at the last. auto: with boxes, as published; else
-    they have all frames, of which those without a mask show the background alone."""
+    """Whether composites begin at the first frame with a mask and end at the last. auto: with boxes, as published, and in
+    HAT's sets; else they have all frames, of which those without a mask show the background alone."""
     smooth: int = 0
     """Also count a pixel as foreground that is so up to this many frames before or after; 1 for Kinetics-400."""
     min_coverage: float = 0.0
@@ -286,7 +286,8 @@ class _Work:
         usable = masks.mean((1, 2)) >= max(self._config.min_coverage, 1e-9)
         if not usable.any() or usable.mean() < self._config.min_usable:
             return None, f"{usable.mean():.0%} of its frames have a mask that covers enough"
-        trim = self._config.trim == "on" or (self._config.trim == "auto" and self._config.mask_from == "boxes")
+        kept = self._config.kind in ("scuba", "conflfg") and self._config.mask_from != "boxes"
+        trim = self._config.trim == "on" or (self._config.trim == "auto" and not kept)
         seen = np.flatnonzero(masks.any((1, 2))) if trim else np.arange(len(masks))
         part = slice(seen[0], seen[-1] + 1)
         return (frames[: len(masks)][part], masks[part], int(seen[0]), rate), ""
