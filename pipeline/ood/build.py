@@ -87,8 +87,8 @@ class OodConfig(SourceConfig):
     first_box_only: bool = True
     """Of several boxes in a frame use the first, as the published UCF101 set does; --no-first-box-only: all."""
     trim: Literal["auto", "on", "off"] = "auto"
-    """Whether composites begin at the first frame with a mask and end at the last. auto: with boxes, as published, and in
-    HAT's sets; else they have all frames, of which those without a mask show the background alone."""
+    """Whether composites begin at the first frame with a mask and end at the last. auto: with boxes, as published, and
+    for HAT; else they have all frames, of which those without a mask show the background alone."""
     smooth: int = 0
     """Also count a pixel as foreground that is so up to this many frames before or after; 1 for Kinetics-400."""
     min_coverage: float = 0.0
