@@ -77,7 +77,7 @@ class Part:
 
 
 _SCRATCH = ("--recipe", "kinetics400_scratch", "--batch-size", "32", "--device", "cuda", "--videos", "{kept}/videos")
-_ALBAR = ("--recipe", "hmdb51_albar", "--device", "cuda", "--videos", "{kept}/videos")
+_ALBAR = ("--recipe", "hmdb51_albar_bf16", "--device", "cuda", "--videos", "{kept}/videos")
 
 _CPU_ONLY = (
     "--deselect=tests/kernels/test_aot.py",

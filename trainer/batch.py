@@ -184,10 +184,19 @@ def chosen_rows(count: int, prob: float, rng: np.random.Generator) -> np.ndarray
 
 
 def shuffled_partners(count: int, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """int64 (count,): each chosen row's partner, a permutation among the chosen; the other rows are their own."""
-    partner = np.arange(count)
-    partner[chosen] = chosen[rng.permutation(len(chosen))]
-    return partner
+    """int64 (count,): each chosen row's partner in a permutation of the complete batch; the other rows are their own.
+
+    As in StillMix's code, which blends all rows and keeps the blended form of the chosen ones: a partner need not be
+    chosen itself.
+    """
+    return only_chosen(rng.permutation(count), chosen)
+
+
+def only_chosen(partner: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """int64 (n,): the chosen rows' partners; the other rows are their own."""
+    kept = np.arange(len(partner))
+    kept[chosen] = partner[chosen]
+    return kept
 
 
 def share_where(count: int, chosen: np.ndarray, share: float, device: torch.device) -> Tensor:

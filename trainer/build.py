@@ -19,6 +19,7 @@ from .inputs.prepare import Prepare
 from .known_failures import refuse_static_parts, refuse_unsupported
 from .models.clip_view import add_view
 from .models.closed_network import close_network
+from .models.head_dropout import drop_before
 from .models.position_bias import look_up_position_biases
 from .models.registry import build_model, head_name
 from .state import TrainState
@@ -67,6 +68,8 @@ def build_networks(
         config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
     )
     refuse_unsupported(model, config.method, config.model.name)
+    if config.model.head_dropout:
+        drop_before(model, head, config.model.head_dropout)
     look_up_position_biases(model)
     step, penalty = config.step, config.method.twice_differentiable
     close_network(model, step.closed_conv, step.closed_layers, penalty=penalty)

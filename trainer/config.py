@@ -109,6 +109,12 @@ class TrainConfig:
                 f"step.compile {self.step.compile} replays CUDA graphs, which overwrite the gradients of the first "
                 "view of a clip with those of the second; use --step.compile default, or --augmentation.as-filmed 0"
             )
+        tells = "" if self.inputs.transform is None else self.inputs.transform.fixed_frame_tells
+        if tells and self.method.static != "none" and self.augment.static_frame != "random":
+            raise InputError(
+                f"augment.static_frame {self.augment.static_frame}: in these videos a fixed frame gives away {tells}; "
+                "use random"
+            )
 
     def total_steps(self, samples: int) -> int:
         """Steps of the run on so many videos; epochs follow each other without a gap."""

@@ -39,7 +39,7 @@ class Workload:
     """A recipe and its data; the defaults suit the device that is found."""
 
     recipe: str | None = None
-    """A recipe of `unstill train`, from random weights; by default hmdb51_albar on a GPU, demo_albar on a CPU.
+    """A recipe of `unstill train`, from random weights; by default hmdb51_albar_bf16 on a GPU, demo_albar on a CPU.
     On a CPU what is bf16 is computed in fp32."""
     data: Path | None = None
     """Dataset folder made by `unstill convert`; by default synthetic videos are made."""
@@ -64,7 +64,7 @@ class Workload:
 
     def recipe_name(self) -> str:
         """The recipe's name."""
-        return self.recipe or ("hmdb51_albar" if self.resolved_device() == "cuda" else "demo_albar")
+        return self.recipe or ("hmdb51_albar_bf16" if self.resolved_device() == "cuda" else "demo_albar")
 
     def on_cpu_without_decoder(self, notes: list[str]) -> "Workload":
         """This, or on the CPU where the GPU cannot decode; adds the reason to ``notes``."""

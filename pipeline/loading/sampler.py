@@ -61,7 +61,8 @@ class AugmentConfig:
     flip: float = 0.5
     """Probability of a left-right flip. Set 0 where left and right carry the label."""
     static_frame: Literal["first", "middle", "last", "random"] = "middle"
-    """Which frame of the clip the static clip repeats."""
+    """Which frame of the clip the static clip repeats. A fixed one is safe only where no motion has a look of its own
+    at a known time, such as being large at the end of a zoom."""
     starts: Literal["auto", "even", "all"] = "auto"
     """Where clips with an even stride start. even: at even frames, so that half as many frames are decoded where the
     videos have layers (`unstill convert --layers 2`); every clip that is lost is one frame away from one that is kept.
@@ -84,10 +85,17 @@ class ViewConfig:
     """With one clip per video: from its first frame, or from its middle."""
     crop_share: float = 1.0
     """Side of the crop as a share of the shorter side: 0.875 is "resize to 256, crop 224"."""
+    spread: Literal["ends", "middles"] = "ends"
+    """With several clips per video: the first at its start and the last at its end, or each in the middle of its share
+    of the start frames, as MMAction has them."""
+    squeeze: bool = False
+    """Show the complete picture, squeezed to a square, instead of a square crop of it."""
 
     def __post_init__(self):
         share = between(0, 1, "a share of the picture's side", without_low=True)
         check_options(self, "views.", temporal=at_least(1), crop_share=share)
+        if self.squeeze and (self.spatial != 1 or self.crop_share != 1):
+            raise InputError("views.squeeze shows the complete picture: without views.spatial and views.crop-share")
 
 
 @dataclass
@@ -139,7 +147,8 @@ def clip_strides(clip: ClipConfig, video_frames: np.ndarray) -> np.ndarray:
     """int64 (n,): the stride for videos of these lengths under ``clip.short_video``."""
     stride = np.full(len(video_frames), clip.stride, np.int64)
     if clip.short_video == "halve_stride":
-        while (too_long := (stride > 1) & ((clip.frames - 1) * stride + 1 > video_frames)).any():
+        # frames x stride, as in ALBAR's code, although the last stride is not needed
+        while (too_long := (stride > 1) & (clip.frames * stride > video_frames)).any():
             stride[too_long] //= 2
     return stride
 
@@ -267,11 +276,15 @@ class EvalSampler:
         stride = clip_strides(clip, video_frames)
         room = np.maximum(video_frames - ((clip.frames - 1) * stride + 1), 0)
         if self.views.temporal > 1:
-            start = room * at_time // (self.views.temporal - 1)
+            start = self._spread(clip, stride, video_frames, room, at_time)
         else:
             start = room // 2 if self.views.anchor == "centre" else np.zeros_like(room)
         along = at_place / 2 if self.views.spatial == 3 else np.full(len(positions), 0.5)
-        top, left, height, width = _square(self._height[sample], self._width[sample], self.views.crop_share, along)
+        if self.views.squeeze:
+            top = left = np.zeros_like(sample)
+            height, width = self._height[sample], self._width[sample]
+        else:
+            top, left, height, width = _square(self._height[sample], self._width[sample], self.views.crop_share, along)
         draws = uniform_columns(fold(self.seed, _DRAW, positions), DRAWS)
         return ClipRequests(
             position=positions,
@@ -286,6 +299,13 @@ class EvalSampler:
             static_index=np.full(len(positions), clip.frames // 2, np.int64),
             draws=(np.floor(draws * 2.0**24) * 2.0**-24).astype(np.float32),
         )
+
+    def _spread(self, clip: ClipConfig, stride: np.ndarray, video_frames: np.ndarray, room: np.ndarray, at_time):
+        """int64 (n,): the start frame of clip ``at_time`` of each video."""
+        if self.views.spread == "ends":
+            return room * at_time // (self.views.temporal - 1)
+        starts = np.maximum(video_frames - clip.frames * stride + 1, 0)
+        return ((2 * at_time + 1) * starts) // (2 * self.views.temporal)
 
 
 def step_positions(step: int, batch_size: int, rank: int = 0, world_size: int = 1) -> np.ndarray:

@@ -32,7 +32,7 @@ class Backgrounds:
                 raise InputError(f"{folder}: no pictures in it; looked for {', '.join(sorted(PICTURES))}")
 
     def draw(self, rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, str]:
-        """One background, stretched to the frame as published; uint8 (height, width, 3), and its name."""
+        """One background, uint8 (height, width, 3), and its name; stretched to the frame, bicubic, as published."""
         if self._folder is None:
             picture, name = Image.fromarray(stripe_picture(draw_stripes(rng))), "stripes"
         else:
@@ -43,4 +43,4 @@ class Backgrounds:
                     picture = image.convert("RGB")
             except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
                 raise InputError(f"{path}: not a readable picture ({error}); replace or remove it") from None
-        return np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)), name
+        return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)), name

@@ -80,10 +80,15 @@ class OodConfig(SourceConfig):
     """segmentation: the value of foreground in pictures of class numbers (60 is a person in VSPW), or any for all but
     0; by default white, and in colour palettes all but the first."""
     saliency: Path | None = None
-    """More segmentation masks, white where something stands out: their pixels count as foreground, too, as in the
+    """More segmentation masks, where something stands out: their pixels count as foreground, too, as in the
     published Kinetics-400 set; videos that lack either are left out."""
-    first_box_only: bool = False
-    """Of several boxes in a frame use the first, as the published UCF101 set does."""
+    saliency_value: MaskValue = "any"
+    """Their value of foreground; any: all but 0, as published, so that the faintest saliency counts."""
+    first_box_only: bool = True
+    """Of several boxes in a frame use the first, as the published UCF101 set does; --no-first-box-only: all."""
+    trim: Literal["auto", "on", "off"] = "auto"
+    """Whether composites begin at the first frame with a mask and end at the last. auto: with boxes, as published, and
+    for HAT; else they have all frames, of which those without a mask show the background alone."""
     smooth: int = 0
     """Also count a pixel as foreground that is so up to this many frames before or after; 1 for Kinetics-400."""
     min_coverage: float = 0.0
@@ -197,7 +202,7 @@ class _Work:
             config.masks, config.mask_from, first_box_only=config.first_box_only, value=config.mask_value
         )
         if config.saliency is not None:
-            self._masks = either(self._masks, open_masks(config.saliency, "segmentation"))
+            self._masks = either(self._masks, open_masks(config.saliency, "segmentation", value=config.saliency_value))
         self._backgrounds = Backgrounds(config.backgrounds)
         self._swaps = Swaps(config.pairs, videos, config.per_video, config.seed) if config.kind == "swap" else None
 
@@ -266,7 +271,7 @@ class _Work:
         return f"{self._classes[video.label]}/{Path(video.path).stem}__{k}.mp4"
 
     def _cut_out(self, video: SourceVideo):
-        """(frames, masks, first frame, rate) between the first and the last frame with a mask, or None and why."""
+        """(frames, masks, first frame, rate), trimmed where --trim says so, or None and why."""
         if video.start is not None or video.end is not None:
             end = "its end" if video.end is None else f"{video.end:g} s"
             return None, f"the list names the part from {video.start or 0:g} s to {end}; cut it out first"
@@ -281,7 +286,9 @@ class _Work:
         usable = masks.mean((1, 2)) >= max(self._config.min_coverage, 1e-9)
         if not usable.any() or usable.mean() < self._config.min_usable:
             return None, f"{usable.mean():.0%} of its frames have a mask that covers enough"
-        seen = np.flatnonzero(masks.any((1, 2)))
+        kept = self._config.kind in ("scuba", "conflfg") and self._config.mask_from != "boxes"
+        trim = self._config.trim == "on" or (self._config.trim == "auto" and not kept)
+        seen = np.flatnonzero(masks.any((1, 2))) if trim else np.arange(len(masks))
         part = slice(seen[0], seen[-1] + 1)
         return (frames[: len(masks)][part], masks[part], int(seen[0]), rate), ""
 

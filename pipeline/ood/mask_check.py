@@ -44,8 +44,10 @@ class MaskCheckConfig(SourceConfig):
     """As for `unstill ood build`."""
     saliency: Path | None = None
     """As for `unstill ood build`."""
+    saliency_value: MaskValue = "any"
+    """As for `unstill ood build`."""
     first_box_only: bool = False
-    """As for `unstill ood build`, of --boxes and of MASKS."""
+    """Of several boxes in a frame use the first, in --boxes and in MASKS; here by default all."""
     sandbox: Sandbox = "auto"
     """Fences around the processes that decode: require stops where this system lacks one, auto says so and goes on, off
     puts up none (time and memory stay limited)."""
@@ -128,7 +130,7 @@ def check_masks(config: MaskCheckConfig) -> dict[str, MaskQuality | str]:
     first = config.first_box_only
     read = open_masks(config.masks, config.mask_from, first_box_only=first, value=config.mask_value)
     if config.saliency is not None:
-        read = either(read, open_masks(config.saliency, "segmentation"))
+        read = either(read, open_masks(config.saliency, "segmentation", value=config.saliency_value))
     read_boxes = open_masks(config.boxes, "boxes", first_box_only=first) if config.boxes else lambda video, shape: None
     found: dict[str, MaskQuality | str] = {}
     with Progress("checking masks", len(listing.videos), "videos") as progress:

@@ -227,6 +227,10 @@ def _fill(boxes: Boxes | None, shape: tuple[int, int, int], first_only: bool) ->
     for frame, found in boxes.items():
         if 0 <= frame < shape[0]:
             for left, top, right, bottom in found[:1] if first_only else found:
-                rows = slice(max(0, round(top)), max(0, round(bottom)))
-                masks[frame, rows, max(0, round(left)) : max(0, round(right))] = True
+                # cut off, not rounded, as in the published set's code
+                rows, columns = (
+                    slice(max(0, int(top)), max(0, int(bottom))),
+                    slice(max(0, int(left)), max(0, int(right))),
+                )
+                masks[frame, rows, columns] = True
     return masks

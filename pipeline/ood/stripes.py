@@ -6,10 +6,11 @@ With each u an independent U(0,1), on a canvas of S = 384:
     half width w = 5 + 15 u, spacing s = (3 + 2 u) w
     angular frequency W = 2 pi / (1000 u + 4), phase p = (200 u - 100) W, amplitude A = 10 + 100 u
     y(x) = A sin(W x + p) + 128, in the columns x where 0 < y < S
-    paint rows [max(0, y - w), min(255, y + w)), and copies shifted by +-k s until they leave the canvas
+    a = int(max(0, y - w)), b = int(min(255, y + w)): paint rows [a, b)
+    and copies [max(0, int(a +- k s)), int(b +- k s)) until they leave the canvas
     rotate by U(0,360) degrees, nearest neighbour; cut 256 x 256 out of the centre
 
-The middle stripe alone stops at row 255, as published, though the canvas goes on.
+The middle stripe stops at row 255, as published, though the canvas goes on, and so its copies are as short.
 """
 
 from dataclasses import dataclass
@@ -51,13 +52,13 @@ def stripe_mask(stripes: Stripes) -> np.ndarray:
     y = stripes.amplitude * np.sin(stripes.frequency * columns + stripes.phase) + OFFSET
     painted = np.zeros((CANVAS, CANVAS), bool)
     rows = np.arange(CANVAS)[:, None]
+    # cut and rounded once; the copies are shifts of this
+    first = np.maximum(0, y - stripes.half_width).astype(int)
+    last = np.minimum(LAST_ROW, y + stripes.half_width).astype(int)
     reach = int(np.ceil((CANVAS + stripes.amplitude + OFFSET) / stripes.spacing)) + 1
     for k in range(-reach, reach + 1):
-        last = LAST_ROW if k == 0 else CANVAS
-        centre = y + k * stripes.spacing
-        top = np.maximum(0, centre - stripes.half_width).astype(int)
-        bottom = np.clip(centre + stripes.half_width, 0, last).astype(int)
-        painted |= (rows >= top) & (rows < bottom)
+        shift = k * stripes.spacing
+        painted |= (rows >= np.maximum(0, (first + shift).astype(int))) & (rows < (last + shift).astype(int))
     return painted & (y > 0) & (y < CANVAS)
 
 

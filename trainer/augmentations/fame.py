@@ -6,6 +6,7 @@ The label is the foreground's; ``foreground`` says where that is.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,9 @@ class Fame(BatchAugmentation):
 
     beta: float = 0.5
     """Share of the pixels that count as foreground."""
+    colour: Literal["published", "circle"] = "published"
+    """How colours are binned. published: as in the released code, which multiplies a hue in radians by 2 pi again, so
+    that the colour circle is wound up six times. circle: by hue and saturation as a point of the colour circle."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -36,7 +40,7 @@ class Fame(BatchAugmentation):
         mean, std = context.normalisation(device)
         from .foreground import foreground_mask
 
-        mask = foreground_mask(batch.motion.detach().float() * std + mean, self.beta)
+        mask = foreground_mask(batch.motion.detach().float() * std + mean, self.beta, self.colour)
         own = broadcast_over(partner == torch.arange(n, device=device), mask)
         kept = (own | mask)[:, None, None]
         motion = torch.where(kept, batch.motion, batch.motion[partner])

@@ -48,7 +48,9 @@ class StillMix(BatchAugmentation):
         people = batch.per_sample.get(PEOPLE)
         if self.bank is None:
             other = (np.arange(n) + rng.integers(1, n, size=n)) % n if n > 1 else np.zeros(n, np.int64)
-            frame, other = to_device(rng.integers(motion.shape[2], size=n), device), to_device(other, device)
+            # one frame of each clip, which everyone who picks the clip shares, as in the released code
+            frame = to_device(rng.integers(motion.shape[2], size=n)[other], device)
+            other = to_device(other, device)
             stills = repeat_frame(motion[other], frame)
             people = people_of_both(batch, None if people is None else people[other], frame, share)
         elif people is not None:

@@ -57,8 +57,8 @@ class VideoMix(BatchAugmentation):
 def draw_cuboid(shape: tuple[int, int, int], share: float, kind: str, rng: np.random.Generator) -> tuple[Span, ...]:
     """Where to paste: begin and end (exclusive) on each axis of (T,h,w).
 
-    The cuboid takes ``1 - share`` of the volume, with sides in the clip's proportions and a uniform centre; what
-    reaches over a border is cut off.
+    The cuboid takes ``1 - share`` of the volume, with sides in the clip's proportions, rounded down to even numbers as
+    in CutMix's code, and a uniform centre; what reaches over a border is cut off.
     """
     cut = {"spatial": (False, True, True), "temporal": (True, False, False), "spatio_temporal": (True, True, True)}
     axes = cut[kind]
@@ -68,9 +68,8 @@ def draw_cuboid(shape: tuple[int, int, int], share: float, kind: str, rng: np.ra
         if not is_cut:
             spans.append((0, length))
             continue
-        side, centre = int(length * ratio), int(rng.integers(length))
-        begin = centre - side // 2
-        spans.append((max(begin, 0), min(begin + side, length)))
+        half, centre = int(length * ratio) // 2, int(rng.integers(length))
+        spans.append((max(centre - half, 0), min(centre + half, length)))
     return tuple(spans)
 
 

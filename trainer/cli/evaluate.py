@@ -13,7 +13,7 @@ from ..distributed import process_group
 from ..evaluation.config import EvaluateCommand, TestSets
 from ..evaluation.evaluate import evaluate
 from ..evaluation.facts import evaluation_facts, told_apart
-from ..evaluation.files import read_facts, read_logits, sample_counts, write_evaluation
+from ..evaluation.files import changes_from_first, read_facts, read_logits, sample_counts, write_evaluation
 from ..evaluation.measures import MEASURES
 from ..evaluation.predictions import Predictions
 from ..evaluation.scorecard import Scorecard, scorecard
@@ -86,5 +86,24 @@ def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
         table.add_row(escape(printable(title)) + arrow + note, counts[measure], *cells)
     console = Console(soft_wrap=False)
     console.print(table)
+    if len(cards) > 1:
+        console.print(_differences_table(cards))
     for fact, value in facts.items():
         console.print(printable(f"{fact}: {value}"), highlight=False, markup=False)
+
+
+def _differences_table(cards: dict[str, Scorecard]) -> Table:
+    """Every other model less the first, in points; bold where the interval leaves 0 out."""
+    changes = changes_from_first(cards)
+    table = Table(title=f"Difference to {escape(printable(next(iter(cards))))}, points", title_justify="left")
+    table.add_column("measure")
+    for name in changes:
+        table.add_column(escape(printable(name)), justify="right")
+    for measure in dict.fromkeys(measure for found in changes.values() for measure in found):
+        cells = []
+        for found in changes.values():
+            d = found.get(measure)
+            text = "" if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
+            cells.append(f"[bold]{escape(text)}[/]" if d is not None and d.certain else escape(text))
+        table.add_row(escape(MEASURES[measure].title if measure in MEASURES else measure), *cells)
+    return table

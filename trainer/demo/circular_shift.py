@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ..inputs.config import FrameTransform
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class CircularShift(FrameTransform):
     """Shift each clip by a random offset, with wrap-around."""
+
+    fixed_frame_tells: ClassVar[str] = "who zooms, by the size of the actor"
 
     def __call__(self, frames: Tensor, draws: Tensor) -> Tensor:
         """See ``circular_shift``."""

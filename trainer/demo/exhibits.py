@@ -34,7 +34,7 @@ SHEET = {
     "IID": ("iid", "As in training, other videos."),
     "SCUBA": ("scuba", "A scene that training never showed."),
     "SCUFO": ("scufo", "One frame of the SCUBA video: nothing moves."),
-    "Confl-FG": ("conflfg", "Another class's scene, and another class's actor standing still."),
+    "Confl-FG": ("conflfg", "An unseen scene, and another class's actor standing still."),
     "Anti": ("anti", "Always another class's scene and actor."),
     "Swap": ("swap", "An unseen scene, and always another class's actor."),
 }

@@ -38,8 +38,7 @@ def demo_albar() -> TrainConfig:
 def demo_mixup() -> TrainConfig:
     """Mixup on the demonstration's videos.
 
-    Here and for all methods below one constant was chosen among its authors' values, on seeds 10 and 11 of the
-    videos, by contrasted accuracy, like ALBAR's weights: bench/results/bias_tuning.json.
+    `unstill bench bias --tune` compares this setting with two others, as it does for every method of the table.
     """
     return _demo("demo_mixup", Baseline(), Mixup())
 

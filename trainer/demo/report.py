@@ -147,7 +147,7 @@ def _rows(data: ReportData, models: list[str]) -> list[dict]:
         measure = MEASURES[name]
         shares = [data.results[model][name] for model in models]
         gain = shares[-1].value - shares[0].value
-        better = {"higher": gain > 0, "lower": gain < 0}[measure.better]
+        better = {"higher": gain > 0, "lower": gain < 0}.get(measure.better, False)
         rows.append(
             {
                 "name": name,

@@ -92,11 +92,11 @@ def show(results: dict, shares: Mapping[str, Mapping[str, Share]], out: Path, co
     for column in COLUMNS:
         measure = MEASURES[column]
         values = [shares[name][column].value for name in MODELS]  # not the rounded ones: 93.547 is 93.5, not 93.6
-        best = (max if measure.better == "higher" else min)(values)
+        best = {"higher": max(values), "lower": min(values)}.get(measure.better)
         cells = [f"[bold]{v:.1f}[/]" if v == best else f"{v:.1f}" for v in values]
-        arrow = {"higher": "↑", "lower": "↓"}[measure.better]
+        arrow = {"higher": " ↑", "lower": " ↓"}.get(measure.better, "")
         note = " One-sided: a low value proves nothing." if measure.one_sided else ""
-        table.add_row(f"{measure.title} {arrow}", *cells, measure.meaning + note)
+        table.add_row(f"{measure.title}{arrow}", *cells, measure.meaning + note)
     console.print(table)
     console.print(verdict(results))
     minutes, seconds = divmod(round(results["seconds"]["total"]), 60)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...pipeline.loading.device import Device
+from ...pipeline.options import at_least, check_options
 from ..config import TrainConfig
 from ..evaluation.config import TestSets
 from .motions.world import CLASSES, MIRROR_CLASS, TESTS
@@ -12,9 +13,11 @@ from .recipes import demo_albar, demo_baseline
 SPLITS = ("train", *TESTS)
 MODELS = {"baseline": "baseline", "albar": "ALBAR"}  # name in results.json -> name that people read
 CHANCE = 100 / len(CLASSES)
-# the published measures, then those that only exact masks allow, then the controls for a motion gate
+# the published measures, what SCUFO's accuracy cannot tell, those that only exact masks allow, and the controls for a
+# motion gate
 COLUMNS = (
     *("iid", "scuba", "scufo", "conflfg", "contrasted"),
+    *("scufo_least", "scufo_probe", "scufo_feature_probe"),
     *("anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip"),
 )
 
@@ -39,6 +42,11 @@ class DemoConfig:
     """Threads and processes that render and convert; 0 is one for every core."""
     fresh: bool = False
     """Do every stage again."""
+
+    def __post_init__(self):
+        check_options(
+            self, test=at_least(8, "videos, of which the probe of still clips needs some in each of its parts")
+        )
 
 
 def train_configs(config: DemoConfig) -> dict[str, TrainConfig]:

@@ -13,10 +13,10 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
     """
     before, after = results["baseline"], results["albar"]
     lost = {name: max(results[name]["iid"] - results[name]["scuba"], 0) for name in MODELS}
-    still = (
-        f"what a still frame gives away (SCUFO {before['scufo']:.1f} → {after['scufo']:.1f} %, guessing {CHANCE:.1f} %"
-        f"{_below_guessing(after['scufo'])})"
-    )
+    scufo = f"SCUFO {before['scufo']:.1f} → {after['scufo']:.1f} %, guessing {CHANCE:.1f} %"
+    least = f"the label is the least likely class of {after['scufo_least']:.1f} % of the still clips"
+    read = f"reads the class from the logits of {before['scufo_probe']:.1f} → {after['scufo_probe']:.1f} %"
+    still = f"what a still frame gives away ({scufo}; {least}, and a linear probe {read})"
     scene = (
         f"the influence of the scene (from IID to SCUBA the baseline loses {lost['baseline']:.1f} points, "
         f"ALBAR {lost['albar']:.1f})"
@@ -25,11 +25,17 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
         "the influence of the moving actor's appearance: with another class's actor and scene it is right on "
         f"{after['anti']:.1f} % of the videos (baseline {before['anti']:.1f} %), against {after['iid']:.1f} % on IID"
     )
-    # SCUFO never says "removed": a network that makes the label the least likely class is right on fewer still clips
-    # than guessing is, and knows the label all the same. A scene is removed when a new one costs no more than 5 points.
-    # For the actor's appearance the word is never used: anti would have to be as high as IID.
+    # SCUFO alone never says "removed": a network that makes the label the least likely class is right on fewer still
+    # clips than guessing is, and knows the label all the same. What a probe of the logits or features still reads is
+    # hidden at best. A scene is removed when a new one costs no more than 5 points. For the actor's appearance the word
+    # is never used: anti would have to be as high as IID.
     removed, hid, reduced, kept = [], [], [], []
-    (hid if after["scufo"] <= CHANCE + 2.5 else reduced if after["scufo"] < before["scufo"] else kept).append(still)
+    silent = after["scufo"] <= CHANCE + 2.5
+    unread = max(after["scufo_probe"], after["scufo_feature_probe"]) <= CHANCE + 5
+    if silent:
+        (removed if unread else hid).append(still)
+    else:
+        (reduced if after["scufo"] < before["scufo"] else kept).append(still)
     (removed if lost["albar"] <= 5 else reduced if lost["albar"] < lost["baseline"] else kept).append(scene)
     (reduced if after["anti"] > before["anti"] else kept).append(actor)
     parts = [
@@ -38,11 +44,3 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
         if things
     ]
     return "ALBAR " + (", ".join(parts[:-1]) + ", but " if len(parts) > 1 else "") + parts[-1] + "."
-
-
-def _below_guessing(scufo: float) -> str:
-    if scufo > CHANCE + 2.5:
-        return ""
-    if scufo < CHANCE - 2.5:
-        return "; below guessing the label is avoided, so the network still knows it"
-    return "; at guessing it may still know the label"

@@ -80,6 +80,8 @@ class StillBankConfig:
     """Frames of each video that are considered, spread evenly; the paper takes all, or every 20th of Kinetics."""
     size: int = 224
     """Side of the stills in pixels."""
+    squeeze: bool = True
+    """Squeeze complete frames to squares, as the published bank; --no-squeeze: their centre square."""
     seed: int = 0
     """Of the choice among the frames that are kept."""
     batch_size: int = 64

@@ -64,7 +64,7 @@ def _frames(config: StillBankConfig, size: int) -> ClipLoader:
         config.data,
         clip=ClipConfig(frames=1, stride=1, size=size),
         batch_size=config.batch_size,
-        views=ViewConfig(temporal=config.frames),
+        views=ViewConfig(temporal=config.frames, squeeze=config.squeeze),
         device=resolve_device(config.device),
     )
 

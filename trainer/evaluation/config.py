@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
+from ...pipeline.errors import InputError
 from ...pipeline.loading.device import Device
 from ...pipeline.loading.loader_config import LoaderConfig
 from ...pipeline.loading.sampler import ViewConfig
@@ -31,12 +32,30 @@ class TestSets:
     """Classes that turn into each other when time runs backwards: `--mirror left right right left`."""
 
 
+# name -> the views of each source of clips; "others" also where a source has none of its own
+PUBLISHED_VIEWS: dict[str, dict[str, ViewConfig]] = {
+    # from the first frame, resized to 256 and cut to 224: the same for every set
+    "albar": {"others": ViewConfig(anchor="first", crop_share=0.875)},
+    # as in StillMix's configurations: 4 x 3 on ordinary videos, 1 x 3 on SCUBA and SCUFO, Confl-FG squeezed; others as
+    # its ARAS
+    "stillmix": {
+        "iid": ViewConfig(temporal=4, spatial=3, spread="middles"),
+        "scuba": ViewConfig(spatial=3),
+        "conflfg": ViewConfig(squeeze=True),
+        "others": ViewConfig(crop_share=0.875),
+    },
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
     """How to run an evaluation; views and the short-video rule change numbers, the rest does not."""
 
+    views_of: Annotated[Literal["own", "albar", "stillmix"], arg(name="views")] = "own"
+    """Which clips of a video are shown; probabilities are averaged over them. albar, stillmix: those of the paper's
+    code, set by set; own: those of the options views.temporal to views.squeeze."""
     views: ViewConfig = field(default_factory=ViewConfig)
-    """Which clips of a video are shown; probabilities are averaged over them."""
+    """Which clips of a video are shown, where no paper's are."""
     batch_size: int = 64
     """Clips at a time."""
     device: Device = "auto"
@@ -45,8 +64,21 @@ class EvaluateOptions:
     """torch.compile of the networks. auto: on a GPU, for a set of 500 batches and more."""
     seed: int = 0
     """Of what is drawn at random: the frame that SCUFO repeats, the shaking, the shuffling; `hat` draws nothing."""
+    probe_features: bool = True
+    """Probe the features of SCUFO clips, too, not only the logits; minutes on a CPU for tens of thousands of videos."""
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     """How hard the loader works."""
+
+    def __post_init__(self) -> None:
+        if self.views_of != "own" and self.views != ViewConfig():
+            raise InputError(f"--views {self.views_of} says which clips are shown; give it without --views.*")
+
+    def views_on(self, source: str) -> ViewConfig:
+        """The views of the clips that are made from a source: iid, scuba, conflfg or another set."""
+        if self.views_of == "own":
+            return self.views
+        published = PUBLISHED_VIEWS[self.views_of]
+        return published.get(source, published["others"])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ see the same ones.
 """
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,15 +22,16 @@ from ...pipeline.errors import InputError
 from ...pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ...pipeline.loading.device import resolve_device
 from ...pipeline.loading.loader import ClipLoader
-from ...pipeline.loading.sampler import ClipConfig
+from ...pipeline.loading.sampler import ClipConfig, ViewConfig
 from ...pipeline.progress import Progress
 from ...pipeline.shards.index import SampleIndex
 from ..distributed import ALONE, Ranks
 from ..memory_check import is_out_of_memory
+from ..models.observed_network import feature_width
 from .config import EvaluateOptions, TestSets
 from .derived_clips import ClipTransform, as_filmed
 from .forward import Forward
-from .measures import CLIP_SETS
+from .measures import CLIP_SETS, WITH_FEATURES
 from .predictions import Predictions
 from .scorecard import Scorecard, scorecard
 from .subject import Subject
@@ -73,8 +74,13 @@ def evaluate(
     show = Progress("evaluating", total, "clips") if ranks.first else nullcontext()
     with show as progress, leave_a_core_for_decoding(resolve_device(options.device)):
         for path, transforms in passes:
+            probed = [name for name in transforms if options.probe_features and name.partition(".")[0] in WITH_FEATURES]
             for (subject, transform), predictions in predict(
-                subjects, path, transforms, options, progress=progress, decoders=decoders, ranks=ranks
+                *(subjects, path, transforms, options),
+                progress=progress,
+                decoders=decoders,
+                ranks=ranks,
+                features_of=probed,
             ).items():
                 found[subject][transform] = predictions
     results = {}
@@ -115,6 +121,11 @@ def clips_of(sets: TestSets, seed: int) -> list[tuple[Path, dict[str, ClipTransf
     return found
 
 
+def source_of(name: str) -> str:
+    """Which of ``TestSets`` a prediction set is made from: iid, scuba, conflfg, or others."""
+    return next((clips.source for clips in CLIP_SETS if clips.name == name.partition(".")[0]), "others")
+
+
 def check_dataset(subject: Subject, dataset: Path, options: EvaluateOptions, ranks: Ranks = ALONE) -> int:
     """Open a dataset as ``predict`` will, and close it again; returns its number of videos.
 
@@ -137,6 +148,7 @@ def predict(
     ranks: Ranks = ALONE,
     uses: int = 1,
     give_up: Callable[[], bool] = lambda: False,
+    features_of: Collection[str] = (),
 ) -> dict[tuple[str, str], Predictions]:
     """What every model says about every form of a dataset's clips; each video is decoded once.
 
@@ -150,6 +162,7 @@ def predict(
         ranks: the processes that share the work; each gets all predictions.
         uses: how often the same networks will be asked, for the choice whether compiling them pays.
         give_up: asked between batches; the work ends where it says so.
+        features_of: the prediction sets that come with the features of models whose last layer is known.
 
     Returns:
         (name of the model, name of the set) -> predictions, in the dataset's order. With one view the logits are
@@ -162,10 +175,11 @@ def predict(
     clip = subjects[0].clip
     if any(subject.clip != clip for subject in subjects):
         raise InputError("the models take clips of different shapes; evaluate them one by one")
-    views = options.views.temporal * options.views.spatial
+    shown = options.views_on(source_of(next(iter(transforms))))
+    views = shown.temporal * shown.spatial
     found, failure = None, None
     try:
-        found = _sums(subjects, dataset, transforms, options, progress, ranks, uses, give_up)
+        found = _sums(subjects, dataset, transforms, options, progress, ranks, uses, give_up, shown, features_of)
     except Exception as error:
         failure = error
     if ranks.any(failure is not None):
@@ -174,7 +188,7 @@ def predict(
             raise InputError(f"{dataset}: out of memory with {batch}; give a smaller one") from failure
         raise failure or InputError(f"{dataset}: another process could not evaluate its part; see its message")
     assert found is not None
-    ranks.add(*found.sums.values(), found.seen)
+    ranks.add(*found.sums.values(), *found.features.values(), found.seen)
     if decoders is not None:
         decoders.add(found.decoder)
     index, seen = found.index, found.seen
@@ -190,6 +204,9 @@ def predict(
             _as_logits(total[complete], views),
             next(s.classes for s in subjects if s.name == subject),
             name,
+            (found.features[subject, name][complete] / views).astype(np.float32)
+            if (subject, name) in found.features
+            else None,
         )
         for (subject, name), total in found.sums.items()
     }
@@ -202,17 +219,20 @@ class _Sums:
     index: SampleIndex
     targets: dict[str, np.ndarray]
     sums: dict[tuple[str, str], np.ndarray]
+    features: dict[tuple[str, str], np.ndarray]
     seen: np.ndarray
     decoder: str
 
 
-def _loader(dataset: Path, clip: ClipConfig, options: EvaluateOptions, ranks: Ranks) -> ClipLoader:
+def _loader(
+    dataset: Path, clip: ClipConfig, options: EvaluateOptions, ranks: Ranks, views: ViewConfig | None = None
+) -> ClipLoader:
     device = ranks.device if ranks.world_size > 1 else resolve_device(options.device)
     return ClipLoader(
         dataset,
         clip=clip,
         batch_size=-(-options.batch_size // ranks.world_size) * ranks.world_size,
-        views=options.views,
+        views=views or options.views,
         device=device,
         seed=options.seed,
         rank=ranks.rank,
@@ -230,15 +250,23 @@ def _sums(
     ranks: Ranks,
     uses: int,
     give_up: Callable[[], bool],
+    shown: ViewConfig,
+    features_of: Collection[str],
 ) -> _Sums:
-    views = options.views.temporal * options.views.spatial
-    with _loader(dataset, subjects[0].clip, options, ranks) as loader, torch.inference_mode():
+    views = shown.temporal * shown.spatial
+    with _loader(dataset, subjects[0].clip, options, ranks, shown) as loader, torch.inference_mode():
         index = loader.index
         targets = {subject.name: _labels(subject, index, dataset) for subject in subjects}
         sums = {
             (subject.name, name): np.zeros((len(index), len(subject.classes)), np.float64)
             for subject in subjects
             for name in transforms
+        }
+        features = {
+            (s.name, name): np.zeros((len(index), feature_width(s.model, s.head)), np.float64)
+            for s in subjects
+            for name in transforms
+            if s.head and name in features_of
         }
         seen = np.zeros(len(index), np.int64)
         batch = -(-options.batch_size // ranks.world_size)
@@ -250,13 +278,15 @@ def _sums(
             keys = [index.key(row) for row in rows.tolist()]
             for name, transform in transforms.items():
                 frames = transform(clips.frames, keys).contiguous()
-                for subject, logits in forward(frames):
+                for subject, logits, seen_by_head in forward.with_features(frames, name in features_of):
                     scores = logits if views == 1 else logits.softmax(1)
                     np.add.at(sums[subject.name, name], rows, scores.cpu().numpy())
+                    if seen_by_head is not None:
+                        np.add.at(features[subject.name, name], rows, seen_by_head.cpu().numpy())
             np.add.at(seen, rows, 1)
             if progress is not None:
                 progress.advance(len(rows) * len(transforms) * ranks.world_size // views)
-    return _Sums(index, targets, sums, seen, loader.decoder.name)
+    return _Sums(index, targets, sums, features, seen, loader.decoder.name)
 
 
 def _labels(subject: Subject, index: SampleIndex, dataset: Path) -> np.ndarray:

@@ -9,8 +9,9 @@ from pathlib import Path
 from unstill import __version__
 
 from ...pipeline.errors import InputError
+from ...pipeline.loading.sampler import ViewConfig
 from ...pipeline.shards.dataset_info import DatasetInfo
-from .config import EvaluateOptions, TestSets
+from .config import PUBLISHED_VIEWS, EvaluateOptions, TestSets
 from .evaluate import Evaluation
 from .subject import Subject
 
@@ -47,13 +48,12 @@ def evaluation_facts(
     """
     decoders = sorted({name for result in results.values() for name in result.decoders})
     scored = {name: len(found) for result in results.values() for name, found in result.predictions.items()}
-    views = options.views
     classes = sorted({len(subject.classes) for subject in subjects})
     return {
         **{f"model {subject.name}": _model(subject) for subject in subjects},
         **{f"set {name}": _dataset(path, scored.get(name)) for name, path in _paths(sets).items()},
         "guessing": ", ".join(f"{100 / count:.4g} % of {count} classes" for count in classes),
-        "views": f"{views.temporal} x {views.spatial}, {views.anchor}, crop {views.crop_share:g} of the short side",
+        "views": describe_views(options),
         "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
         "seed": str(options.seed),
         "decoder": ", ".join(decoders),
@@ -61,6 +61,20 @@ def evaluation_facts(
         "made": f"unstill {__version__}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}, "
         f"on {options.device}",
     }
+
+
+def describe_views(options: EvaluateOptions) -> str:
+    """Which clips of a video were shown, for people."""
+    if options.views_of == "own":
+        return _describe(options.views)
+    sets = {name: _describe(views) for name, views in PUBLISHED_VIEWS[options.views_of].items()}
+    return f"{options.views_of}: " + "; ".join(f"{name} {views}" for name, views in sets.items())
+
+
+def _describe(views: ViewConfig) -> str:
+    place = "squeezed to a square" if views.squeeze else f"crop {views.crop_share:g} of the short side"
+    time = views.anchor if views.temporal == 1 else views.spread
+    return f"{views.temporal} x {views.spatial}, {time}, {place}"
 
 
 def _model(subject: Subject) -> str:

@@ -2,6 +2,7 @@
 
     OUT/evaluation.json      every measure with its interval, per class, what it means, and the set-up
     OUT/evaluation.csv       one row a model and measure, then one for each class of it
+    OUT/differences.csv      every other model less the first, by measure and class, where there are several
     OUT/evaluation.tex       a booktabs table, one row a model
     OUT/evaluation.html      the same for a browser, one self-contained page
     OUT/predictions/<model>.<set>.npz, and facts.json: views, short-video rule and seed
@@ -25,6 +26,7 @@ from ...pipeline.bounded_files import read_json
 from ...pipeline.errors import InputError
 from ...pipeline.pages import template
 from ...pipeline.safe_text import csv_cell, latex_text, printable
+from .differences import Difference, differences
 from .measures import MEASURES, PER_BACKGROUND, Measure, plain_accuracy
 from .predictions import Predictions
 from .protocols import Share
@@ -117,6 +119,12 @@ def across_seeds(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, Spread]]
     return spreads
 
 
+def changes_from_first(cards: Mapping[str, Scorecard]) -> dict[str, dict[str, Difference]]:
+    """Model -> measure -> its difference to the first model; of every model but the first."""
+    first, *others = cards
+    return {model: differences(cards[first], cards[model]) for model in others}
+
+
 def write_evaluation(
     out: Path,
     cards: Mapping[str, Scorecard],
@@ -135,13 +143,15 @@ def write_evaluation(
         InputError: the folder cannot be written.
     """
     make_folder(out / "predictions")
-    spreads = across_seeds(cards)
+    spreads, changes = across_seeds(cards), changes_from_first(cards)
     texts = {
-        "evaluation.json": _json(cards, spreads, facts),
+        "evaluation.json": _json(cards, spreads, facts, changes),
         "evaluation.csv": _csv(cards, facts),
         "evaluation.tex": latex(cards, spreads, facts),
-        "evaluation.html": html(cards, spreads, facts),
+        "evaluation.html": html(cards, spreads, facts, changes),
     }
+    if changes:
+        texts["differences.csv"] = _differences_csv(cards, changes)
     for name, text in texts.items():
         write_atomic(out / name, text.encode())
     write_atomic(out / "predictions" / FACTS, json.dumps(dict(facts), indent=1).encode())
@@ -175,7 +185,8 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     return "\n".join(
         [
             comment,
-            "% with an asterisk: one-sided, a high value shows that appearance decides, a low one proves nothing",
+            "% with an asterisk: one-sided, a low value proves nothing; a high one shows that appearance decides, or,",
+            "% where higher is better, that motion is read",
             "% n: " + ", ".join(f"{name} {count}" for name, count in sample_counts(cards).items() if name in measures),
             *notes,
             rf"\begin{{tabular}}{{l{'r' * len(measures)}}}",
@@ -190,13 +201,20 @@ def latex(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spr
     )
 
 
-def html(cards: Mapping[str, Scorecard], spreads: Mapping[str, Mapping[str, Spread]], facts: Mapping[str, str]) -> str:
-    """One self-contained page: the table, the spread over seeds, and every measure per class."""
+def html(
+    cards: Mapping[str, Scorecard],
+    spreads: Mapping[str, Mapping[str, Spread]],
+    facts: Mapping[str, str],
+    changes: Mapping[str, Mapping[str, Difference]] | None = None,
+) -> str:
+    """One self-contained page: the table, differences to the first model, the spread over seeds, measures per class."""
     measures = list(dict.fromkeys(m for card in cards.values() for m in card.shares))
     return template(Path(__file__).with_name("evaluation.html.j2")).render(
         cards=cards,
         spreads=spreads,
         counts=sample_counts(cards),
+        changes=changes or {},
+        first=next(iter(cards)),
         facts=facts,
         rows=[
             (name, MEASURES.get(name.partition(".")[0], plain_accuracy(name)), name.partition(".")[2])
@@ -224,9 +242,13 @@ def _headline(cards: Mapping[str, Scorecard]) -> list[str]:
     return list(dict.fromkeys(m for card in cards.values() for m in card.shares if "." not in m))
 
 
-def _json(cards: Mapping[str, Scorecard], spreads: Mapping, facts: Mapping[str, str]) -> str:
+def _json(cards: Mapping[str, Scorecard], spreads: Mapping, facts: Mapping[str, str], changes: Mapping) -> str:
     models = {
-        model: {"shares": {m: asdict(s) for m, s in card.shares.items()}, "per_class": card.per_class}
+        model: {
+            "shares": {m: asdict(s) for m, s in card.shares.items()},
+            "per_class": card.per_class,
+            "differences": {m: asdict(d) for m, d in changes.get(model, {}).items()},
+        }
         for model, card in cards.items()
     }
     seeds = {run: {m: asdict(s) for m, s in spread.items()} for run, spread in spreads.items()}
@@ -256,10 +278,31 @@ def _csv(cards: Mapping[str, Scorecard], facts: Mapping[str, str]) -> str:
             about = {"measure": measure, "background": csv_cell(background), "percent": f"{share.value:.4f}"}
             rows.append(about | interval | counts)
         for measure, table in card.per_class.items():
-            rows += [{"measure": measure, "class": csv_cell(name), "percent": f"{v:.4f}"} for name, v in table.items()]
+            shares = card.class_shares(measure) if measure in card.sampled else {}
+            for name, value in table.items():
+                row = {"measure": measure, "class": csv_cell(name), "percent": f"{value:.4f}"}
+                if name in shares:
+                    row |= {"low95": f"{shares[name].low:.4f}", "high95": f"{shares[name].high:.4f}"}
+                    row |= {"samples": shares[name].samples, "source_videos": shares[name].clusters}
+                rows.append(row)
         for row in rows:
             one_sided = _measure(row["measure"]).one_sided
             writer.writerow({"model": csv_cell(model), **row, "one_sided": "yes" if one_sided else "no", "how": how})
+    return buffer.getvalue()
+
+
+def _differences_csv(cards: Mapping[str, Scorecard], changes: Mapping[str, Mapping[str, Difference]]) -> str:
+    buffer, first = io.StringIO(), csv_cell(next(iter(cards)))
+    columns = ["model", "reference", "measure", "class", "points", "low95", "high95", "samples", "source_videos"]
+    writer = csv.DictWriter(buffer, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    for model, found in changes.items():
+        for measure, whole in found.items():
+            for name, part in {"": whole, **whole.per_class}.items():
+                interval = {"points": f"{part.value:.4f}", "low95": f"{part.low:.4f}", "high95": f"{part.high:.4f}"}
+                counts = {"samples": part.samples, "source_videos": part.clusters}
+                about = {"model": csv_cell(model), "reference": first, "measure": measure, "class": csv_cell(name)}
+                writer.writerow(about | interval | counts)
     return buffer.getvalue()
 
 

@@ -37,8 +37,17 @@ class Forward:
 
     def __call__(self, frames: Tensor) -> Iterator[tuple[Subject, Tensor]]:
         """uint8 frames (B,T,h,w,3) -> float64 logits (B,C) of every network."""
+        for subject, logits, _ in self.with_features(frames, False):
+            yield subject, logits
+
+    def with_features(self, frames: Tensor, features: bool = True) -> Iterator[tuple[Subject, Tensor, Tensor | None]]:
+        """The same, and where ``features`` are asked for what the last layer sees, float64 (B,D).
+
+        They are None where that layer is not known; the networks are not compiled for them.
+        """
         rows = len(frames)
-        if self.compiled and rows < self._batch:  # the short last batch: another shape would be compiled again
+        # the short last batch: another shape would be compiled again
+        if self.compiled and not features and rows < self._batch:
             frames = torch.cat([frames, frames[-1:].expand(self._batch - rows, *frames.shape[1:])])
         prepared: dict[tuple, Tensor] = {}
         for subject in self._subjects:
@@ -47,8 +56,11 @@ class Forward:
             if key not in prepared:
                 prepared[key] = clip_prep(frames, mean=subject.mean, std=subject.std, dtype=torch.float32)[0].to(dtype)
             with torch.autocast(self._device.type, torch.bfloat16, enabled=subject.precision == "bf16"):
-                logits = self._network(subject.model)(prepared[key])
-            yield subject, logits[:rows].double()
+                if features and subject.head:
+                    logits, seen = _with_input_of(subject.model, subject.head, prepared[key])
+                else:
+                    logits, seen = self._network(subject.model)(prepared[key]), None
+            yield subject, logits[:rows].double(), None if seen is None else _pooled(seen, rows).double()
 
     def _network(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         if not self.compiled:
@@ -56,3 +68,20 @@ class Forward:
         if model not in _compiled:
             _compiled[model] = torch.compile(model, dynamic=False)
         return _compiled[model]
+
+
+def _with_input_of(model: nn.Module, layer: str, clips: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and what a layer sees on the way to them."""
+    seen: list[Tensor] = []
+    handle = model.get_submodule(layer).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logits = model(clips)
+    finally:
+        handle.remove()
+    return logits, seen[-1]
+
+
+def _pooled(features: Tensor, clips: int) -> Tensor:
+    """(B,D): averaged over time and place where the head is a convolution, over frames where it sees each by itself."""
+    pooled = features if features.ndim == 2 else features.flatten(2).mean(2)
+    return pooled.view(clips, -1, pooled.shape[1]).mean(1)

@@ -19,6 +19,8 @@ from .protocols import (
     contrasted,
     correct,
     entropy,
+    least_likely,
+    linearly_readable,
     mirror_labels,
     reversed_keep_flip,
 )
@@ -43,11 +45,13 @@ class ClipSet:
         name: of the predictions on them, followed by ``.<background>`` where the source is "scuba".
         source: the field of ``TestSets`` that names the dataset.
         make: makes them from the dataset's clips.
+        features: whether a measure wants what the model's last layer sees of them.
     """
 
     name: str
     source: Literal["iid", "scuba", "conflfg"]
     make: SeededTransform = as_filmed
+    features: bool = False
 
 
 CLIP_SETS = (
@@ -56,10 +60,11 @@ CLIP_SETS = (
     ClipSet("shuffled", "iid", shuffled),
     ClipSet("static_iid", "iid", still),
     ClipSet("scuba", "scuba"),
-    ClipSet("scufo", "scuba", still),
+    ClipSet("scufo", "scuba", still, features=True),
     ClipSet("shaken_scufo", "scuba", shaken),
     ClipSet("conflfg", "conflfg"),
 )
+WITH_FEATURES = tuple(clips.name for clips in CLIP_SETS if clips.features)
 PER_BACKGROUND = tuple(clips.name for clips in CLIP_SETS if clips.source == "scuba")
 
 
@@ -95,6 +100,22 @@ def _contrasted(evidence: Evidence) -> Scores:
 
 def _undecided(evidence: Evidence) -> Scores:
     return entropy(evidence.found), evidence.found
+
+
+def _least_likely(evidence: Evidence) -> Scores:
+    return least_likely(evidence.found), evidence.found
+
+
+def _probed(evidence: Evidence) -> Scores:
+    found = linearly_readable(evidence.found)
+    return None if found is None else (found, evidence.found)
+
+
+def _features_probed(evidence: Evidence) -> Scores:
+    if evidence.found.features is None:
+        return None
+    found = linearly_readable(evidence.found, evidence.found.features)
+    return None if found is None else (found, evidence.found)
 
 
 def _static_actor(evidence: Evidence) -> Scores:
@@ -154,7 +175,34 @@ MEASURES = {
         "IID", "higher", "Accuracy on ordinary test videos, where appearance predicts the class as in training."
     ),
     "scuba": Measure("SCUBA", "higher", "Accuracy with the actor cut out and put before another background."),
-    "scufo": Measure("SCUFO", "lower", "Accuracy on one frame of a SCUBA video, repeated: nothing moves."),
+    "scufo": Measure(
+        "SCUFO",
+        "lower",
+        "Accuracy on one frame of a SCUBA video, repeated: nothing moves. Below guessing the label is avoided.",
+    ),
+    "scufo_least": Measure(
+        "SCUFO least",
+        "",
+        "The label is the least likely class of a SCUFO clip. One in the number of classes by guessing; more often, "
+        "the label is avoided, and so still known.",
+        clips="scufo",
+        score=_least_likely,
+    ),
+    "scufo_probe": Measure(
+        "SCUFO probe",
+        "lower",
+        "A linear classifier reads the class from the logits of a SCUFO clip (cross-validated over source videos). "
+        "Guessing is what it gives where a still frame says nothing.",
+        clips="scufo",
+        score=_probed,
+    ),
+    "scufo_feature_probe": Measure(
+        "SCUFO feature probe",
+        "lower",
+        "The same from the features before the last layer.",
+        clips="scufo",
+        score=_features_probed,
+    ),
     "contrasted": Measure(
         "Contrasted",
         "higher",
@@ -196,7 +244,12 @@ MEASURES = {
         "Accuracy on videos played backwards, whether that changes their class or not.",
         score=_reversed_accuracy,
     ),
-    "shuffled": Measure("Shuffled", "lower", "Accuracy with the frames in random order.", one_sided=True),
+    "shuffled": Measure(
+        "Shuffled",
+        "lower",
+        "Accuracy with the frames in random order. Motion alone allows 50 where classes come in mirrored pairs.",
+        one_sided=True,
+    ),
     "static_iid": Measure("Static IID", "lower", "Accuracy on one frame of an ordinary video, repeated."),
     "conflfg_static": Measure(
         "Confl-FG static",

@@ -36,6 +36,7 @@ class Predictions:
         logits: float32 (N, C), all finite; log-probabilities or averaged view probabilities' logs do as well.
         classes: C class names.
         name: which dataset this is, for messages.
+        features: float32 (N, D), what the last layer sees, or None where that is not known; not saved.
 
     Raises:
         InputError: shapes that do not fit, a doubled key, a label that is no class, a logit that is not finite.
@@ -46,6 +47,7 @@ class Predictions:
     logits: np.ndarray
     classes: tuple[str, ...] = ()
     name: str = "predictions"
+    features: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         labels, logits = np.asarray(self.labels), np.asarray(self.logits, np.float32)
@@ -101,12 +103,13 @@ class Predictions:
             extra = next(iter(row.keys() - set(keys)))
             raise InputError(f"{of}: key {extra!r} of {self.name} is missing; both must hold the same samples")
         order = np.array([row[key] for key in keys])
-        return Predictions(tuple(keys), self.labels[order], self.logits[order], self.classes, self.name)
+        return self.rows(order)
 
     def rows(self, rows: np.ndarray) -> "Predictions":
         """Some samples, by their positions."""
         keys = tuple(self.keys[i] for i in rows)
-        return Predictions(keys, self.labels[rows], self.logits[rows], self.classes, self.name)
+        features = None if self.features is None else self.features[rows]
+        return Predictions(keys, self.labels[rows], self.logits[rows], self.classes, self.name, features)
 
     def save(self, path: Path) -> None:
         """Write an .npz that ``load`` reads."""

@@ -7,6 +7,8 @@
 | Confl-FG | the moving actor's class, or that of the other actor who stands still? | StillMix |
 | reversed keep / flip | does a video played backwards keep its class, or become the mirror class? | |
 | static entropy | how undecided is the model about a clip that does not move? 1 = fully | ALBAR |
+| least | is the label the least likely class? | |
+| probe | can a linear classifier read the label from the logits, or the features? | |
 
 Two sets are always joined by key, never by position: a key that one of them lacks is an error that names it.
 Scores are per sample, so that they can be averaged per class, and clustered by source video for the intervals.
@@ -18,9 +20,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...pipeline.errors import InputError
+from .linear_probe import cross_fitted
 from .predictions import Predictions
 
 Z95 = 1.959964  # standard normal quantile of a two-sided 95 % interval
+PROBE_FOLDS = 5
+PROBE_DECAY = 1e-3  # of the squared weights: enough for a minimum, too little to hide anything
 
 
 def correct(predictions: Predictions) -> np.ndarray:
@@ -134,6 +139,36 @@ def entropy(predictions: Predictions) -> np.ndarray:
     log_p = logits - logits.max(1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(1, keepdims=True))
     return -(np.exp(log_p) * log_p).sum(1) / np.log(logits.shape[1])
+
+
+def least_likely(predictions: Predictions) -> np.ndarray:
+    """float64 (N,): 1 where the label alone has the lowest logit, 1/k where it shares it with k - 1 others, else 0.
+
+    On average 1/C where the logits say nothing of the label: constant logits score 1/C as random ones do.
+    """
+    lowest = predictions.logits == predictions.logits.min(1, keepdims=True)
+    return lowest[np.arange(len(predictions)), predictions.labels] / lowest.sum(1)
+
+
+def linearly_readable(predictions: Predictions, features: np.ndarray | None = None) -> np.ndarray | None:
+    """bool (N,): a linear classifier, fitted to the other source videos, reads the label.
+
+    Args:
+        predictions: what is probed are their logits less each sample's mean, so that logits and log-probabilities
+            give the same.
+        features: float (N,D), to be probed instead.
+
+    Returns:
+        The scores; None where there are fewer than two classes or five source videos. See ``linear_probe``.
+    """
+    logits = predictions.logits.astype(np.float64)
+    probed = logits - logits.mean(1, keepdims=True) if features is None else features
+    sources = [source_video(key) for key in predictions.keys]
+    occurring, labels = np.unique(predictions.labels, return_inverse=True)
+    if len(occurring) < 2 or len(set(sources)) < PROBE_FOLDS:
+        return None
+    found = cross_fitted(probed, labels, groups=sources, folds=PROBE_FOLDS, decays=(PROBE_DECAY,))
+    return found.predicted == labels
 
 
 def source_video(key: str) -> str:

@@ -11,7 +11,7 @@ The headline of a measure with several backgrounds is the unweighted mean over t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,16 +22,49 @@ from .protocols import Share, per_class, share
 
 
 @dataclass(frozen=True)
+class Sampled:
+    """What a measure's percentage is the mean of.
+
+    Attributes:
+        keys: N; the same video may be there once a background.
+        labels: int64 (N,), positions in ``classes``.
+        scores: float64 (N,), 0 to 1.
+        weights: float64 (N,); every background counts alike.
+        class_weights: float64 (N,); the same within each class.
+        classes: names.
+    """
+
+    keys: tuple[str, ...]
+    labels: np.ndarray
+    scores: np.ndarray
+    weights: np.ndarray
+    class_weights: np.ndarray
+    classes: tuple[str, ...]
+
+    def of_class(self, label: int) -> Share:
+        """The share of one class that occurs."""
+        rows = np.flatnonzero(self.labels == label)
+        return share(self.scores[rows], [self.keys[n] for n in rows], weights=self.class_weights[rows])
+
+
+@dataclass(frozen=True)
 class Scorecard:
     """Measures by name, in percent; per background as ``scuba.<background>`` when there are several.
 
     Attributes:
         shares: measure -> mean with its interval.
         per_class: measure -> class -> percent.
+        sampled: measure -> the scores of its samples, which differences between models are taken of.
     """
 
     shares: dict[str, Share]
     per_class: dict[str, dict[str, float]]
+    sampled: dict[str, Sampled] = field(default_factory=dict)
+
+    def class_shares(self, measure: str) -> dict[str, Share]:
+        """Class -> percent with its interval, of a measure whose samples are known."""
+        of = self.sampled[measure]
+        return {name: of.of_class(n) for n, name in enumerate(of.classes) if (of.labels == n).any()}
 
     def values(self) -> dict[str, float]:
         """Measure -> percent."""
@@ -90,7 +123,7 @@ class _Card:
         self._scores.setdefault(measure, {})[background] = (np.asarray(scores, np.float64), of)
 
     def finish(self) -> Scorecard:
-        shares, classes = {}, {}
+        shares, classes, sampled = {}, {}, {}
         order = {name: n for n, name in enumerate(MEASURES)}
         for measure in sorted(self._scores, key=lambda name: order.get(name, len(order))):
             parts = self._scores[measure]
@@ -100,8 +133,17 @@ class _Card:
             shares[measure] = share(scores, keys, weights=weights)
             tables = [per_class(s, of) for s, of in parts.values()]
             names = dict.fromkeys(name for table in tables for name in table)
+            of_class = [1 / np.bincount(of.labels)[of.labels] for _, of in parts.values()]
+            sampled[measure] = Sampled(
+                tuple(keys),
+                np.concatenate([of.labels for _, of in parts.values()]),
+                scores,
+                weights,
+                np.concatenate(of_class),
+                next(of.classes for _, of in parts.values()),
+            )
             classes[measure] = {n: float(np.mean([t[n] for t in tables if n in t])) for n in names}
             if len(parts) > 1:
                 for background, (s, of) in parts.items():
                     shares[f"{measure}.{background}"] = share(s, of.keys)
-        return Scorecard(shares, classes)
+        return Scorecard(shares, classes, sampled)

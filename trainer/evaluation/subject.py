@@ -10,6 +10,7 @@ from ...pipeline.loading.sampler import ClipConfig
 from ..checkpoints.checkpoint import load_model, read_record
 from ..checkpoints.files import AVERAGE, find_checkpoint, pointed, run_folder, step_of
 from ..config import TrainConfig
+from ..models.registry import head_name
 from ..step_config import Precision
 
 
@@ -61,6 +62,7 @@ class Subject:
         mean, std: of its normalisation, in units of the full range.
         precision: that it computes in; bf16 is autocast.
         origin: the run it is of; None for any other network.
+        head: name of its last layer, whose input are the features; empty where it is not known.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Subject:
     std: tuple[float, float, float]
     precision: Precision = "fp32"
     origin: Origin | None = None
+    head: str = ""
 
 
 def load_subject(run: str | os.PathLike, name: str | None = None, *, trust_model_code: bool = False) -> Subject:
@@ -94,6 +97,7 @@ def load_subject(run: str | os.PathLike, name: str | None = None, *, trust_model
         config.inputs.std,
         config.step.precision,
         origin_of(checkpoint, config),
+        head_name(config.model.name),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import tyro
 
@@ -19,7 +19,13 @@ class FrameTransform(ABC):
     """A random change of decoded clips, before the static clip is taken; masks of people are changed alike.
 
     A subclass is a frozen dataclass. ``config.json`` names it as ``module:Class``.
+
+    Attributes:
+        fixed_frame_tells: what a frame at a known time gives away of the motion, in the videos that the transform is
+            for; static clips must then repeat a random one. Empty: nothing.
     """
+
+    fixed_frame_tells: ClassVar[str] = ""
 
     @abstractmethod
     def __call__(self, frames: Tensor, draws: Tensor) -> Tensor:

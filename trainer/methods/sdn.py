@@ -6,6 +6,8 @@
 
 The loss of the painted clips acts on the class head and everything below it, as the paper writes it; the released code
 trains a separate head there, behind its own reversal. One step takes all terms, where the code alternates two.
+People are painted in the mean colour of the clip's frame as it was cut, in the code in that of the complete frame;
+clips with too few of them (``people_in``) are left out, in the code videos with too few.
 The paper trains twice: first with ``w_mask`` 0 and ``alpha`` 1, the new layers before the others
 (``optimiser.head_first``); then from all of those weights (``first_stage``) with both terms and ``alpha`` 0.5.
 """
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from ...pipeline.errors import InputError
-from ...pipeline.options import at_least, check_options
+from ...pipeline.options import at_least, between, check_options
 from ..batch import SCENE
 from .consistency import with_consistency
 from .gradient_reversal import reverse_gradient
@@ -40,6 +42,8 @@ class Sdn(MethodDefaults):
     """How strongly the scene classifier's gradient is reversed into the features."""
     w_mask: float = 0.0
     """Weight of the negative entropy on clips whose people are painted over; above 0 it needs `people`."""
+    people_in: float = 0.7
+    """Share of a clip's frames that must show people for the clip to be painted over."""
     hidden: int = 512
     """Width of the scene classifier."""
     layers: int = 3
@@ -56,7 +60,8 @@ class Sdn(MethodDefaults):
     }
 
     def __post_init__(self):
-        check_options(self, "method.", alpha=at_least(0), w_mask=at_least(0), layers=at_least(0))
+        weights = {"alpha": at_least(0), "w_mask": at_least(0)}
+        check_options(self, "method.", **weights, layers=at_least(0), people_in=between(0, 1, "a share of the frames"))
 
     @property
     def needs_people(self) -> bool:
@@ -105,7 +110,9 @@ class Sdn(MethodDefaults):
         terms["scene_top1"] = agreement(scene_logits, per_sample[SCENE])
         counted = None
         if self.w_mask:
-            shown = per_sample["people"].flatten(1).amax(1) > 0  # a clip without people has nothing to paint over
+            # a clip without people has nothing to paint over
+            found = (per_sample["people"].flatten(3).amax((1, 3)) > 0).float().mean(1)
+            shown = (found > 0) & (found >= self.people_in)
             z = torch.cat([z, network(people_painted_over(motion, per_sample["people"]))])
             counted = shown.to(z.dtype) / shown.sum().clamp_min(1)
             ce_weight = torch.cat([z.new_full((n,), 1 / n), z.new_zeros(n)])

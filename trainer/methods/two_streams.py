@@ -6,7 +6,7 @@
 
     L = CE_u + CE_b + w_hsic HSIC(f_u, f_b) [+ w_scene SceneCE_b] [+ scene classifier on f_u, reversed by alpha]
 
-Weights and backbones of the paper are not public; these defaults are ours. HSIC is estimated on the clips of one
+The paper's weights and backbones are not known to us; these defaults are ours. HSIC is estimated on the clips of one
 process, and its gradient averaged over processes.
 """
 

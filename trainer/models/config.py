@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,3 +39,8 @@ class ModelConfig:
     of classes is left at its random start."""
     view: ClipViewConfig = field(default_factory=ClipViewConfig)
     """What it sees of its clips."""
+    head_dropout: float = 0.0
+    """Probability of dropping a feature before the last layer, of networks whose last layer is linear."""
+
+    def __post_init__(self):
+        check_options(self, "model.", head_dropout=between(0, 1, "a probability", without_high=True))

@@ -31,7 +31,7 @@ def resnet18(classes: int) -> nn.Module:
 
 
 def resnet50(classes: int) -> nn.Module:
-    """ResNet-50, random weights; StillMix starts from ImageNet's (``--model.weights`` takes a file)."""
+    """ResNet-50, random weights; StillMix starts from ImageNet's (``--model.weights`` takes torchvision's file)."""
     return FrameNet(zoo.resnet50(num_classes=classes))
 
 

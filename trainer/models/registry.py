@@ -37,8 +37,11 @@ _HEADS = {
     "mvit_v2_s": "head.1",
 }
 MODELS = tuple(_HEADS)
-# networks of single frames, for StillMix: our own code, whoever names it
-_OWN = tuple(f"unstill.trainer.models.frame_net:{name}" for name in ("resnet18", "resnet50", "swin_t"))
+# networks of single frames, for StillMix, with their last layers: our own code, whoever names it
+_OWN = {
+    f"unstill.trainer.models.frame_net:{name}": f"picture.{head}"
+    for name, head in (("resnet18", "fc"), ("resnet50", "fc"), ("swin_t", "head"))
+}
 
 
 def build_model(
@@ -72,7 +75,7 @@ def build_model(
                 f"{named_in}: names the network {name!r}, which runs code of the module {module!r}; if you know that "
                 "code and trust it, repeat with --trust-model-code"
             )
-        model, head = _call(name, classes), None
+        model, head = _call(name, classes), _OWN.get(name)
     elif name == "motion_cnn":
         model, head = MotionCNN(classes), _HEADS[name]
     elif name in _HEADS:
@@ -86,8 +89,8 @@ def build_model(
 
 
 def head_name(name: str) -> str:
-    """Prefix of the classifier's parameters in ``build_model(name)``; empty for a ``module:function``."""
-    return _HEADS.get(name, "")
+    """Prefix of the classifier's parameters in ``build_model(name)``; empty for a ``module:function`` of others."""
+    return _HEADS.get(name) or _OWN.get(name, "")
 
 
 def _torchvision_model(name: str, classes: int, frames: int | None, size: int | None) -> nn.Module:
@@ -163,6 +166,8 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def _load_backbone(model: nn.Module, state: dict[str, torch.Tensor], head: str | None, what: str) -> None:
     own = model.state_dict()
+    if not own.keys() & state.keys():  # a picture network's own weights, for a network of frames
+        state = {f"picture.{k}": v for k, v in state.items()} if f"picture.{next(iter(state), '')}" in own else state
     if head is not None:
         state = {k: v for k, v in state.items() if not k.startswith(head + ".") or own.get(k, v).shape == v.shape}
     wrong = [k for k, v in state.items() if k in own and own[k].shape != v.shape]
@@ -172,3 +177,7 @@ def _load_backbone(model: nn.Module, state: dict[str, torch.Tensor], head: str |
         if keys:
             raise InputError(f"{what}: {len(keys)} tensors are {fault}, first {keys[0]}; give this model's weights")
     model.load_state_dict(state, strict=False)
+    if head and not any(key.startswith(head + ".") for key in state):
+        layer = model.get_submodule(head)
+        if isinstance(layer, nn.Linear):
+            layer.reset_parameters()  # a new head starts as nn.Linear does, as in ALBAR's code

@@ -22,11 +22,17 @@ class OptimiserConfig:
     decay_norms: bool = True
     """Apply the weight decay to one-dimensional parameters (biases, norms) as well."""
     head_lr: float = 1.0
-    """Learning rate of the classifier head as a multiple of `lr`: above 1 when only the head is new."""
+    """Learning rate of the classifier head as a multiple of `lr`: above 1 when only the head is new. With `head_first`
+    until that ends, then 1."""
     head_first: float = 0.0
     """Share of the run at whose start only the head, and what a method adds to the network, is trained."""
+    no_decay: tuple[str, ...] = ()
+    """Parameters whose name has one of these texts in it take no weight decay, such as norm."""
     momentum: float = 0.9
     """sgd: momentum."""
+    dampening: float = 0.0
+    """sgd: share by which a new gradient is damped. With momentum m a steady gradient moves the weights by
+    (1 - dampening) / (1 - m) times the learning rate a step: ten times at momentum 0.9, once with dampening 0.9."""
     nesterov: bool = False
     """sgd: Nesterov's form."""
     betas: tuple[float, float] = (0.9, 0.999)
@@ -35,6 +41,9 @@ class OptimiserConfig:
     """adam, adamw, lamb: added to the root of the second moment."""
 
     def __post_init__(self):
-        check_options(self, "optimiser.", head_first=between(0, 1, "a share of the run", without_high=True))
+        share = between(0, 1, "a share of the run", without_high=True)
+        check_options(self, "optimiser.", head_first=share, dampening=between(0, 1, "a share", without_high=True))
+        if self.nesterov and self.dampening:
+            raise InputError("optimiser.nesterov: Nesterov's form has no dampening; set one of the two")
         if self.name == "lamb" and self.backend != "apex":
             raise InputError("optimiser.name lamb: torch has none; use --optimiser.backend apex, or adamw")

@@ -8,24 +8,28 @@ from .config import OptimiserConfig
 
 
 def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> list[dict]:
-    """Split the trainable parameters by learning rate and weight decay; each group keeps its ``lr_scale``, and whether
-    it ``waits`` for the head.
+    """Split the trainable parameters by learning rate and weight decay; each group keeps its ``lr_scale``, and its
+    ``alone_scale`` for the steps in which the head is trained alone.
 
     Args:
         model: the network.
         head: name prefix of the classifier's parameters.
-        config: ``head_lr``, ``head_first``, ``decay_norms`` and ``weight_decay`` are read.
+        config: ``head_lr``, ``head_first``, ``decay_norms``, ``no_decay`` and ``weight_decay`` are read.
     """
-    groups: dict[tuple[float, float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
             new = bool(head) and name.startswith(head + ".")
-            decay = config.weight_decay if config.decay_norms or p.ndim > 1 else 0.0
-            waits = config.head_first > 0 and not new
-            groups.setdefault((config.head_lr if new else 1.0, decay, waits), []).append(p)
+            decays = (config.decay_norms or p.ndim > 1) and not any(text in name for text in config.no_decay)
+            decay = config.weight_decay if decays else 0.0
+            scale = config.head_lr if new else 1.0
+            if config.head_first:
+                groups.setdefault((1.0, decay, scale if new else 0.0), []).append(p)
+            else:
+                groups.setdefault((scale, decay, scale), []).append(p)
     return [
-        {"params": params, "lr": config.lr * scale, "lr_scale": scale, "weight_decay": decay, "waits": waits}
-        for (scale, decay, waits), params in groups.items()
+        {"params": params, "lr": config.lr * scale, "lr_scale": scale, "weight_decay": decay, "alone_scale": alone}
+        for (scale, decay, alone), params in groups.items()
     ]
 
 
@@ -36,7 +40,7 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
         InputError: backend apex was asked for, but NVIDIA's CUDA build of it is not there.
     """
     if config.name == "sgd":
-        options = {"momentum": config.momentum, "nesterov": config.nesterov}
+        options = {"momentum": config.momentum, "nesterov": config.nesterov, "dampening": config.dampening}
     else:
         options = {"betas": config.betas, "eps": config.eps}
     if config.backend == "apex":
@@ -48,6 +52,8 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
     kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.name]
     # fused on the CPU too: one pass over the parameters, and the same `found_inf` contract as on CUDA
     optimiser = kind(groups, lr=config.lr, fused=True, **options)
+    if config.name == "sgd" and config.momentum and config.dampening:
+        return optimiser  # its first step is not damped, which no buffer from the start can give: skipped by the host
     if config.name == "sgd" and config.momentum:
         # torch leaves the buffer uninitialised when its first step is skipped by found_inf; from zero, step 1 is equal
         for group in groups:
@@ -58,12 +64,13 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, *, head_alone: bool = False) -> None:
-    """Set the learning rate of this step; each group runs at its ``lr_scale`` times it, or at 0 while it waits.
+    """Set the learning rate of this step; each group runs at its ``lr_scale`` times it.
 
-    At rate 0 a group's weights stay to the bit, while its moments and batch statistics already follow the data.
+    While the head is trained alone it is the ``alone_scale``, 0 but for the head. At rate 0 a group's weights stay to
+    the bit, while its moments and batch statistics already follow the data.
     """
     for group in optimiser.param_groups:
-        group["lr"] = 0.0 if head_alone and group.get("waits") else lr * group["lr_scale"]
+        group["lr"] = lr * group["alone_scale" if head_alone else "lr_scale"]
 
 
 def _apex_optimisers():

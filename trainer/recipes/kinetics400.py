@@ -16,7 +16,7 @@ KINETICS_INPUTS = InputConfig(mean=(0.43216, 0.394666, 0.37645), std=(0.22803, 0
 
 
 def kinetics400_albar() -> TrainConfig:
-    """ALBAR on Kinetics-400 from its own pretrained weights, with HMDB51's weights: the paper's are not published."""
+    """ALBAR on Kinetics-400 from its own pretrained weights, with HMDB51's weights: the paper's are not in its code."""
     return finetune("kinetics400_albar", Albar())
 
 

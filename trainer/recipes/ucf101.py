@@ -6,7 +6,7 @@ from .finetune import finetune
 
 
 def ucf101_albar() -> TrainConfig:
-    """ALBAR on UCF101 with HMDB51's weights: the paper's own for it are not published."""
+    """ALBAR on UCF101 with HMDB51's weights: the paper's own for it are not in its code."""
     return finetune("ucf101_albar", Albar())
 
 

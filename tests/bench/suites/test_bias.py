@@ -10,6 +10,7 @@ from unstill.bench.harness.result_files import read_results
 from unstill.bench.suites import bias
 from unstill.bench.suites.bias import BiasBench, markdown, run, summary
 from unstill.pipeline.errors import InputError
+from unstill.trainer.config import to_dict
 
 
 def test_summary_and_markdown():
@@ -60,27 +61,54 @@ def test_unknown_methods_are_refused():
         BiasBench(methods=("none",))
 
 
-def test_each_value_of_each_methods_constant():
-    (alone, _), *recipes = BiasBench(tune=True).recipes()
-    assert alone == {"method": "baseline"}
-    assert [bias.label(row) for row, _ in recipes][:5] == [
-        *(f"mixup_{p}" for p in (0.25, 0.5, 0.75, 1)),
-        "videomix_0.25",
-    ]
-    assert {row["method"] for row, _ in recipes} == set(bias.METHODS) - {"baseline", "albar", "albar_stillmix"}
-    for row, recipe in recipes:
-        part, name = row["constant"].split(".")
-        assert getattr(getattr(recipe, part), name) == row["setting"]
+def test_every_method_has_the_same_budget_and_its_recipe_is_one_of_its_settings():
+    """Three settings each, cross entropy and ALBAR included, of which one has another learning rate."""
+    recipes = BiasBench(tune=True).recipes()
+    by_method = {name: [recipe for row, recipe in recipes if row["method"] == name] for name in bias.METHODS}
+    assert {len(found) for found in by_method.values()} == {3}
+    for name, found in by_method.items():
+        assert len({recipe.optimiser.lr for recipe in found}) >= 2, name
+        assert bias.METHODS[name]() in found, name
+    assert len({bias.label(row) for row, _ in recipes}) == len(recipes)
+    row, recipe = next(pair for pair in recipes if pair[0]["method"] == "mixup")
+    assert row["setting"] == "prob 0.5, lr 0.004" and bias.label(row) == "mixup_prob_0.5_lr_0.004"
+    assert (recipe.augmentation.prob, recipe.optimiser.lr) == (0.5, 0.004)
+
+
+def test_a_label_turned_upside_down_wins_nothing():
+    """The criterion is the mean of IID, SCUBA, Confl-FG and 100 less the probe; contrasted accuracy is not in it."""
     base = {column: 50.0 for column in bias.COLUMNS}
     found = [
-        {"method": "a", "constant": "method.a", "setting": value, "seed": seed, **base, "contrasted": contrasted}
-        for value, seed, contrasted in ((0.25, 8, 10), (0.25, 9, 20), (1.0, 8, 29), (1.0, 9, 0))
+        {"method": "a", "setting": setting, "seed": seed, **base, "scufo": scufo, "contrasted": 100 - scufo, "iid": iid}
+        | {"scufo_probe": probe}
+        for setting, scufo, probe, iids in (("hid", 0.0, 92.0, (60, 62)), ("open", 60.0, 80.0, (61, 59)))
+        for seed, iid in zip((8, 9), iids, strict=True)
     ]
     rows = summary(found)
-    assert [(row["setting"], row["n"], row["contrasted"]) for row in rows] == [(0.25, 2, 15), (1.0, 2, 14.5)]
-    assert bias.best_values(rows) == {"a": 0.25}
-    rows[0]["iid"] = rows[1]["iid"] - 3.1
-    assert bias.best_values(rows) == {"a": 1.0}
+    assert [bias.criterion(row) for row in rows] == [pytest.approx((61 + 50 + 50 + 8) / 4), 45.0]
+    assert bias.best_settings(rows) == {"a": "open"}
+    rows[0]["scufo_probe"] = 60.0
+    assert bias.best_settings(rows) == {"a": "hid"}
+
+
+def test_a_new_option_at_its_default_trains_nothing_again(tmp_path, monkeypatch):
+    config = BiasBench(methods=("baseline",), seeds=(3,), runs=tmp_path)
+    recipe = bias.METHODS["baseline"]()
+    settings = to_dict(bias.train_config(config, recipe, "baseline", 3))
+    plain = {k: v for k, v in settings.items() if k not in ("data", "out", "loader", "log", "checkpoint")}
+    del plain["optimiser"]["dampening"]  # as an older version wrote it
+    measures = dict.fromkeys((*bias.COLUMNS, "train_cpu_seconds"), 1.0)
+    (tmp_path / "seed3" / "bias").mkdir(parents=True)
+    done = tmp_path / "seed3" / "bias" / "baseline.json"
+    done.write_text(json.dumps({"settings": plain, "measures": measures}))
+    monkeypatch.setattr(bias, "train", lambda _: pytest.fail("trained again"))
+    assert bias.run_one(config, "baseline", recipe, 3) == measures
+    with pytest.raises(pytest.fail.Exception):  # another learning rate is another run
+        bias.run_one(config, "baseline", bias.with_setting(recipe, {"optimiser.lr": 1e-3}), 3)
+    del measures["scufo_probe"]  # measured before there was a probe
+    done.write_text(json.dumps({"settings": plain, "measures": measures}))
+    with pytest.raises(pytest.fail.Exception):
+        bias.run_one(config, "baseline", recipe, 3)
 
 
 @pytest.mark.slow

@@ -150,7 +150,8 @@ def test_attempts_give_other_samples():
         ("loop", 1, [0, 0, 0, 0]),
         ("halve_stride", 5, [0, 1, 2, 3]),
         ("halve_stride", 3, [0, 1, 2, 2]),
-        ("halve_stride", 7, [0, 2, 4, 6]),
+        ("halve_stride", 7, [0, 1, 2, 3]),
+        ("halve_stride", 8, [0, 2, 4, 6]),
     ],
 )
 def test_short_videos(policy, n, expected):
@@ -166,6 +167,20 @@ def test_views_cover_the_video():
     assert r.left[:3].tolist() == [0, 8, 16] and r.top[:3].tolist() == [0, 0, 0]
     assert r.top[12:15].tolist() == [0, 24, 48] and r.left[12:15].tolist() == [0, 0, 0]
     assert (r.height == 48).all() and (r.width == 48).all()
+
+
+def test_views_of_the_published_evaluations():
+    """MMAction's four clips lie in the middle of their share; ALBAR crops 224 of 256; Confl-FG is squeezed."""
+    index = Videos(frames=np.array([200, 40]), width=np.array([340, 340]), height=np.array([256, 256]))
+    clip = ClipConfig(frames=32, stride=2, short_video="loop")
+    r = EvalSampler(index, clip, ViewConfig(temporal=4, spread="middles")).draw(np.arange(8))
+    interval = (200 - 64 + 1) / 4
+    assert r.start_frame.tolist() == [int(n * interval + interval / 2) for n in range(4)] + [0] * 4
+    r = EvalSampler(index, clip, ViewConfig(squeeze=True)).draw(np.arange(2))
+    assert (r.top.tolist(), r.left.tolist()) == ([0, 0], [0, 0])
+    assert r.height.tolist() == [256, 256] and r.width.tolist() == [340, 340]
+    with pytest.raises(InputError, match="squeeze"):
+        ViewConfig(squeeze=True, spatial=3)
 
 
 @pytest.mark.parametrize(("anchor", "start"), [("first", 0), ("centre", 34)])

@@ -1,6 +1,7 @@
 """SCUBA and Confl-FG from small videos made here, through the converter."""
 
 import csv
+import shutil
 
 import av
 import numpy as np
@@ -72,7 +73,7 @@ def test_compositing_is_exact():
 
 @pytest.mark.slow
 def test_scuba_files_manifest_and_preview(source):
-    report = build(settings(source))
+    report = build(settings(source, trim="on"))
     assert report.composites == 8 and not report.left_out
     rows = manifest_of(source / "out")
     assert [row["path"] for row in rows] == sorted(
@@ -90,6 +91,24 @@ def test_scuba_files_manifest_and_preview(source):
     first, second = (read_frames(source / "out" / "videos" / f"run/v0__{k}.mp4")[0] for k in range(2))
     assert abs(first.astype(int) - second).mean() > 5
     assert Image.open(source / "out" / "preview.png").height == 8 * 96
+
+
+@pytest.mark.slow
+def test_frames_without_a_mask_stay_as_background_and_faint_saliency_counts(source):
+    """As the released scripts do for HMDB51 and Kinetics-400: only UCF101's videos are trimmed."""
+    shutil.copytree(source / "masks", source / "faint")
+    for path in (source / "faint").rglob("*.png"):
+        with Image.open(path) as image:
+            faint = np.minimum(np.asarray(image), 1)
+        Image.fromarray(np.roll(faint, 3, 0)).save(path)  # three rows lower
+    build(settings(source, per_video=1, saliency=source / "faint"))
+    for row in manifest_of(source / "out"):
+        frames, _ = read_frames(source / "out" / "videos" / row["path"])
+        assert len(frames) == T and row["first_frame"] == "0"
+        still = np.ones((H, W), bool)
+        still[16:35] = False
+        assert abs(frames[0].astype(int) - frames[1])[still].max() <= 4  # one background, from the first frame on
+        assert float(row["mask_coverage"]) == pytest.approx((T - 1) * 19 * 12 / (T * H * W), abs=1e-4)
 
 
 @pytest.mark.slow

@@ -1,16 +1,24 @@
 """The procedural dataset in the layouts of the real downloads, through the commands that their users type."""
 
 import csv
+import json
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchvision.models import resnet18
 
 from unstill.trainer.cli.main import run
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig, video
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 WORLD = MotionsConfig(size=32, frames=8)
 
 
@@ -45,11 +53,14 @@ def percent(folder):
         return {row["measure"]: float(row["percent"]) for row in csv.DictReader(file) if not row["class"]}
 
 
-@pytest.mark.slow
-def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
-    hmdb, splits, puppets = tmp_path / "hmdb51_org", tmp_path / "splits", tmp_path / "puppet_mask"
-    ucf, lists, png, boxes = (tmp_path / name for name in ("UCF-101", "ucfTrainTestlist", "png", "pyannot.pkl"))
-    splits.mkdir(), lists.mkdir()
+@pytest.fixture
+def downloads(tmp_path, rendered, mat_file):
+    """HMDB51, JHMDB's masks, UCF101, its boxes and masks, and pictures for backgrounds, as they are downloaded."""
+    root = tmp_path / "downloads"
+    hmdb, splits, puppets = root / "hmdb51_org", root / "testTrainMulti_7030_splits", root / "puppet_mask"
+    ucf, lists, png, boxes = (root / name for name in ("UCF-101", "ucfTrainTestlist", "masks", "pyannot.pkl"))
+    for folder in (splits, lists, root / "places365"):
+        folder.mkdir(parents=True)
     names, annotated = {"train": [], "iid": []}, {}
     for label in CLASSES:
         rows = []
@@ -76,7 +87,22 @@ def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
     (lists / "classInd.txt").write_text("\n".join(f"{n + 1} {label}" for n, label in enumerate(CLASSES)))
     (lists / "testlist01.txt").write_text("\n".join(names["iid"]))
     boxes.write_bytes(pickle.dumps(annotated, 2))
+    (lists / "trainlist01.txt").write_text("\n".join(f"{n} 1" for n in names["train"]))
+    for n, colour in enumerate(("darkred", "navy")):
+        Image.new("RGB", (48, 40), colour).save(root / "places365" / f"{n}.jpg")
+    (root / "ReCompress_Videos").symlink_to(hmdb)
+    return root
 
+
+@pytest.mark.slow
+def test_hmdb51_and_ucf101(tmp_path, downloads, capsys):
+    hmdb, splits, puppets = (
+        downloads / "hmdb51_org",
+        downloads / "testTrainMulti_7030_splits",
+        downloads / "puppet_mask",
+    )
+    ucf, lists, png = downloads / "UCF-101", downloads / "ucfTrainTestlist", downloads / "masks"
+    boxes = downloads / "pyannot.pkl"
     train, model = tmp_path / "data" / "train", tmp_path / "model"
     vp9 = ("--codec", "vp9", "--short-side", 32, "--workers", 1)
     command("convert", hmdb, train, "--labels", splits, "--split", "train1", *vp9)
@@ -104,3 +130,69 @@ def test_hmdb51_and_ucf101(tmp_path, rendered, mat_file, capsys):
     command("evaluate", "--logits", out / "predictions", "--conflfg-truth", tmp_path / "hc/truth.csv", "--out", saved)
     assert percent(saved) == percent(out)
     assert "1 x 1, centre" in (saved / "evaluation.tex").read_text()  # the views that the logits were made with
+
+
+SMALL_TRAINING = (
+    "--model.name motion_cnn --model.weights none --clip.frames 8 --clip.stride 1 --clip.size 32 --epochs 1 "
+    "--batch-size 4 --step.compile off --device cpu --memory-check off"
+)
+SMALL = {
+    "SEEDS": "0 1",
+    "CONVERT": "--codec vp9 --short-side 32 --workers 1",
+    "TRAIN": SMALL_TRAINING,
+    "OOD": "--per-video 1 --workers 1",
+    "EVALUATE": "--device cpu",
+}
+
+
+def run_example(script, folder, **variables):
+    unstill = f"{sys.executable} -m unstill_command"  # not on PATH where tests run
+    (folder / "unstill_command.py").write_text("from unstill.trainer.cli.main import main\nmain()\n")
+    environment = os.environ | SMALL | {"UNSTILL": unstill, "OMP_NUM_THREADS": "1"} | variables
+    environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    found = subprocess.run(["sh", EXAMPLES / script], cwd=folder, env=environment, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr[-3000:]
+    return found
+
+
+@pytest.mark.slow
+def test_the_published_comparison_on_hmdb51(tmp_path, downloads):
+    """From the layout of the downloads to one table; COMPARED and SEEDS in the environment: other methods and seeds."""
+    people = ["video,frame,left,top,right,bottom"]
+    for label in CLASSES:
+        people += [f"{label}_{label}_train_u_cm_np1,{frame},0.2,0.2,0.8,0.8" for frame in range(WORLD.frames)]
+    (downloads / "people.csv").write_text("\n".join(people))
+    torch.save(resnet18(num_classes=365).state_dict(), downloads / "resnet50_places365.pth.tar")
+    torch.save(resnet18(num_classes=1000).state_dict(), downloads / "resnet50_imagenet.pth")
+    small = "--device cpu --batch-size 4"
+    methods = os.environ.get("COMPARED", "stillmix albar").split()
+    seeds = os.environ.get("SEEDS", "0").split()
+    run_example(
+        "hmdb51.sh",
+        tmp_path,
+        METHODS=" ".join(methods),
+        SEEDS=" ".join(seeds),
+        REFERENCE=f"{small} --model.name unstill.trainer.models.frame_net:resnet18 --clip.size 32 --epochs 1 "
+        "--step.compile off --memory-check off",
+        BANK=f"{small} --size 32 --frames 2 --stills 8",
+        SCENES="--device cpu --frames 1",
+    )
+    with open(tmp_path / "results/hmdb51/table/evaluation.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if not row["class"]]
+    models = {row["model"] for row in rows}
+    assert models == {f"hmdb51_{method}_seed{seed}" for method in methods for seed in seeds}
+    assert {"iid", "scuba", "scufo", "scufo_least", "scufo_probe", "conflfg", "contrasted"} <= {
+        row["measure"] for row in rows
+    }
+    assert {row["background"] for row in rows} == {"", "stripe", "places365"}
+    spread = json.loads((tmp_path / "results/hmdb51/table/evaluation.json").read_text())["across_seeds"]
+    assert spread["hmdb51_albar"]["iid"]["runs"] == len(seeds)
+
+
+@pytest.mark.slow
+def test_the_published_comparison_on_ucf101(tmp_path, downloads):
+    run_example("ucf101.sh", tmp_path, SEEDS="0")
+    with open(tmp_path / "results/ucf101/evaluation.csv", newline="") as file:
+        backgrounds = {row["background"] for row in csv.DictReader(file)}
+    assert backgrounds == {"", *(f"{kind}_{where}" for kind in ("boxes", "masks") for where in ("stripe", "places365"))}
+    assert (tmp_path / "bias/ucf101/review.csv").exists()

@@ -99,7 +99,7 @@ class TestEvery:
         options = {"cuboid": augmentation.cuboid} if isinstance(augmentation, VideoMix) else {}
         out = apply(type(augmentation)(prob=1.0, **options), batch, seed=3)
         for b in range(5):
-            seen = {v for v in out.motion[b].unique().tolist() if v != 0}  # 0 is ActorCutMix's black
+            seen = {v for v in out.motion[b].unique().tolist() if v != 0}  # 0 is ActorCutMix's mean colour
             if out.target.ndim == 2:
                 named = out.target[b].nonzero().flatten().tolist()
                 if isinstance(augmentation, Mixup):
@@ -157,10 +157,10 @@ def test_actor_cutmix_by_hand():
     people[0, 0, 0, 0] = 1  # upper row
     people[1, 0, 0, :, 0] = 1  # left column
     people[2] = 1  # nothing but people
-    out, label, scene = actor_cutmix(clips, people, torch.tensor([1, 0, 0]), torch.full((3, 1, 1, 1), -9.0))
-    # below row 0's own people: the partner's person on the left is black, its background on the right is kept
-    assert out[0, 0, 0].tolist() == [[1, 1], [-9, 2]]
-    assert out[1, 0, 0].tolist() == [[2, -9], [2, 1]]
+    out, label, scene = actor_cutmix(clips, people, torch.tensor([1, 0, 0]))
+    # below row 0's own people: the partner's person on the left is the mean, its background on the right is kept
+    assert out[0, 0, 0].tolist() == [[1, 1], [0, 2]]
+    assert out[1, 0, 0].tolist() == [[2, 0], [2, 1]]
     assert torch.equal(out[2], clips[2])
     assert label.tolist() == [1 - 0.5**4, 1 - 0.5**4, 1] and scene.tolist() == [0, 0, 1]
 
@@ -200,7 +200,7 @@ def test_colours_and_blur_are_those_of_the_formulas():
         for x in range(4):
             h, s, v = colorsys.rgb_to_hsv(*frames[0, :, y, x].tolist())
             assert (hue[0, y, x], saturation[0, y, x], value[0, y, x]) == pytest.approx((h, s, v), abs=1e-5)
-    assert colour_bins(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1)).item() == (9 * 10 + 5) * 10 + 9
+    assert colour_bins(torch.tensor([1.0, 0, 0]).view(1, 3, 1, 1), "circle").item() == (9 * 10 + 5) * 10 + 9
     image = torch.zeros(1, 40, 40)
     image[0, 20, 20] = 1
     out = blurred(image)[0]  # k = 2 * (4 // 2) + 1 = 5, sigma 5/3

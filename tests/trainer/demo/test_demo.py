@@ -11,9 +11,11 @@ from rich.console import Console
 from unstill.trainer.demo.run import STAGES, demo
 from unstill.trainer.demo.settings import COLUMNS, DemoConfig
 from unstill.trainer.demo.verdict import verdict
+from unstill.trainer.evaluation.protocols import Share
 
 PUBLISHED_KEYS = {
-    "iid", "scuba", "scufo", "conflfg", "contrasted", "anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip",
+    "iid", "scuba", "scufo", "conflfg", "contrasted", "scufo_least", "scufo_probe", "scufo_feature_probe",
+    "anti", "swap", "shaken_scufo", "reversed_keep", "reversed_flip",
 }  # fmt: skip
 
 
@@ -37,7 +39,7 @@ def test_the_whole_demonstration(tmp_path, capsys, single_thread):
     assert json.loads((config.out / "results.json").read_text()) == results
     assert f"{results['albar']['contrasted']:.1f}" in printed.out and "ALBAR" in printed.out
     page = (config.out / "report.html").read_text()
-    assert page.count('<div class="measure">') == 10 and page.count('class="example"') == 6
+    assert page.count('<div class="measure">') == 13 and page.count('class="example"') == 6
     shown = re.findall(r"</div><span>([\d.]+)</span>", page)
     assert shown[:2] == [f"{results[name]['iid']:.1f}" for name in ("baseline", "albar")]
     sets = "iid reversed shuffled static_iid scuba.unseen scufo.unseen shaken_scufo.unseen conflfg anti swap".split()
@@ -60,19 +62,24 @@ def test_the_whole_demonstration(tmp_path, capsys, single_thread):
 
 
 def numbers(**changes):
-    albar = {"iid": 97.3, "scuba": 95.6, "scufo": 0.8, "anti": 40.0} | changes
-    return {"baseline": {"iid": 95.5, "scuba": 66.0, "scufo": 59.0, "anti": 1.3}, "albar": albar}
+    still = {"scufo_least": 71.9, "scufo_probe": 92.0, "scufo_feature_probe": 95.0}
+    albar = {"iid": 97.3, "scuba": 95.6, "scufo": 0.8, "anti": 40.0} | still | changes
+    still = {"scufo_least": 1.2, "scufo_probe": 79.7, "scufo_feature_probe": 96.0}
+    return {"baseline": {"iid": 95.5, "scuba": 66.0, "scufo": 59.0, "anti": 1.3} | still, "albar": albar}
 
 
 def test_the_verdict_claims_no_more_than_the_numbers():
     text = verdict(numbers())
     assert text.startswith(
-        "ALBAR hid what a still frame gives away (SCUFO 59.0 → 0.8 %, guessing 12.5 %; below guessing the label is "
-        "avoided, so the network still knows it), removed the influence of"
+        "ALBAR hid what a still frame gives away (SCUFO 59.0 → 0.8 %, guessing 12.5 %; the label is the least likely "
+        "class of 71.9 % of the still clips, and a linear probe reads the class from the logits of 79.7 → 92.0 %), "
+        "removed the influence of"
     )
     # no SCUFO proves that a label is gone: at guessing it can be the least likely class of most still clips
-    assert all("removed what a still frame" not in verdict(numbers(scufo=scufo)) for scufo in (0.0, 10.0, 12.5, 14.9))
-    assert "at guessing it may still know the label" in verdict(numbers(scufo=12.5))
+    assert all("hid what a still frame" in verdict(numbers(scufo=scufo)) for scufo in (0.0, 10.0, 12.5, 14.9))
+    # nor does a probe of the logits alone: the features may know it
+    assert "hid what a still frame" in verdict(numbers(scufo=12.5, scufo_probe=13.0))
+    assert "removed what a still frame" in verdict(numbers(scufo=12.5, scufo_probe=13.0, scufo_feature_probe=14.0))
     assert (
         "but only reduced the influence of the moving actor's appearance" in text
         and "40.0 % of the videos (baseline 1.3 %)" in text
@@ -90,6 +97,7 @@ def test_the_table_fits_a_terminal(capsys):
 
     results = {n: {c: 12.345 for c in COLUMNS} for n in ("baseline", "albar")}
     results |= {"seed": 3, "seconds": {"total": 125.0}}
-    show(results, {}, DemoConfig().out, Console(width=80, force_terminal=False))
+    shares = {n: {c: Share(12.345, 10.0, 14.0, 512, 512) for c in COLUMNS} for n in ("baseline", "albar")}
+    show(results, shares, DemoConfig().out, Console(width=80, force_terminal=False))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any("2 min 05 s" in line for line in lines)

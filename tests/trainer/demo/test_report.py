@@ -19,7 +19,7 @@ VOID = {"meta", "br", "input", "path", "polyline", "link", "img"}
 
 def report_data():
     clip = RNG.integers(0, 256, (8, 16, 16, 3), np.uint8)
-    measures = ("iid", "scuba", "scufo", "contrasted", "conflfg", "anti", "shaken_scufo")
+    measures = ("iid", "scuba", "scufo", "scufo_least", "scufo_probe", "contrasted", "conflfg", "anti", "shaken_scufo")
     results = {
         model: {m: Share(first + n, max(first + n - 3, 0), first + n + 4, 512, 512) for n, m in enumerate(measures)}
         for model, first in (("baseline", 20.125), ("ALBAR", 60.0625))

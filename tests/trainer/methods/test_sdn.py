@@ -43,6 +43,20 @@ def build(net, method):
     return LossModule(net, method, head="head", method_module=method_module), method_module
 
 
+def test_clips_with_too_few_people_are_not_painted_over(parts):
+    """The released set of painted videos keeps those with people in 70 % of the frames; here frames of the clip."""
+    net, motion, per_sample, target = parts
+    people = torch.zeros(B, 1, 10, 8, 8, dtype=torch.uint8)
+    people[0, :, :7, 2:6, 2:6] = 1
+    people[1, :, :6, 2:6, 2:6] = 1
+    motion = motion.repeat(1, 1, 3, 1, 1)[:, :, :10]
+    module, _ = build(net, Sdn(w_mask=1.0, hidden=8, layers=1))
+    _, terms = module(motion, None, target, False, per_sample | {"people": people})
+    with torch.no_grad():
+        log_p = F.log_softmax(net(people_painted_over(motion, people))[0], 0)
+    assert terms["masked_entropy"].item() == pytest.approx(-(log_p.exp() * log_p).sum().item(), rel=1e-9)
+
+
 def test_reversed_gradient_by_finite_differences(parts):
     # of the features' parameters: d(CE)/dw - alpha * d(scene CE)/dw; of the scene classifier's: + d(scene CE)/dw
     net, motion, per_sample, target = parts

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torchvision.models import resnet18
 from torchvision.models.video import mvit, resnet, swin_transformer
 from torchvision.models.video.s3d import SepInceptionBlock3D
 
@@ -14,7 +15,7 @@ from unstill.pipeline.errors import InputError
 from unstill.trainer.known_failures import refuse_unsupported
 from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar, Baseline
-from unstill.trainer.models.registry import MODELS, build_model, head_name
+from unstill.trainer.models.registry import MODELS, _load_backbone, build_model, head_name
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -108,6 +109,31 @@ def test_weights_of_a_file_are_taken_and_only_the_head_may_differ(tmp_path):
         build_model("motion_cnn", 5, str(tmp_path / "bad.pth"))
     with pytest.raises(InputError, match="no such file"):
         build_model("motion_cnn", 5, str(tmp_path / "none.pth"))
+
+
+def test_a_new_head_starts_as_a_linear_layer_does():
+    """Uniform up to 1/sqrt(D), weights and biases, as in ALBAR's code; Swin's own is a narrow normal without bias."""
+    net = nn.Sequential()
+    net.body, net.head = nn.Linear(4, 64), nn.Linear(64, 400)
+    nn.init.trunc_normal_(net.head.weight, std=0.02)  # as torchvision's Swin
+    nn.init.zeros_(net.head.bias)
+    state = {"body.weight": torch.ones(64, 4), "body.bias": torch.ones(64), "head.weight": torch.zeros(7, 64)}
+    _load_backbone(net, state, "head", "a file")
+    for values in (net.head.weight, net.head.bias):
+        assert 0.95 / 8 < values.abs().max() <= 1 / 8
+        assert values.std().item() == pytest.approx(1 / 8 / 3**0.5, rel=0.15)
+    known = {**state, "head.weight": torch.ones(400, 64), "head.bias": torch.ones(400)}
+    _load_backbone(net, known, "head", "a file")
+    assert torch.equal(net.head.weight, torch.ones(400, 64))  # a head of the same classes is kept
+
+
+def test_a_picture_networks_own_weights_are_taken(tmp_path):
+    """As torchvision has them, 1000 classes, without a prefix: for the reference network of StillMix."""
+    picture = resnet18(num_classes=1000)
+    torch.save(picture.state_dict(), tmp_path / "imagenet.pth")
+    model = build_model("unstill.trainer.models.frame_net:resnet18", 3, str(tmp_path / "imagenet.pth"))
+    assert torch.equal(model.picture.conv1.weight, picture.conv1.weight)
+    assert model.picture.fc.out_features == 3 and head_name("unstill.trainer.models.frame_net:resnet18") == "picture.fc"
 
 
 def test_a_pickle_in_a_weights_file_is_not_run(tmp_path):

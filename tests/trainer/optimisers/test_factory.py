@@ -102,3 +102,43 @@ def test_the_body_waits_for_the_head():
     assert moved[0] == {"head.weight", "head.bias"} and moved[1] == set(before)
     with pytest.raises(InputError, match="head_first is 1"):
         OptimiserConfig(head_first=1.0)
+
+
+def steady_progress(**options):
+    """How far 200 unit gradients move a weight, in learning rates."""
+    weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    config = OptimiserConfig(name="sgd", lr=0.005, weight_decay=0.0, **options)
+    optimiser = make_optimiser(config, [{"params": [weight], "lr": 0.005, "weight_decay": 0.0}])
+    for _ in range(200):
+        weight.grad = torch.ones_like(weight)
+        optimiser.step()
+    return -weight.item() / 0.005
+
+
+def test_dampening_makes_the_steady_step_one_learning_rate():
+    """As the released SDN trains: momentum 0.9, dampening 0.9, of which the first step has none."""
+    assert steady_progress(dampening=0.9) == pytest.approx(200, abs=1e-9)
+    assert steady_progress() == pytest.approx(sum(10 * (1 - 0.9**k) for k in range(1, 201)), abs=1e-9)
+    with pytest.raises(InputError, match="nesterov"):
+        OptimiserConfig(name="sgd", nesterov=True, dampening=0.5)
+
+
+def test_a_new_heads_rate_falls_when_it_is_no_longer_alone():
+    """As the released SDN: the new layers alone at 100 times the rate, then everything at one rate."""
+    net = nn.Sequential()
+    net.body, net.head = nn.Linear(3, 4), nn.Linear(4, 2)
+    config = OptimiserConfig(lr=1e-4, head_lr=100.0, head_first=0.05, weight_decay=0.0)
+    optimiser = make_optimiser(config, parameter_groups(net, "head", config))
+    rates = []
+    for head_alone in (True, False):
+        set_learning_rate(optimiser, 1e-4, head_alone=head_alone)
+        rates.append({tuple(g["params"][0].shape): g["lr"] for g in optimiser.param_groups})
+    assert rates == [{(4, 3): 0.0, (2, 4): pytest.approx(1e-2)}, {(4, 3): 1e-4, (2, 4): 1e-4}]
+
+
+def test_parameters_without_decay_by_name():
+    net = nn.Sequential()
+    net.norm1, net.table = nn.LayerNorm(4), nn.Linear(4, 4)
+    groups = parameter_groups(net, "", OptimiserConfig(weight_decay=0.1, no_decay=("norm",)))
+    found = {g["weight_decay"]: sorted(tuple(p.shape) for p in g["params"]) for g in groups}
+    assert found == {0.0: [(4,), (4,)], 0.1: [(4,), (4, 4)]}  # a linear layer's bias decays

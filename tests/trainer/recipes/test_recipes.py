@@ -103,6 +103,21 @@ def test_the_papers_settings():
     assert (albar.optimiser.name, albar.optimiser.lr, albar.optimiser.weight_decay) == ("adamw", 1e-5, 0.05)
     assert (albar.epochs, albar.model.name, albar.model.weights) == (50, "swin3d_t", "kinetics400")
     assert replace(albar, method=baseline.method, out=baseline.out) == baseline  # equal except for the method
+    assert albar.step.precision == "fp32"  # as Accelerate's default, with which its code runs
+
+
+def test_the_rows_of_stillmixs_table_have_its_authors_settings():
+    """Of its configurations for Swin-T from Kinetics-400 weights on HMDB51."""
+    shares = {"mixup": 0.75, "videomix": 0.25, "be": 0.25, "actor_cutmix": 0.25, "fame": 0.5, "stillmix": 0.75}
+    for method in (*shares, "sdn", "two_streams"):
+        recipe = RECIPES[f"hmdb51_{method}"]()
+        optimiser = recipe.optimiser
+        assert optimiser.lr * optimiser.head_lr == pytest.approx(3.75e-4) and optimiser.lr == pytest.approx(3.75e-5)
+        assert (optimiser.weight_decay, optimiser.no_decay) == (0.05, ("norm", "relative_position_bias_table"))
+        assert (recipe.epochs, recipe.schedule.warmup * 30, recipe.batch_size) == (30, 2.5, 12)
+        assert (recipe.model.head_dropout, recipe.step.precision) == (0.5, "fp32")
+        if method in shares:
+            assert recipe.augmentation.prob == shares[method]
 
 
 def test_a_run_whose_terminal_is_gone_goes_on(dataset, tmp_path, monkeypatch):
