@@ -5,7 +5,7 @@ from dataclasses import replace
 from ..augmentations import StillMix
 from ..config import TrainConfig
 from ..methods import Albar, Baseline
-from .finetune import finetune
+from .finetune import finetune, finetune_recast
 from .places import OUT
 
 
@@ -29,9 +29,15 @@ def hmdb51_albar_stillmix() -> TrainConfig:
     return replace(hmdb51_albar(), out=OUT / "hmdb51_albar_stillmix", augmentation=StillMix(prob=0.75))
 
 
+def hmdb51_recast() -> TrainConfig:
+    """Recast with ALBAR's static terms on HMDB51, everything else as ``hmdb51_albar``."""
+    return finetune_recast("hmdb51_recast")
+
+
 RECIPES = (
     hmdb51_albar,
     hmdb51_stillmix,
     hmdb51_albar_stillmix,
+    hmdb51_recast,
     hmdb51_baseline,
 )
