@@ -208,7 +208,7 @@ def run(config: RecastBench) -> Path:
                     found.append({"method": name, "world": world, "seed": seed, **measures})
                     progress.advance(note=f"{name}, {world}, seed {seed}")
     for world in config.worlds:
-        rows = summary([row for row in found if row["world"] == world])
+        rows = summary([{k: v for k, v in row.items() if k != "world"} for row in found if row["world"] == world])
         if rows:
             show(f"{world}: percent, mean over seeds", [line(row) for row in rows])
         results.add(*(form_row(row, world) for row in rows))

@@ -39,7 +39,7 @@ def write_recast_clips(config: RecastClipsConfig) -> Path:
     Raises:
         InputError: a video cannot be decoded, two have one name, or the folder cannot be written.
     """
-    names = [video.stem for video in config.videos]
+    names = [video.name.replace(".", "_") for video in config.videos]  # a.mp4 and a.avi are two
     if len(set(names)) < len(names):
         raise InputError(f"videos {', '.join(names)}: two have one name; rename one")
     clip = ClipConfig(frames=config.frames, stride=config.stride, size=config.size, short_video="halve_stride")

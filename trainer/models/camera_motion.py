@@ -27,7 +27,7 @@ LARGEST = 112  # side in pixels that motion is estimated at; larger clips are ma
 STEPS = 4  # of Gauss-Newton, at each level of each stage
 SPREAD = 3.0  # median differences at which a pixel's weight is a quarter
 STILL = 0.5  # a pixel stands still where it differs by less, in standard deviations of the reference frame
-TRUSTED = 0.6  # share of the picture that must stand still
+TRUSTED = 0.5  # share of the picture that must stand still in every frame
 GAIN = 0.01  # share of the picture that must be won: a still camera's clips are left as they are
 
 
@@ -38,7 +38,8 @@ class CameraMotion:
     Attributes:
         matrices: float32 (B,T,3,3), from places in the reference frame to places in frame t, homogeneous, in units in
             which each side of the picture goes from -1 to 1.
-        still: float32 (B,), share of the picture that stands still once the motion is taken out, the mean over frames.
+        still: float32 (B,), share of the picture that stands still once the motion is taken out, in the frame
+            where that is least: one frame after a cut is enough.
         still_before: float32 (B,), the same of the clip as filmed.
     """
 
@@ -102,7 +103,7 @@ def estimate_camera(clips: Tensor, kind: Kind = "similarity") -> CameraMotion:
     reference = frames[:, middle, None].expand_as(frames).flatten(0, 1)
     matrices = refine(reference, frames.flatten(0, 1), matrices.flatten(0, 1), kind)
     at_rest = torch.eye(3, device=clips.device).expand_as(matrices)
-    still, before = (still_share(reference, frames.flatten(0, 1), m).view(b, t).mean(1) for m in (matrices, at_rest))
+    still, before = (still_share(reference, frames.flatten(0, 1), m).view(b, t).amin(1) for m in (matrices, at_rest))
     return CameraMotion(matrices.view(b, t, 3, 3), still, before)
 
 

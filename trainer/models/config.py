@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class ClipViewConfig:
     plane's motion. Clips in which it is not found are left as they are, and Recast then recasts all of the clip."""
 
     def __post_init__(self):
+        check_options(self, "model.view.")
         begin, end = self.fade
         if not 0 <= begin <= end <= 1:
             raise InputError(

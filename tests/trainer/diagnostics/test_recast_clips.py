@@ -59,9 +59,13 @@ def test_the_folder_and_its_videos(tmp_path):
     options = {"frames": T, "stride": 1, "size": S}
     path = write_recast_clips(RecastClipsConfig(videos=videos, out=tmp_path / "out", **options))
     facts = json.loads(path.read_text())
-    assert list(facts) == ["a", "b"] and facts["a"]["recast"] == "moving part" and facts["a"]["still_as_filmed"] > 0.6
+    assert (
+        list(facts) == ["a_mp4", "b_mp4"]
+        and facts["a_mp4"]["recast"] == "moving part"
+        and facts["a_mp4"]["still_as_filmed"] > 0.6
+    )
     for form in FORMS:
-        with av.open(str(tmp_path / "out" / "b" / f"{form}.mp4")) as container:
+        with av.open(str(tmp_path / "out" / "b_mp4" / f"{form}.mp4")) as container:
             assert sum(1 for _ in container.decode(video=0)) == T
     assert Image.open(tmp_path / "out" / "sheet.png").size == (len(FORMS) * 4 * S, 2 * S)
     with pytest.raises(InputError, match="two videos"):

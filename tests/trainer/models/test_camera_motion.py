@@ -74,9 +74,10 @@ def test_a_camera_behind_a_mover_is_found_and_held_still(path, kind):
     truth = torch.linalg.inv(camera) @ camera[:, T // 2, None]
     clips = filmed(camera)
     found = estimate_camera(clips, kind)
-    assert error(torch.eye(3).expand_as(truth), truth).mean() > 0.5
+    before = error(torch.eye(3).expand_as(truth), truth)
+    assert before.mean() > 0.5
     assert error(found.matrices, truth).max() < 0.15
-    assert found.trusted.all() and found.helps.all()
+    assert found.trusted.all() and found.helps[before > 1].all()
     without_mover = filmed(camera, mover=False)
     spread = [c.std(2).median() for c in (without_mover, hold_still(without_mover, found.matrices))]
     assert spread[1] < 0.35 * spread[0]
