@@ -68,7 +68,8 @@ class Recast(BatchAugmentation):
         steady = batch.per_sample.get(STEADY)
         whole = self.what == "clip" or (False if steady is None else ~steady)
         motion = recast(batch.motion, partner, behind, upload(turn, device), self.floor, whole=whole)
-        motion = torch.where(broadcast_over(chosen, motion), motion, batch.motion)
+        if self.prob < 1:
+            motion = torch.where(broadcast_over(chosen, motion), motion, batch.motion)
         own = ~chosen if self.background == "other" else torch.ones_like(chosen)
         out = batch.blended(motion, behind, scene_share=own.float(), static_from=self.static_from)
         return out.with_second_view(batch.motion, self.as_filmed) if self.as_filmed else out
