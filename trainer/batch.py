@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-SCENE, STATIC_TARGET, PEOPLE, DRAWS = "scene", "static_target", "people", "draws"
+SCENE, STATIC_TARGET, PEOPLE, DRAWS, STEADY = "scene", "static_target", "people", "draws", "steady"
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class Batch:
         static_index: int64 (B,), which frame of the clip the static clip repeats.
         per_sample: more tensors (B,...) by name. ``scene``: distribution over scenes (B,K). ``people``: uint8
             (B,1,T,h,w), 1 where a person is. ``static_target``: labels of the static clips where they are not
-            ``target``. ``draws``: int64 (B,), keys of what a network draws, see ``sample_dropout``. ``clean``,
-            ``clean_weight``: see ``consistency``.
+            ``target``. ``draws``: int64 (B,), keys of what a network draws, see ``sample_dropout``. ``steady``:
+            bool (B,), whether the camera stands still, see ``clip_view``. ``clean``, ``clean_weight``: see
+            ``consistency``.
         second_view: (B,3,T,h,w), another form of the same clips with the same labels, or None. The loss on ``motion``
             is taken on it, too.
         second_share: what that counts; the loss on ``motion`` counts the rest.

@@ -15,7 +15,7 @@ from .augmentations.base import Context
 from .batch import DRAWS, Batch, upload
 from .config import TrainConfig
 from .inputs.prepare import Prepare
-from .models.clip_view import set_progress
+from .models.clip_view import set_progress, steady_batch
 from .models.sample_dropout import draw_per_sample
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
@@ -108,7 +108,8 @@ class TrainStep:
 
     def _batch(self, clips: Clips) -> Batch:
         motion, static = self._clips(clips)
-        per_sample = clips.per_sample | {name: table[clips.sample] for name, table in self.tables.items()}
+        motion, found = steady_batch(motion, self._config.model.view)
+        per_sample = clips.per_sample | found | {name: table[clips.sample] for name, table in self.tables.items()}
         if self.static_parts > 1:
             keys = [_fold(self._config.seed, self._state.step, self._rank, row) for row in range(len(clips))]
             per_sample[DRAWS] = upload(np.array(keys, np.int64), motion.device)

@@ -29,6 +29,7 @@ from ...trainer.config import TrainConfig, from_dict, to_dict
 from ...trainer.demo import recipes
 from ...trainer.demo.motions.boxes import write_boxes
 from ...trainer.demo.motions.files import write_motions
+from ...trainer.demo.motions.harder import HarderWorld
 from ...trainer.demo.motions.world import TESTS, MotionsConfig
 from ...trainer.demo.settings import DemoConfig, demo_sets
 from ...trainer.diagnostics.config import StillBankConfig
@@ -311,10 +312,11 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return found
 
 
-def make_data(config: BiasBench, seed: int) -> Path:
+def make_data(config: BiasBench, seed: int, world: HarderWorld | None = None) -> Path:
     """Render and convert the videos of one seed, box the actors, choose stills, or find it done; returns the folder."""
     folder = folder_of(config, seed)
-    videos = MotionsConfig(out=folder / "videos", seed=seed, train=config.train, test=config.test)
+    harder = world or HarderWorld()
+    videos = MotionsConfig(out=folder / "videos", seed=seed, train=config.train, test=config.test, harder=harder)
     write_motions(videos)
     for split in ("train", *TESTS):
         convert(

@@ -25,7 +25,7 @@ from unstill.trainer.checkpoints.preemption import Preempted
 from unstill.trainer.config import TrainConfig
 from unstill.trainer.distributed import Ranks, process_group, wrap
 from unstill.trainer.loss_module import LossModule, allow_inner_gradients
-from unstill.trainer.methods import Albar, Sdn
+from unstill.trainer.methods import Albar, Baseline, Sdn
 from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.passes import backward_in_passes, static_leaf, step_passes
 from unstill.trainer.step_config import StepConfig
@@ -41,9 +41,10 @@ class Case:
 
     mode: str
     net: str
-    method: Albar = ALBAR
+    method: Albar | Baseline = ALBAR
     accumulate: int = 1
     static_parts: int = 1
+    second_share: float = 0.0
 
 
 CASES = {
@@ -57,6 +58,8 @@ CASES = {
     "static parts": Case("eager", LAYER_NORM, static_parts=2),
     "compiled static parts": Case("compiled", LAYER_NORM, static_parts=2),
     "accumulated static parts": Case("eager", LAYER_NORM, accumulate=2, static_parts=2),
+    "two views": Case("eager", LAYER_NORM, static_parts=2, second_share=0.3),
+    "two views of another method": Case("eager", LAYER_NORM, Baseline(), accumulate=2, second_share=0.3),
     # its scene classifier has no part in the last backward
     "on another method": Case("eager", LAYER_NORM, replace(ALBAR, base=Sdn(hidden=8, layers=0)), static_parts=2),
     "compiled on another method": Case("compiled", LAYER_NORM, replace(ALBAR, base=Sdn(hidden=8, layers=0))),
@@ -89,11 +92,19 @@ def difference(case: Case, ranks: Ranks) -> torch.Tensor:
     g = torch.Generator().manual_seed(1)
     motion = torch.randn(8, 3, 4, 8, 8, generator=g, dtype=torch.float64)
     clips = Batch(motion, motion[:, :, 2:3], torch.arange(8) % 4, None, {"scene": scenes})
+    if case.second_share:
+        clips = clips.with_second_view(motion.flip(3), case.second_share)
+    views = [(clips.second_share, "second_view"), (1 - clips.second_share, "motion")]
     size = 4 // case.accumulate
     parts = [clips.select(slice(first, first + size)) for first in range(0, 8, size)]
     for part in parts:  # one process, one backward a part
-        value, _ = expected(part.motion, static_leaf(part, True), part.target, True, part.per_sample)
-        (value / len(parts)).backward()
+        for share, view in views:
+            if share:
+                penalise = method.twice_differentiable
+                value, _ = expected(
+                    getattr(part, view), static_leaf(part, penalise), part.target, penalise, part.per_sample
+                )
+                (share * value / len(parts)).backward()
     if case.mode == "compiled":
         torch._dynamo.reset()
         allow_inner_gradients()
@@ -103,7 +114,12 @@ def difference(case: Case, ranks: Ranks) -> torch.Tensor:
     for _ in range(2):  # a second step finds the wrapper as the first has left it
         loss.zero_grad()
         for part in mine:
-            passes = step_passes(method, size, True, static_parts=case.static_parts, last=part is mine[-1])
+            passes = step_passes(
+                *(method, size, method.twice_differentiable),
+                static_parts=case.static_parts,
+                last=part is mine[-1],
+                second_share=case.second_share,
+            )
             parameters = list(loss.parameters())
             backward_in_passes(wrapped, part, passes, scale=1 / case.accumulate, parameters=parameters)
     scale = max(p.grad.abs().max() for p in expected.parameters())

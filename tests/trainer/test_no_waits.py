@@ -126,9 +126,9 @@ def test_other_methods_do_not_wait_either(folder):
         assert reads_of(dataclasses.replace(small, method=method)) == {}
 
 
-@pytest.mark.parametrize("sees", ["moving_part", "fade_in"])
-def test_recast_and_views_of_clips_do_not_wait(folder, sees):
-    model = ModelConfig(name="synthetic_run:dropout_net", view=ClipViewConfig(sees=sees))
+@pytest.mark.parametrize(("sees", "steady"), [("moving_part", "homography"), ("fade_in", "off")])
+def test_recast_and_views_of_clips_do_not_wait(folder, sees, steady):
+    model = ModelConfig(name="synthetic_run:dropout_net", view=ClipViewConfig(sees=sees, steady=steady))
     for options in ({"background": "other"}, {"what": "clip", "prob": 0.5}):
         assert reads_of(run_config(folder, model=model, augmentation=Recast(**options))) == {}
 

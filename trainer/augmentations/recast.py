@@ -5,7 +5,8 @@
 
 The label stays, no mask and no label is read. Q is a random rotation of colour space. What a mover does is as it was;
 which colours it does it in says nothing of the class any more. ``what="clip"`` recasts all of the clip, with the mean
-over time and place for b: for cameras that move.
+over time and place for b: for cameras that move. So are single clips whose camera was not made to stand still
+(``per_sample["steady"]``).
 
 The network sees the clip as it was filmed, too, as a second view that counts ``as_filmed``: without it the network
 need not work on ordinary clips.
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...pipeline.options import at_least, between, check_options
-from ..batch import Batch, broadcast_over, to_device, upload
+from ..batch import STEADY, Batch, broadcast_over, to_device, upload
 from .base import BatchAugmentation, Context
 
 if TYPE_CHECKING:
@@ -64,15 +65,24 @@ class Recast(BatchAugmentation):
         if self.background == "own":
             behind = torch.arange(n, device=device)
         turn = random_rotations(n, rng) if self.rotate else np.tile(np.eye(3), (n, 1, 1))
-        motion = recast(batch.motion, partner, behind, upload(turn, device), self.floor, whole=self.what == "clip")
-        motion = torch.where(broadcast_over(chosen, motion), motion, batch.motion)
+        steady = batch.per_sample.get(STEADY)
+        whole = self.what == "clip" or (False if steady is None else ~steady)
+        motion = recast(batch.motion, partner, behind, upload(turn, device), self.floor, whole=whole)
+        if self.prob < 1:
+            motion = torch.where(broadcast_over(chosen, motion), motion, batch.motion)
         own = ~chosen if self.background == "other" else torch.ones_like(chosen)
         out = batch.blended(motion, behind, scene_share=own.float(), static_from=self.static_from)
         return out.with_second_view(batch.motion, self.as_filmed) if self.as_filmed else out
 
 
 def recast(
-    clips: Tensor, partner: Tensor, behind: Tensor, rotation: Tensor, floor: float = 1e-3, *, whole: bool = False
+    clips: Tensor,
+    partner: Tensor,
+    behind: Tensor,
+    rotation: Tensor,
+    floor: float = 1e-3,
+    *,
+    whole: bool | Tensor = False,
 ) -> Tensor:
     """Clips whose movers have their partners' colours, before other backgrounds.
 
@@ -82,7 +92,7 @@ def recast(
         behind: int64 (B,), whose mean over time it is put before.
         rotation: float64 (B,3,3).
         floor: see ``borrow_colours``.
-        whole: recast the clip minus its mean colour, instead of minus its mean over time.
+        whole: recast the clip minus its mean colour, instead of minus its mean over time; or bool (B,), which clips.
 
     Returns:
         The shape and dtype of ``clips``; computed in float32 at least and rounded once.
@@ -92,9 +102,14 @@ def recast(
     from .colour_statistics import borrow_colours
 
     exact = clips.to(torch.promote_types(clips.dtype, torch.float32))
-    still = exact.mean((2, 3, 4) if whole else 2, keepdim=True)
+    still = exact.mean(2, keepdim=True)
+    behind_each = still[behind]
+    if whole is not False:
+        rows = broadcast_over(torch.as_tensor(whole, device=clips.device).expand(len(clips)), clips)
+        colour = still.mean((3, 4), keepdim=True)
+        still, behind_each = torch.where(rows, colour, still), torch.where(rows, colour[behind], behind_each)
     moving = exact - still
-    return (still[behind] + borrow_colours(moving, partner, rotation, floor)).to(clips.dtype)
+    return (behind_each + borrow_colours(moving, partner, rotation, floor)).to(clips.dtype)
 
 
 def other_rows(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,10 @@
-"""``unstill diagnose``, ``scene-labels``, ``still-bank``: options in, tables or a line out; returns the exit code."""
+"""``unstill diagnose``, ``scene-labels``, ``still-bank``, ``recast-clips``: options in, tables or lines out.
+
+Each returns the exit code.
+"""
 
 import importlib
+import json
 from dataclasses import dataclass
 
 import tyro
@@ -8,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ...pipeline.errors import InputError
+from ...pipeline.safe_text import printable
 from ..diagnostics.config import (
     HatConfig,
     InformationConfig,
     LookConfig,
+    RecastClipsConfig,
     SceneBiasConfig,
     SceneLabelConfig,
     StaticDynamicConfig,
@@ -104,4 +110,17 @@ def still_bank(options: StillBankConfig) -> int:
 
     path = build_still_bank(options)
     print(f"{path}: for StillMix, --augmentation.bank {path}")
+    return 0
+
+
+def recast_clips(options: RecastClipsConfig) -> int:
+    """``unstill recast-clips``."""
+    from ..diagnostics.recast_clips import write_recast_clips
+
+    path = write_recast_clips(options)
+    for name, facts in json.loads(path.read_text()).items():
+        before, after = (f"{100 * facts[key]:.0f} %" for key in ("still_as_filmed", "still_after"))
+        print(printable(f"{name}: {before} of the picture stands still, {after} without the camera's motion; "), end="")
+        print(f"recast: {facts['recast']}")
+    print(f"{path.parent}: clips, and {path.parent / 'sheet.png'}")
     return 0

@@ -95,6 +95,11 @@ COMMANDS = {
         "trainer.cli.diagnostics:scene_labels",
         "trainer.diagnostics.config:SceneLabelConfig",
     ),
+    "recast-clips": Command(
+        "Show what Recast makes of videos, and test a network with it.",
+        "trainer.cli.diagnostics:recast_clips",
+        "trainer.diagnostics.config:RecastClipsConfig",
+    ),
     "export": Command(
         "Write a trained model as safetensors, torch.export and ONNX.",
         "trainer.cli.inference:export",

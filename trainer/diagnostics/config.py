@@ -1,4 +1,4 @@
-"""Options of `unstill diagnose`, `scene-labels` and `still-bank`."""
+"""Options of `unstill diagnose`, `scene-labels`, `still-bank` and `recast-clips`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -228,3 +228,28 @@ class LookConfig:
         check_options(self, steps=at_least(1), places=at_least(1), measured=at_least(1))
         if self.run.views.temporal * self.run.views.spatial != 1:
             raise InputError("look shows one clip of a video; leave --views.temporal and --views.spatial at 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecastClipsConfig:
+    """Show what Recast makes of videos: steady, moving part, backwards, recast, before another background."""
+
+    videos: Annotated[tuple[Path, ...], Positional, arg(metavar="VIDEO")]
+    """Videos, two at least: each lends the one before it its colours and its background."""
+    out: Path
+    """Folder for the videos, the sheet of pictures and clips.json."""
+    frames: int = 32
+    """Frames of a clip, from the middle of the video."""
+    stride: int = 2
+    """Every how many frames of the video one is taken."""
+    size: int = 224
+    """Side of a clip in pixels."""
+    steady: Literal["translation", "similarity", "homography"] = "similarity"
+    """What the camera's motion may be."""
+    seed: int = 0
+    """Of the rotation of colours."""
+
+    def __post_init__(self):
+        if len(self.videos) < 2:
+            raise InputError("give two videos at least: each lends another its colours")
+        check_options(self, "", frames=at_least(2), stride=at_least(1), size=at_least(16))

@@ -8,6 +8,9 @@
 A network that sees only what moves cannot read the scene. With ``fade_in`` it learns the motion first, and meets the
 scene when little of its loss is left.
 
+With ``steady`` the camera's motion is taken out before (``camera_motion``). Outside of training the view does it; in
+training the step, once for all passes and before batch augmentations (``steady_batch``).
+
 The view is a forward pre-hook, so that the network's weights keep their names: weights of any view fit any other. Where
 in the run the network is follows from the step's number, which a checkpoint has; nothing else is saved.
 """
@@ -15,6 +18,8 @@ in the run the network is follows from the step's number, which a checkpoint has
 import torch
 from torch import Tensor, nn
 
+from ..batch import STEADY
+from .camera_motion import steady_clips
 from .config import ClipViewConfig
 
 
@@ -29,12 +34,14 @@ class ClipView(nn.Module):
 
     def __init__(self, config: ClipViewConfig):
         super().__init__()
-        self.sees, self.fade = config.sees, config.fade
+        self.sees, self.fade, self.steady = config.sees, config.fade, config.steady
         # a tensor: a number would be a constant of the compiled step, and be compiled anew in every one
         self.register_buffer("share", torch.zeros(()), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (B,3,T,h,w) as the network is to see them; of their dtype."""
+        if self.steady != "off" and not self.training:
+            clips, _ = steady_clips(clips, self.steady)
         if self.sees == "clip" or (self.sees == "fade_in" and not self.training):
             return clips
         exact = clips.to(torch.promote_types(clips.dtype, torch.float32))
@@ -51,7 +58,7 @@ class ClipView(nn.Module):
 
 def add_view(model: nn.Module, config: ClipViewConfig) -> None:
     """Let a network see its clips as ``config`` says; in place."""
-    if config.sees != "clip":
+    if config.sees != "clip" or config.steady != "off":
         model.add_module("clip_view", ClipView(config))
         model.register_forward_pre_hook(_look)
 
@@ -61,6 +68,14 @@ def set_progress(model: nn.Module, done: float) -> None:
     view = getattr(model, "clip_view", None)
     if isinstance(view, ClipView) and view.sees == "fade_in":
         view.share.fill_(view.at(done))
+
+
+def steady_batch(clips: Tensor, config: ClipViewConfig) -> tuple[Tensor, dict[str, Tensor]]:
+    """Clips of a training step without the camera's motion, and ``per_sample["steady"]``, where that is asked for."""
+    if config.steady == "off":
+        return clips, {}
+    clips, trusted = steady_clips(clips, config.steady)
+    return clips, {STEADY: trusted}
 
 
 def _look(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

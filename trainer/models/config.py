@@ -16,8 +16,12 @@ class ClipViewConfig:
     same at first; the mean comes back in the course of the run, and is all there afterwards."""
     fade: tuple[float, float] = (0.35, 0.8)
     """With fade_in: from and to which share of the run the mean over time comes back, evenly."""
+    steady: Literal["off", "translation", "similarity", "homography"] = "off"
+    """Take the camera's motion out of each clip first, in training and afterwards: shifts, also turns and zooms, or any
+    plane's motion. Clips in which it is not found are left as they are, and Recast then recasts all of the clip."""
 
     def __post_init__(self):
+        check_options(self, "model.view.")
         begin, end = self.fade
         if not 0 <= begin <= end <= 1:
             raise InputError(

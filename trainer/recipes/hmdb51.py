@@ -13,7 +13,7 @@ from dataclasses import replace
 from ..augmentations import ActorCutMix, BackgroundErasing, Fame, Mixup, StillMix, VideoMix
 from ..config import TrainConfig
 from ..methods import Albar, Baseline, Sdn, TwoStreams
-from .finetune import bf16, finetune, stillmix_finetune, stillmix_reference
+from .finetune import bf16, finetune, finetune_recast, stillmix_finetune, stillmix_reference
 from .places import DATA, OUT
 
 HMDB51 = DATA / "hmdb51"
@@ -37,6 +37,11 @@ def hmdb51_baseline() -> TrainConfig:
 def hmdb51_albar_stillmix() -> TrainConfig:
     """ALBAR with StillMix's random stills on HMDB51, as in ALBAR's code."""
     return replace(hmdb51_albar(), out=OUT / "hmdb51_albar_stillmix", augmentation=StillMix(prob=0.75))
+
+
+def hmdb51_recast() -> TrainConfig:
+    """Recast with ALBAR's static terms on HMDB51, everything else as ``hmdb51_albar``."""
+    return finetune_recast("hmdb51_recast")
 
 
 def hmdb51_cross_entropy() -> TrainConfig:
@@ -97,6 +102,7 @@ def _with_people(recipe: TrainConfig) -> TrainConfig:
 RECIPES = (
     hmdb51_albar,
     hmdb51_albar_bf16,
+    hmdb51_recast,
     hmdb51_baseline,
     hmdb51_albar_stillmix,
     hmdb51_cross_entropy,

@@ -8,7 +8,7 @@ from ..models.config import ModelConfig
 from ..optimisers.config import OptimiserConfig
 from ..optimisers.schedule import ScheduleConfig
 from ..step_config import StepConfig
-from .finetune import finetune
+from .finetune import finetune, finetune_recast
 from .places import DATA, OUT
 
 # of torchvision's Kinetics-400 weights for r3d_18, mc3_18, r2plus1d_18
@@ -43,8 +43,14 @@ def kinetics400_scratch() -> TrainConfig:
     )
 
 
+def kinetics400_recast() -> TrainConfig:
+    """Recast with ALBAR's static terms on Kinetics-400, everything else as ``kinetics400_albar``."""
+    return finetune_recast("kinetics400_recast")
+
+
 RECIPES = (
     kinetics400_albar,
+    kinetics400_recast,
     kinetics400_baseline,
     kinetics400_scratch,
 )

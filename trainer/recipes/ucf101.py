@@ -2,7 +2,7 @@
 
 from ..config import TrainConfig
 from ..methods import Albar, Baseline
-from .finetune import finetune
+from .finetune import finetune, finetune_recast
 
 
 def ucf101_albar() -> TrainConfig:
@@ -15,7 +15,13 @@ def ucf101_baseline() -> TrainConfig:
     return finetune("ucf101_baseline", Baseline())
 
 
+def ucf101_recast() -> TrainConfig:
+    """Recast with ALBAR's static terms on UCF101, everything else as ``ucf101_albar``."""
+    return finetune_recast("ucf101_recast")
+
+
 RECIPES = (
     ucf101_albar,
+    ucf101_recast,
     ucf101_baseline,
 )

@@ -57,6 +57,26 @@ def test_the_covariance_becomes_the_partners_before_the_other_background(whole):
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-10)
 
 
+def test_clips_whose_camera_moves_are_recast_as_a_whole():
+    clips, partner, rotation = coloured_clips(), torch.tensor([3, 0, 5, 1, 2, 4]), IDENTITY
+    steady = torch.tensor([True, False] * 3)
+    both = recast(clips, partner, partner, rotation, whole=~steady)
+    # partners of either kind lend what they have themselves
+    moving = torch.where(steady.view(-1, 1, 1, 1, 1), moving_part(clips), clips - clips.mean((2, 3, 4), keepdim=True))
+    covariance = colour_covariance(moving, 1e-3)
+    root, inverse_root = square_roots(covariance)
+    still = torch.where(
+        steady.view(-1, 1, 1, 1, 1), clips.mean(2, keepdim=True)[partner], clips.mean((2, 3, 4), keepdim=True)[partner]
+    )
+    expected = still + torch.einsum("bij,bjthw->bithw", root[partner] @ inverse_root, moving)
+    torch.testing.assert_close(both, expected, rtol=0, atol=1e-12)
+    batch = batch_of(clips)
+    batch.per_sample["steady"] = torch.ones(B, dtype=torch.bool)
+    assert torch.equal(applied(Recast(), batch).motion, applied(Recast(), batch_of(clips)).motion)
+    batch.per_sample["steady"] = torch.zeros(B, dtype=torch.bool)
+    assert torch.equal(applied(Recast(), batch).motion, applied(Recast(what="clip"), batch_of(clips)).motion)
+
+
 def test_its_own_colours_without_a_rotation_are_the_clip():
     clips, own = coloured_clips(), torch.arange(B)
     torch.testing.assert_close(recast(clips, own, own, IDENTITY), clips, rtol=0, atol=1e-12)

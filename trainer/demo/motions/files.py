@@ -24,6 +24,7 @@ from PIL import Image
 from ....pipeline.atomic_files import atomic_path, write_atomic
 from ....pipeline.errors import InputError
 from ....pipeline.progress import Progress
+from .harder import HarderWorld
 from .world import CLASSES, SPLITS, Cast, MotionsConfig, cast, video
 
 MANIFEST = "motions.json"
@@ -49,9 +50,8 @@ def write_motions(config: MotionsConfig) -> dict[str, Path]:
         raise InputError(f"size: {config.size} is not a multiple of 16; choose 32, 48, 64, ...")
     folders = {split: config.out / split for split in config.splits}
     manifest = config.out / MANIFEST
-    settings = {k: v for k, v in asdict(config).items() if k not in ("out", "workers")} | {
-        "splits": list(config.splits)
-    }
+    kept_out = {"out", "workers"} | ({"harder"} if config.harder == HarderWorld() else set())
+    settings = {k: v for k, v in asdict(config).items() if k not in kept_out} | {"splits": list(config.splits)}
     try:
         if _prepare(config.out, manifest, settings):
             return folders

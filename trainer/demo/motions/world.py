@@ -16,12 +16,14 @@ known frame it does: who zooms in is small at the first and large at the last, s
 
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from .harder import HarderWorld, camera_path, covered, filmed, lit, random_hue, wandering
 
 CLASSES = ("left", "right", "up", "down", "rot_cw", "rot_ccw", "zoom_in", "zoom_out")
 MIRROR_CLASS = {  # what each motion becomes when time runs backwards
@@ -76,6 +78,8 @@ class MotionsConfig:
     """VP9's constant rate factor, 0 (best) to 63; low because these files are encoded again when converted."""
     workers: int = 0
     """Threads that render and encode; 0 = one for each core."""
+    harder: HarderWorld = field(default_factory=HarderWorld)
+    """Looks, cameras, movers and light that the demonstration does without."""
 
     def videos(self, split: str) -> int:
         """Number of videos in ``split``."""
@@ -201,8 +205,12 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array(hsv_to_rgb(hue % 1, saturation, value), np.float32) * 255
 
 
-def _draw_actor(canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float) -> np.ndarray:
+def _draw_actor(
+    canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float, textured_hue: float | None = None
+) -> np.ndarray:
     """Paint actor ``actor`` into ``canvas`` (3,T,S,S) float32 in grey levels; returns its mask uint8 (T,S,S).
+
+    With ``textured_hue`` it has this hue, and stripes of its own in place of two halves.
 
     The mask is the share of each pixel that the actor covers, in 255ths, and exactly the weight it was painted with.
     An edge's distance is a sum of a term in x and one in y, so the only whole-frame work is one subtraction and one
@@ -234,8 +242,13 @@ def _draw_actor(canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float) -> 
     mask = (np.clip(inside, 0, 1, out=inside) * np.float32(255) + np.float32(0.5)).astype(np.uint8)
     weight = mask * np.float32(1 / 255)
     # a light and a dark half, so that even the square can be seen to turn
-    light = np.clip(inside_edge(-1.0, 0.0, 0.0) + np.float32(0.5), 0, 1)
-    hue = actor / 8 + 0.5 + hue_jitter
+    if textured_hue is None:
+        light = np.clip(inside_edge(-1.0, 0.0, 0.0) + np.float32(0.5), 0, 1)
+        hue = actor / 8 + 0.5 + hue_jitter
+    else:
+        across = inside_edge(-1.0, 0.0, 0.0) if actor < 4 else inside_edge(0.0, -1.0, 0.0)
+        light = 0.5 + 0.5 * np.sin((actor % 4 + 1) * (np.pi / 2) * across / (radius[:, None, None] * size))
+        light, hue = light.astype(np.float32), textured_hue
     bright, dark = _colour(hue, 0.9, 1.0), _colour(hue + 0.04, 0.9, 0.55)
     for plane, hi, lo in zip(canvas, bright, dark, strict=True):
         paint = light * (hi - lo)
@@ -247,12 +260,19 @@ def _draw_actor(canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float) -> 
 
 
 # --------------------------------------------------------------------------------------------------- scenes
-def scene_image(scene: int, size: int, saturation: float, rng: np.random.Generator) -> np.ndarray:
-    """One static background, float32 (3,S,S) in grey levels; scenes 8..15 look like no scene seen in training."""
+def scene_image(
+    scene: int, size: int, saturation: float, rng: np.random.Generator, textured_hue: float | None = None
+) -> np.ndarray:
+    """One static background, float32 (3,S,S) in grey levels; scenes 8..15 look like no scene seen in training.
+
+    With ``textured_hue`` it has this hue, and scenes differ by their texture alone.
+    """
     jitter, light, dark = rng.uniform(-0.02, 0.02), *rng.uniform(-0.08, 0.08, 2)
     phase_x, phase_y = rng.uniform(0, 2 * np.pi, 2).tolist()
     hue = scene % 8 / 8 + (1 / 16 if scene >= 8 else 0) + jitter
     kind, waves = (scene + (scene >= 8)) % 4, (3, 5)[scene // 4 % 2]
+    if textured_hue is not None:
+        hue, waves = textured_hue, waves + (scene >= 8)
 
     axis = ((np.arange(size) + 0.5) * (2 * np.pi / size)).astype(np.float32)
     x, y = axis[None, :], axis[:, None]
@@ -291,7 +311,9 @@ def video(config: MotionsConfig, split: str, index: int) -> tuple[np.ndarray, np
     """
     who = cast(config, split, index)
     path = pose(config, split, index)
-    scene = scene_image(who.scene, config.size, config.scene_saturation, _stream(config, split, index, _SCENE))
+    world, stream = config.harder, lambda purpose: _stream(config, split, index, purpose)
+    scene_hue, actor_hue = random_hue(stream) if world.looks == "texture" else (None, None)
+    scene = scene_image(who.scene, config.size, config.scene_saturation, stream(_SCENE), scene_hue)
     canvas = np.repeat(scene[:, None], config.frames, 1)
     if who.static_actor is not None:
         # half a canvas from where the mover is in mid-clip, along x, y or both; beneath the mover
@@ -300,8 +322,17 @@ def video(config: MotionsConfig, split: str, index: int) -> tuple[np.ndarray, np
         x, y = (path.x[mid] + away_x) % 1, (path.y[mid] + away_y) % 1
         angle, radius, hue_jitter = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(*np.log(RADIUS))), rng.uniform(*_HUE)
         still = Pose(*(np.array([v], np.float32) for v in (x, y, angle, radius)))
-        _draw_actor(canvas, who.static_actor, still, hue_jitter)
-    mask = _draw_actor(canvas, who.actor, path, _stream(config, split, index, _LOOK).uniform(*_HUE))
+        _draw_actor(canvas, who.static_actor, still, hue_jitter, actor_hue)
+    for actor, (x, y, angle, log_radius) in wandering(world, config.frames, stream):
+        _draw_actor(canvas, actor, Pose(x % 1, y % 1, angle, np.exp(log_radius)), 0.0, actor_hue)
+    mask = _draw_actor(canvas, who.actor, path, stream(_LOOK).uniform(*_HUE), actor_hue)
+    if world.cover:
+        covered(canvas, mask, scene, world, stream)
+    if world.light:
+        lit(canvas, world, stream)
+    if world.camera != "still":
+        camera = camera_path(world, config.frames, stream)
+        canvas, mask = filmed(canvas, camera), np.rint(filmed(mask, camera)).astype(np.uint8)
     if config.noise:
         table, run = _noise_table(), 3 * config.size**2
         starts = _stream(config, split, index, _NOISE).integers(0, len(table) - run, config.frames)
