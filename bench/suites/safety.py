@@ -16,10 +16,12 @@ from pathlib import Path
 from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig
 from ...pipeline.conversion.sandbox.pool import Worker
+from ...pipeline.loading.decoders import DecoderName
 from ...pipeline.loading.loader import ClipLoader
 from ...pipeline.loading.loader_config import LoaderConfig
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig
 from ...pipeline.sandbox.process import Limits, Sandbox
+from ...pipeline.shards.video_format import Codec
 from ...trainer.build import open_loader
 from ...trainer.config import TrainConfig
 from ...trainer.recipes import RECIPES
@@ -60,7 +62,8 @@ def run(config: SafetyBench) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results.add(conversion_row(config, folder))
-        for codec, decoder in (("vp9", "dali"), ("h264", "cores")):
+        pairs: tuple[tuple[Codec, DecoderName], ...] = (("vp9", "dali"), ("h264", "cores"))
+        for codec, decoder in pairs:
             shards = synthetic_dataset(folder / codec, videos=config.videos, codec=codec, frames=120)
             results.add(loader_row(config, shards, decoder, folder))
         results.add(*isolation_rows(config, folder / "h264"))
@@ -136,7 +139,7 @@ def loader_cost(shards: Path, config: LoaderConfig, steps: int, record: Path | N
     return time.process_time() - begin + below
 
 
-def loader_row(config: SafetyBench, shards: Path, decoder: str, folder: Path) -> Row:
+def loader_row(config: SafetyBench, shards: Path, decoder: DecoderName, folder: Path) -> Row:
     """Clips with the comparison of sizes and the record, and without; fragments are all seen for the first time."""
     options = LoaderConfig(decoder=decoder, decode_threads=1, core_threads=1)
 
@@ -173,6 +176,7 @@ def demonstration_row(config: SafetyBench, folder: Path) -> Row:
 
     def without(config: TrainConfig, *arguments) -> ClipLoader:
         loader = open_loader(config, *arguments)
+        assert loader._precautions.in_flight is not None, "a run keeps a record of the clips that are decoded"
         loader._precautions.in_flight.close()
         loader._reader._checked[:] = b"\1" * len(loader._reader._checked)
         return loader

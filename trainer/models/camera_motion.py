@@ -152,8 +152,8 @@ def phase_correlation(first: Tensor, second: Tensor) -> Tensor:
 def refine(reference: Tensor, frames: Tensor, matrices: Tensor, kind: Kind) -> Tensor:
     """Gauss-Newton steps from (N,3,3), on a half-size level first where pictures are large."""
     if min(reference.shape[1:]) >= 64:
-        halves = [F.avg_pool2d(picture[:, None], 2)[:, 0] for picture in (reference, frames)]
-        matrices = _steps(*halves, matrices, kind)
+        half_reference, half_frames = (F.avg_pool2d(picture[:, None], 2)[:, 0] for picture in (reference, frames))
+        matrices = _steps(half_reference, half_frames, matrices, kind)
     return _steps(reference, frames, matrices, kind)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batch import STEADY
-from .camera_motion import steady_clips
+from .camera_motion import Kind, steady_clips
 from .config import ClipViewConfig
 
 
@@ -34,14 +34,15 @@ class ClipView(nn.Module):
 
     def __init__(self, config: ClipViewConfig):
         super().__init__()
-        self.sees, self.fade, self.steady = config.sees, config.fade, config.steady
+        self.sees, self.fade = config.sees, config.fade
+        self.camera: Kind | None = None if config.steady == "off" else config.steady
         # a tensor: a number would be a constant of the compiled step, and be compiled anew in every one
         self.register_buffer("share", torch.zeros(()), persistent=False)
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (B,3,T,h,w) as the network is to see them; of their dtype."""
-        if self.steady != "off" and not self.training:
-            clips, _ = steady_clips(clips, self.steady)
+        if self.camera is not None and not self.training:
+            clips, _ = steady_clips(clips, self.camera)
         if self.sees == "clip" or (self.sees == "fade_in" and not self.training):
             return clips
         exact = clips.to(torch.promote_types(clips.dtype, torch.float32))
@@ -60,7 +61,7 @@ def add_view(model: nn.Module, config: ClipViewConfig) -> None:
     """Let a network see its clips as ``config`` says; in place."""
     if config.sees != "clip" or config.steady != "off":
         model.add_module("clip_view", ClipView(config))
-        model.register_forward_pre_hook(_look)
+        model.register_forward_pre_hook(_as_seen)
 
 
 def set_progress(model: nn.Module, done: float) -> None:
@@ -78,5 +79,5 @@ def steady_batch(clips: Tensor, config: ClipViewConfig) -> tuple[Tensor, dict[st
     return clips, {STEADY: trusted}
 
 
-def _look(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _as_seen(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (model.clip_view(inputs[0]), *inputs[1:])  # type: ignore[operator]  (a submodule)
