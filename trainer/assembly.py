@@ -10,7 +10,7 @@ from .config import TrainConfig
 from .distributed import Ranks, wrap
 from .inputs.prepare import clip_options
 from .loss_module import LossModule, compile_loss
-from .models.registry import head_name
+from .models.network import head_of
 from .monitoring.metrics import Meter
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
@@ -41,7 +41,7 @@ def assemble(
         classes: number of classes.
         static_parts: parts of the static pass; ``config.step.static_parts`` is not read.
     """
-    head, method = head_name(config.model.name), config.method
+    head, method = head_of(model), config.method
     groups = parameter_groups(model, head, config.optimiser)
     if method_module is not None:
         groups += parameter_groups(method_module, "head", config.optimiser)
