@@ -1,5 +1,6 @@
 """A network with everything that trains it: optimiser, guard, average, loss and step."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -44,7 +45,7 @@ def assemble(
     head, method = head_of(model), config.method
     groups = parameter_groups(model, head, config.optimiser)
     if method_module is not None:
-        groups += parameter_groups(method_module, "head", config.optimiser)
+        groups += parameter_groups(method_module, "head", replace(config.optimiser, layer_decay=1.0))
     modules = nn.ModuleList([model] if method_module is None else [model, method_module])
     state = TrainState(
         model=model,
