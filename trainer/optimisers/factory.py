@@ -15,7 +15,8 @@ def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> li
     Args:
         model: the network.
         head: name prefix of the classifier's parameters.
-        config: ``head_lr``, ``layer_decay``, ``head_first``, ``decay_norms``, ``no_decay`` and ``weight_decay`` are read.
+        config: ``head_lr``, ``layer_decay``, ``head_first``, ``decay_norms``, ``no_decay``,
+            ``weight_decay`` are read.
     """
     layers = layer_scales(model, config.layer_decay)
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
