@@ -1,5 +1,6 @@
 """A network with everything that trains it: optimiser, guard, average, loss and step."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -10,7 +11,7 @@ from .config import TrainConfig
 from .distributed import Ranks, wrap
 from .inputs.prepare import clip_options
 from .loss_module import LossModule, compile_loss
-from .models.registry import head_name
+from .models.network import head_of
 from .monitoring.metrics import Meter
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
@@ -41,10 +42,10 @@ def assemble(
         classes: number of classes.
         static_parts: parts of the static pass; ``config.step.static_parts`` is not read.
     """
-    head, method = head_name(config.model.name), config.method
+    head, method = head_of(model), config.method
     groups = parameter_groups(model, head, config.optimiser)
     if method_module is not None:
-        groups += parameter_groups(method_module, "head", config.optimiser)
+        groups += parameter_groups(method_module, "head", replace(config.optimiser, layer_decay=1.0))
     modules = nn.ModuleList([model] if method_module is None else [model, method_module])
     state = TrainState(
         model=model,

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,17 +16,45 @@ from .assembly import assemble
 from .checkpoints.checkpoint import start_from
 from .config import TrainConfig
 from .distributed import Ranks
+from .inputs.config import IMAGENET_MEAN, IMAGENET_STD
 from .inputs.prepare import Prepare
 from .known_failures import refuse_static_parts, refuse_unsupported
 from .models.clip_view import add_view
 from .models.closed_network import close_network
+from .models.drop_path import set_drop_path
 from .models.head_dropout import drop_before
+from .models.huggingface import PREFIX, read_source
+from .models.network import head_of, normalisation_of
 from .models.position_bias import look_up_position_biases
-from .models.registry import build_model, head_name
+from .models.registry import build_model
 from .state import TrainState
 from .step import TrainStep
 
 log = logging.getLogger(__name__)
+
+
+def with_network_facts(config: TrainConfig, classes: int) -> TrainConfig:
+    """The configuration with what the network says of itself: an ``hf:`` network's architecture, and the mean and std
+    that a network was made for, where the run has the defaults.
+
+    Raises:
+        InputError: the network cannot be found.
+    """
+    name, inputs, model = config.model.name, config.inputs, config.model
+    if name.startswith(PREFIX):
+        source = read_source(name, probe=model.probe != "off")
+        model, own = replace(model, architecture=source.architecture), (source.mean, source.std)
+    elif ":" in name:
+        with torch.random.fork_rng(devices=[]):
+            own = normalisation_of(build_model(name, classes))
+    else:
+        own = None
+    if model.probe != "off" and not name.startswith(PREFIX):
+        raise InputError(f"model.probe {model.probe} needs an hf: network, whose tokens are known; got {name}")
+    if own is not None and (inputs.mean, inputs.std) == (IMAGENET_MEAN, IMAGENET_STD) != own:
+        log.info("%s: clips are normalised as it was made for, mean %s and std %s", name, *own)
+        inputs = replace(inputs, mean=own[0], std=own[1])
+    return replace(config, model=model, inputs=inputs)
 
 
 def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> tuple[TrainState, TrainStep]:
@@ -45,8 +74,8 @@ def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> t
     torch.use_deterministic_algorithms(config.step.deterministic)
     torch.backends.cudnn.benchmark = not config.step.deterministic  # shapes never change within a run
     torch.manual_seed(config.seed)  # every rank starts from the same weights
-    tables, head = config.method.tables(config.data), head_name(config.model.name)
-    model, method_module = build_networks(config, data, ranks.device, tables, head)
+    tables = config.method.tables(config.data)
+    model, method_module = build_networks(config, data, ranks.device, tables)
     refuse_static_parts(model, config.method, config.step.static_parts, config.model.name)
     tables = {name: table.to(ranks.device) for name, table in tables.items()}
     static_parts = config.step.static_parts or 1
@@ -54,7 +83,7 @@ def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> t
 
 
 def build_networks(
-    config: TrainConfig, data: DatasetInfo, device: torch.device, tables: dict[str, torch.Tensor], head: str
+    config: TrainConfig, data: DatasetInfo, device: torch.device, tables: dict[str, torch.Tensor]
 ) -> tuple[nn.Module, nn.Module | None]:
     """The network and the method's own module (or None), on the device, in training mode.
 
@@ -62,18 +91,22 @@ def build_networks(
         config, data: the run.
         device: where they go.
         tables: what ``method.tables`` returned.
-        head: name of the network's last layer, or "".
     """
     model = build_model(
-        config.model.name, len(data.classes), config.model.weights, frames=config.clip.frames, size=config.clip.size
+        *(config.model.name, len(data.classes), config.model.weights),
+        frames=config.clip.frames,
+        size=config.clip.size,
+        architecture=config.model.architecture,
     )
+    if config.model.drop_path is not None:
+        set_drop_path(model, config.model.drop_path)
     refuse_unsupported(model, config.method, config.model.name)
     if config.model.head_dropout:
-        drop_before(model, head, config.model.head_dropout)
+        drop_before(model, head_of(model), config.model.head_dropout)
     look_up_position_biases(model)
     step, penalty = config.step, config.method.twice_differentiable
     close_network(model, step.closed_conv, step.closed_layers, penalty=penalty)
-    method_module = config.method.module(model, head, tables)
+    method_module = config.method.module(model, head_of(model), tables)
     add_view(model, config.model.view)  # not to the copies that a method makes
     if config.method.first_stage is not None:
         start_from(config.method.first_stage, model, method_module)

@@ -22,7 +22,7 @@ from ..pipeline.loading.clips import Clips
 from ..pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ..pipeline.loading.device import resolve_device
 from ..pipeline.shards.dataset_info import DatasetInfo
-from .build import build, count_steps, open_loader
+from .build import build, count_steps, open_loader, with_network_facts
 from .checkpoints.checkpoint import CONFIG, Checkpointer, run_record
 from .checkpoints.preemption import Preempted, StopRequest
 from .config import TrainConfig, to_dict
@@ -80,6 +80,7 @@ def train(
     config = replace(config, device=resolve_device(config.device))
     with process_group(config.device) as ranks, StopRequest() as stop, leave_a_core_for_decoding(config.device):
         data = DatasetInfo.read(config.data)
+        config = with_network_facts(config, len(data.classes))
         steps = count_steps(config, data, ranks)
         videos = None
         if validate is None and config.validation is not None:

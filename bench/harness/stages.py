@@ -29,7 +29,7 @@ from ...trainer.build import build, open_loader
 from ...trainer.config import TrainConfig
 from ...trainer.distributed import Ranks
 from ...trainer.inputs.prepare import Prepare
-from ...trainer.models.registry import head_name
+from ...trainer.models.network import head_of
 from ...trainer.monitoring.flops import step_flops
 from .bottleneck import Stage
 from .ceilings import Ceiling, repeated
@@ -180,7 +180,7 @@ class RunStages:
         data = DatasetInfo.read(config.data)
         state, step = build(config, data, self._ranks, steps=1 << 20)
         try:
-            method_parts = {"head": head_name(config.model.name), "method_module": state.method_module}
+            method_parts = {"head": head_of(state.model), "method_module": state.method_module}
             shape = config.clip.frames, config.clip.size
             flops, how = step_flops(state.model, config.method, *shape, **method_parts, tables=step.tables), ""
         except Exception as error:  # an operation without a meta form

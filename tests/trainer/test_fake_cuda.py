@@ -30,7 +30,6 @@ from unstill.trainer.inputs.prepare import Prepare
 from unstill.trainer.memory_plan import fake_clips
 from unstill.trainer.methods import Baseline, Sdn
 from unstill.trainer.models.config import ClipViewConfig, ModelConfig
-from unstill.trainer.models.registry import head_name
 from unstill.trainer.recipes import RECIPES
 from unstill.trainer.step_config import StepConfig
 
@@ -101,8 +100,8 @@ def reduced_swin(classes: int) -> nn.Module:
 def one_step(config, mode, spoil=lambda step: None):
     """One step of a run on tensors without data; returns (state, what the loader prepared)."""
     data = DatasetInfo(samples=1000, classes=tuple(f"class {n}" for n in range(CLASSES)), digest="")
-    tables, head = config.method.tables(config.data), head_name(config.model.name)
-    networks = build_networks(config, data, torch.device("cpu"), tables, head)
+    tables = config.method.tables(config.data)
+    networks = build_networks(config, data, torch.device("cpu"), tables)
     with FakeCopyMode(mode):
         networks = copy.deepcopy(networks)  # together: a method's module may share layers with the network
     with mode:

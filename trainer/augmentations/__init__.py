@@ -8,10 +8,23 @@ from .actor_cutmix import ActorCutMix
 from .background_erasing import BackgroundErasing
 from .fame import Fame
 from .mixup import Mixup
+from .mixup_cutmix import MixupCutmix
+from .rand_augment import RandAugment
 from .recast import Recast
 from .stillmix import StillMix
 from .videomix import VideoMix
 
-Augmentation = Mixup | VideoMix | BackgroundErasing | ActorCutMix | Fame | StillMix | Recast
+Augmentation = Mixup | VideoMix | MixupCutmix | RandAugment | BackgroundErasing | ActorCutMix | Fame | StillMix | Recast
 
-__all__ = ["ActorCutMix", "Augmentation", "BackgroundErasing", "Fame", "Mixup", "Recast", "StillMix", "VideoMix"]
+__all__ = [
+    "ActorCutMix",
+    "Augmentation",
+    "BackgroundErasing",
+    "Fame",
+    "Mixup",
+    "MixupCutmix",
+    "RandAugment",
+    "Recast",
+    "StillMix",
+    "VideoMix",
+]

@@ -288,6 +288,7 @@ def load_model(path: str | os.PathLike, *, trust_model_code: bool = False) -> tu
         len(classes),
         frames=config.clip.frames,
         size=config.clip.size,
+        architecture=config.model.architecture,
         named_in=checkpoint / CONFIG,
         trust_code=trust_model_code,
     )

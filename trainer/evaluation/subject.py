@@ -10,7 +10,7 @@ from ...pipeline.loading.sampler import ClipConfig
 from ..checkpoints.checkpoint import load_model, read_record
 from ..checkpoints.files import AVERAGE, find_checkpoint, pointed, run_folder, step_of
 from ..config import TrainConfig
-from ..models.registry import head_name
+from ..models.network import head_of
 from ..step_config import Precision
 
 
@@ -97,7 +97,7 @@ def load_subject(run: str | os.PathLike, name: str | None = None, *, trust_model
         config.inputs.std,
         config.step.precision,
         origin_of(checkpoint, config),
-        head_name(config.model.name),
+        head_of(model),
     )
 
 

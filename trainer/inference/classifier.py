@@ -62,6 +62,7 @@ class Facts:
         clip: shape of the clips it was trained on.
         mean, std: of its normalisation, in units of the full range.
         view: what it sees of a clip, as it was trained.
+        architecture: of an ``hf:`` network, see ``ModelConfig``.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Facts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     view: ClipViewConfig = field(default_factory=ClipViewConfig)
+    architecture: str = ""
 
     def save(self, folder: Path) -> None:
         """Write config.json and labels.txt."""
@@ -98,7 +100,7 @@ class Facts:
                 raise ValueError("model and classes are not names")
             clip, view = ClipConfig(**record["clip"]), record.get("view", {})
             view = ClipViewConfig(**view | ({"fade": tuple(view["fade"])} if "fade" in view else {}))
-            return cls(model, tuple(classes), clip, mean, std, view)
+            return cls(model, tuple(classes), clip, mean, std, view, str(record.get("architecture", "")))
         except FileNotFoundError:
             raise InputError(f"{folder}: no {CONFIG} in it; expected a folder made by `unstill export`") from None
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
@@ -130,6 +132,7 @@ def load_classifier(path: Path, *, trust_model_code: bool = False) -> tuple[Clas
             len(facts.classes),
             frames=facts.clip.frames,
             size=facts.clip.size,
+            architecture=facts.architecture,
             named_in=path / CONFIG,
             trust_code=trust_model_code,
         )
@@ -138,6 +141,7 @@ def load_classifier(path: Path, *, trust_model_code: bool = False) -> tuple[Clas
     else:
         model, config, classes = load_model(path, trust_model_code=trust_model_code)
         facts = Facts(
-            config.model.name, tuple(classes), config.clip, config.inputs.mean, config.inputs.std, config.model.view
+            *(config.model.name, tuple(classes), config.clip, config.inputs.mean, config.inputs.std),
+            *(config.model.view, config.model.architecture),
         )
     return Classifier(model, facts.mean, facts.std).eval(), facts

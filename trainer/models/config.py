@@ -1,7 +1,9 @@
 """Which network a run trains."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from ...pipeline.errors import InputError
 from ...pipeline.options import between, check_options
@@ -34,13 +36,22 @@ class ModelConfig:
     """Which network, and what it starts from."""
 
     name: str = "swin3d_t"
-    """swin3d_t, swin3d_s, swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b, mvit_v2_s, motion_cnn, or
-    `module:function`, which is called with the number of classes and returns a module from clips (B,3,T,h,w) to logits
-    (B,classes)."""
+    """swin3d_t, swin3d_s, swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b, mvit_v2_s, motion_cnn; `hf:ORG/NAME`
+    of the Hugging Face Hub or `hf:FOLDER`: VideoMAE, ViViT, TimeSformer, V-JEPA 2 or VideoPrism; or `module:function`,
+    which is called with the number of classes (as `num_classes=` where it has that) and returns a module from clips
+    (B,3,T,h,w) to logits (B,classes), or a `Network` with its last layer, mean and std."""
     weights: str = "none"
     """none, kinetics400 (torchvision downloads its weights once), a run of the same network (RUN, RUN/best or
-    RUN/step-500; the moving average where it kept one), or a .safetensors, .pt or .pth file. A head for another number
-    of classes is left at its random start."""
+    RUN/step-500; the moving average where it kept one), or a .safetensors, .pt or .pth file; pretrained: those of an
+    `hf:` name. A head for another number of classes is left at its random start."""
+    probe: Literal["off", "attentive"] = "off"
+    """attentive: an `hf:` network is frozen, and a small network of attention over its tokens is trained with the last
+    layer (V-JEPA 2's protocol)."""
+    drop_path: float | None = None
+    """Drop path (stochastic depth): rate of the last block, to which it grows evenly from 0 at the first. By default
+    the network's own."""
+    architecture: Annotated[str, tyro.conf.Fixed, tyro.conf.Suppress] = ""
+    """Sizes of an `hf:` network as JSON, which a run writes down: it is loaded again without the folder or the Hub."""
     view: ClipViewConfig = field(default_factory=ClipViewConfig)
     """What it sees of its clips."""
     head_dropout: float = 0.0

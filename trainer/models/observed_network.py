@@ -68,7 +68,10 @@ class ObservedNetwork:
             z = module(clips)
         self._watching = False
         features = self._seen.pop()
-        features = features if features.ndim == 2 else features.flatten(2).mean(2)
+        if features.ndim == 3:  # tokens (B,N,D) before a linear layer
+            features = features.mean(1)
+        elif features.ndim > 3:
+            features = features.flatten(2).mean(2)
         return at_least_float32(z), at_least_float32(features)
 
     def _watch(self, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Video classifiers by name: torchvision's, a small one, and anyone's ``module:function``.
+"""Video classifiers by name: torchvision's, a small one, Hugging Face's ``hf:``, and anyone's ``module:function``.
 
     model = build_model("swin3d_t", classes=51, weights="kinetics400")
     logits = model(clips)        # (B,3,T,h,w) -> (B,51)
@@ -7,9 +7,11 @@ Every named model has a double backward (tests/trainer/models/test_registry.py),
 """
 
 import importlib
+import inspect
 import os
 import pickle
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,7 +23,10 @@ from torchvision.models import get_model_weights
 
 from ...pipeline.errors import InputError
 from ..checkpoints.files import find_checkpoint, names_checkpoint, verify_checkpoint, weights_file
+from .huggingface import HEAD as HUGGINGFACE_HEAD
+from .huggingface import PREFIX, Source, build_architecture, load_pretrained, read_source
 from .motion_cnn import MotionCNN
+from .network import Network, keep_facts
 
 # name -> the layer that ends in class logits
 _HEADS = {
@@ -51,16 +56,18 @@ def build_model(
     *,
     frames: int | None = None,
     size: int | None = None,
+    architecture: str = "",
     named_in: Path | None = None,
     trust_code: bool = False,
 ) -> nn.Module:
     """Build a classifier from clips (B,3,T,h,w) to logits (B,classes).
 
     Args:
-        name: one of ``MODELS``, or ``module:function``.
+        name: one of ``MODELS``, ``hf:ORG/NAME``, ``hf:FOLDER``, or ``module:function``.
         classes: number of classes.
-        weights: "none", "kinetics400" or a file, see ``ModelConfig``.
+        weights: "none", "kinetics400", "pretrained" or a file, see ``ModelConfig``.
         frames, size: T and h = w of the clips that it will see; checked where the network has but one clip shape.
+        architecture: of an ``hf:`` network, see ``ModelConfig``; "": it is read from the folder or the Hub.
         named_in: the file that ``name`` was read from; None where a person gave it (a command line, a recipe, a call).
         trust_code: allow a ``module:function`` from a file: importing and calling it runs whatever code it holds.
 
@@ -68,6 +75,8 @@ def build_model(
         InputError: an unknown name, a ``module:function`` from a file that is not trusted, or weights that are
             missing, unreadable or of another network.
     """
+    if name.startswith(PREFIX):
+        return keep_facts(_huggingface(name, classes, weights, frames, size, architecture, named_in))
     if ":" in name:
         if named_in is not None and not trust_code and name not in _OWN:
             module = name.partition(":")[0]
@@ -75,22 +84,50 @@ def build_model(
                 f"{named_in}: names the network {name!r}, which runs code of the module {module!r}; if you know that "
                 "code and trust it, repeat with --trust-model-code"
             )
-        model, head = _call(name, classes), _OWN.get(name)
+        network = _call(name, classes)
+        if name in _OWN:
+            network = replace(network, head=_OWN[name])
     elif name == "motion_cnn":
-        model, head = MotionCNN(classes), _HEADS[name]
+        network = Network(module=MotionCNN(classes), head=_HEADS[name])
     elif name in _HEADS:
-        model, head = _torchvision_model(name, classes, frames, size), _HEADS[name]
+        network = Network(module=_torchvision_model(name, classes, frames, size), head=_HEADS[name])
     else:
-        raise InputError(f"model.name is {name!r}; expected one of {', '.join(MODELS)}, or module:function")
+        raise InputError(
+            f"model.name is {name!r}; expected one of {', '.join(MODELS)}, hf:ORG/NAME, hf:FOLDER, or module:function"
+        )
     if weights != "none":
         state = _kinetics_weights(name) if weights == "kinetics400" else _read_weights(Path(weights))
-        _load_backbone(model, state, head, f"{name} from {weights}")
-    return model
+        _load_backbone(network.module, state, network.head or None, f"{name} from {weights}")
+    return keep_facts(network)
 
 
-def head_name(name: str) -> str:
-    """Prefix of the classifier's parameters in ``build_model(name)``; empty for a ``module:function`` of others."""
-    return _HEADS.get(name) or _OWN.get(name, "")
+def _huggingface(
+    name: str,
+    classes: int,
+    weights: str,
+    frames: int | None,
+    size: int | None,
+    architecture: str,
+    named_in: Path | None,
+) -> Network:
+    if named_in is not None and not architecture:
+        # a file must not make this machine fetch or read what it names
+        raise InputError(f"{named_in}: names the network {name!r} without its architecture; use another file")
+    source = None
+    if named_in is None and (not architecture or weights == "pretrained"):
+        source = read_source(name)
+    model = build_architecture(
+        *(architecture or (source.architecture if source else ""), classes), frames=frames, size=size, name=name
+    )
+    if weights == "pretrained":
+        assert isinstance(source, Source), "weights are asked for by a person, not by a file"
+        load_pretrained(model, source, name)
+    elif weights == "kinetics400":
+        raise InputError(f"model.weights kinetics400: {name} comes with its own weights; use pretrained")
+    elif weights != "none":
+        _load_backbone(model, _read_weights(Path(weights)), HUGGINGFACE_HEAD, f"{name} from {weights}")
+    facts = {"mean": source.mean, "std": source.std} if source else {}
+    return Network(module=model, head=HUGGINGFACE_HEAD, **facts)
 
 
 def _torchvision_model(name: str, classes: int, frames: int | None, size: int | None) -> nn.Module:
@@ -115,7 +152,7 @@ class GlobalAverage(nn.Module):
         return x.mean((2, 3, 4), keepdim=True)
 
 
-def _call(name: str, classes: int) -> nn.Module:
+def _call(name: str, classes: int) -> Network:
     module, _, function = name.partition(":")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())  # a console script does not look there; last, so that it hides nothing
@@ -123,10 +160,28 @@ def _call(name: str, classes: int) -> nn.Module:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError(f"model.name {name!r}: cannot import it ({error}); expected module:function") from None
-    model = make(classes)
-    if not isinstance(model, nn.Module):
-        raise InputError(f"model.name {name!r} returned {type(model).__name__}; expected a torch.nn.Module")
-    return model
+    found = make(**{"num_classes": classes}) if _wants_keyword(make) else make(classes)
+    if isinstance(found, nn.Module):
+        found = Network(module=found)
+    if not isinstance(found, Network):
+        raise InputError(
+            f"model.name {name!r} returned {type(found).__name__}; expected a torch.nn.Module, or a Network of it"
+        )
+    if found.head and not hasattr(dict(found.module.named_modules()).get(found.head), "weight"):
+        raise InputError(f"model.name {name!r}: its head {found.head!r} is no layer with weights of the module")
+    return found
+
+
+def _wants_keyword(make: object) -> bool:
+    """Whether a function takes the number of classes as ``num_classes=``, as torchvision's and timm's do."""
+    try:
+        parameters = inspect.signature(make).parameters.values()  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return False
+    if any(p.name == "num_classes" for p in parameters):
+        return True
+    positional = any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.VAR_POSITIONAL) for p in parameters)
+    return not positional and any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _kinetics_weights(name: str) -> dict[str, torch.Tensor]:

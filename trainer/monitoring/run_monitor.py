@@ -12,7 +12,7 @@ from torch import Tensor
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig
 from ..distributed import Ranks
-from ..models.registry import head_name
+from ..models.network import head_of
 from ..state import TrainState
 from .dashboard import Dashboard
 from .flops import peak_flops, step_flops
@@ -138,7 +138,7 @@ def _mfu_terms(
     try:
         flops = step_flops(
             *(state.model, config.method, config.clip.frames, config.clip.size),
-            head=head_name(config.model.name),
+            head=head_of(state.model),
             method_module=state.method_module,
             tables=tables,
             second_share=0.0 if config.augmentation is None else config.augmentation.second_share,

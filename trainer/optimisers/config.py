@@ -24,6 +24,8 @@ class OptimiserConfig:
     head_lr: float = 1.0
     """Learning rate of the classifier head as a multiple of `lr`: above 1 when only the head is new. With `head_first`
     until that ends, then 1."""
+    layer_decay: float = 1.0
+    """Factor of the learning rate from each block of the network to the one before it, such as 0.75; 1: all alike."""
     head_first: float = 0.0
     """Share of the run at whose start only the head, and what a method adds to the network, is trained."""
     no_decay: tuple[str, ...] = ()
@@ -43,6 +45,7 @@ class OptimiserConfig:
     def __post_init__(self):
         share = between(0, 1, "a share of the run", without_high=True)
         check_options(self, "optimiser.", head_first=share, dampening=between(0, 1, "a share", without_high=True))
+        check_options(self, "optimiser.", layer_decay=between(0.01, 1, "a factor"))
         if self.nesterov and self.dampening:
             raise InputError("optimiser.nesterov: Nesterov's form has no dampening; set one of the two")
         if self.name == "lamb" and self.backend != "apex":

@@ -5,6 +5,7 @@ from torch import nn
 
 from ...pipeline.errors import InputError
 from .config import OptimiserConfig
+from .layer_decay import layer_scales
 
 
 def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> list[dict]:
@@ -14,17 +15,19 @@ def parameter_groups(model: nn.Module, head: str, config: OptimiserConfig) -> li
     Args:
         model: the network.
         head: name prefix of the classifier's parameters.
-        config: ``head_lr``, ``head_first``, ``decay_norms``, ``no_decay`` and ``weight_decay`` are read.
+        config: ``head_lr``, ``layer_decay``, ``head_first``, ``decay_norms``, ``no_decay``,
+            ``weight_decay`` are read.
     """
+    layers = layer_scales(model, config.layer_decay)
     groups: dict[tuple[float, float, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
             new = bool(head) and name.startswith(head + ".")
             decays = (config.decay_norms or p.ndim > 1) and not any(text in name for text in config.no_decay)
             decay = config.weight_decay if decays else 0.0
-            scale = config.head_lr if new else 1.0
+            scale = (config.head_lr if new else 1.0) * layers[name]
             if config.head_first:
-                groups.setdefault((1.0, decay, scale if new else 0.0), []).append(p)
+                groups.setdefault((layers[name], decay, scale if new else 0.0), []).append(p)
             else:
                 groups.setdefault((scale, decay, scale), []).append(p)
     return [

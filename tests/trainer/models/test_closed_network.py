@@ -210,7 +210,7 @@ def test_a_run_with_a_penalty_closes_its_layers():
     found = []
     for method in (config.method, replace(config.method, w_gp=0.0)):
         with torch.device("meta"):
-            model, _ = build_networks(replace(config, method=method), data, torch.device("meta"), {}, "head")
+            model, _ = build_networks(replace(config, method=method), data, torch.device("meta"), {})
         found.append({type(module) for module in model.modules()})
     assert {ClosedWindowAttention, PatchConv3d} <= found[0]
     assert not {ClosedWindowAttention, PatchConv3d} & found[1]

@@ -15,7 +15,8 @@ from unstill.pipeline.errors import InputError
 from unstill.trainer.known_failures import refuse_unsupported
 from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar, Baseline
-from unstill.trainer.models.registry import MODELS, _load_backbone, build_model, head_name
+from unstill.trainer.models.network import head_of, normalisation_of
+from unstill.trainer.models.registry import MODELS, _load_backbone, build_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,7 +31,7 @@ def test_every_named_model_has_a_double_backward_that_reaches_all_weights(name):
     static = torch.empty_like(motion).requires_grad_(True)
     logits = model(motion)
     assert logits.shape == (2, 7)
-    head = dict(model.named_parameters())[head_name(name) + ".weight"]
+    head = dict(model.named_parameters())[head_of(model) + ".weight"]
     assert head.shape[0] == 7
     if name in ("swin3d_s", "swin3d_b"):
         return  # swin3d_t's layers, more and wider
@@ -133,7 +134,7 @@ def test_a_picture_networks_own_weights_are_taken(tmp_path):
     torch.save(picture.state_dict(), tmp_path / "imagenet.pth")
     model = build_model("unstill.trainer.models.frame_net:resnet18", 3, str(tmp_path / "imagenet.pth"))
     assert torch.equal(model.picture.conv1.weight, picture.conv1.weight)
-    assert model.picture.fc.out_features == 3 and head_name("unstill.trainer.models.frame_net:resnet18") == "picture.fc"
+    assert model.picture.fc.out_features == 3 and head_of(model) == "picture.fc"
 
 
 def test_a_pickle_in_a_weights_file_is_not_run(tmp_path):
@@ -166,6 +167,51 @@ def test_a_network_of_the_users_own_is_found_beside_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
     assert build_model("my_own_net:net", 5).out_features == 5
+
+
+OWN_NETS = """
+from torch import nn
+
+from unstill.trainer.models.network import Network
+
+
+class Net(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.body, self.last = nn.Linear(2, 3), nn.Linear(3, classes)
+
+
+def by_keyword(pretrained=False, num_classes=2):
+    assert pretrained is False
+    return Net(num_classes)
+
+
+def torchvisions_way(*, weights=None, **options):
+    return Net(**{"classes": options["num_classes"]})
+
+
+def described(classes):
+    return Network(module=Net(classes), head="last", mean=(0.1, 0.2, 0.3), std=(0.5, 0.5, 0.5))
+
+
+def misdescribed(classes):
+    return Network(module=Net(classes), head="fc")
+"""
+
+
+def test_a_function_gets_the_classes_its_way_and_may_say_what_its_network_is(tmp_path, monkeypatch):
+    (tmp_path / "own_nets.py").write_text(OWN_NETS)
+    monkeypatch.setattr("sys.path", [*sys.path, str(tmp_path)])
+    for function in ("by_keyword", "torchvisions_way", "described"):
+        assert build_model(f"own_nets:{function}", 5).last.out_features == 5
+    model = build_model("own_nets:described", 5)
+    assert head_of(model) == "last" and normalisation_of(model) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
+    assert head_of(copy.deepcopy(model)) == "last" and head_of(build_model("own_nets:by_keyword", 5)) == ""
+    save_file(model.state_dict(), tmp_path / "five.safetensors")
+    other = build_model("own_nets:described", 3, str(tmp_path / "five.safetensors"))  # a new head, as of named models
+    assert torch.equal(other.body.weight, model.body.weight)
+    with pytest.raises(InputError, match="its head 'fc' is no layer"):
+        build_model("own_nets:misdescribed", 5)
 
 
 class FSDPModule(nn.Linear):
