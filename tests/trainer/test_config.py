@@ -21,7 +21,10 @@ def test_what_version_0_1_saved_is_read_as_the_same_run(path):
     today = RECIPES[path.stem.removesuffix("_0.1")]()
     # what was saved stays: today the device and the number of pipelines of the loader are automatic
     device = "cpu" if path.stem.startswith("demo") else "cuda"
-    assert config == replace(today, device=device, loader=replace(today.loader, pipelines=1))
+    # ... and the recipes of papers whose code computes in float32 do so
+    step = replace(today.step, precision=config.step.precision)
+    assert config.step.precision == ("fp32" if device == "cpu" else "bf16")
+    assert config == replace(today, device=device, step=step, loader=replace(today.loader, pipelines=1))
     assert classes == ["left", "right"] and len(digest) == 64
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 

@@ -119,7 +119,8 @@ def h264(video, dataset, tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("h264") / "data", samples)
 
 
-def test_auto_says_what_decodes_and_why(h264, small_dataset, caplog):
+def test_auto_says_what_decodes_and_why(h264, small_dataset, caplog, monkeypatch):
+    monkeypatch.setattr("unstill.pipeline.loading.loader._said", set())  # it says a line once in a process
     caplog.set_level("INFO")
     options = {"clip": ClipConfig(frames=4, size=32), "augment": AugmentConfig(), "batch_size": 2, "device": "cpu"}
     for root, name, reason in (

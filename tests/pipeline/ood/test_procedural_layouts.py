@@ -128,7 +128,8 @@ def test_hmdb51_and_ucf101(tmp_path, downloads, capsys):
         assert {row["background"] for row in csv.DictReader(file)} == {"", "masks", "boxes"}
     saved = tmp_path / "again"
     command("evaluate", "--logits", out / "predictions", "--conflfg-truth", tmp_path / "hc/truth.csv", "--out", saved)
-    assert percent(saved) == percent(out)
+    features = {"scufo_feature_probe"}  # saved logits have none
+    assert percent(saved) == {name: value for name, value in percent(out).items() if name not in features}
     assert "1 x 1, centre" in (saved / "evaluation.tex").read_text()  # the views that the logits were made with
 
 
