@@ -136,7 +136,7 @@ def average_precision(
     rows = np.asarray(found_rows, np.int64)
     rows = rows[np.argsort(-found.score[rows], kind="stable")]
     right = np.zeros((len(thresholds), len(rows)), bool)
-    for column, row in enumerate(rows.tolist()):
+    for column, row in enumerate(map(int, rows)):
         places = np.array(of_video.get(found.video[row], ()), np.int64)
         overlap = temporal_iou(float(found.start[row]), float(found.end[row]), start[places], end[places])
         order = np.argsort(-overlap, kind="stable")
