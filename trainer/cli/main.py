@@ -110,6 +110,11 @@ COMMANDS = {
         "trainer.cli.inference:predict",
         "trainer.inference.config:PredictConfig",
     ),
+    "anomaly": Command(
+        "Find anomalies in long videos with a head on a network's features.",
+        "trainer.cli.downstream:anomaly",
+        "trainer.downstream.anomaly.config:AnomalyConfig",
+    ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),
 }

@@ -1,0 +1,40 @@
+"""``unstill anomaly``: what it prints; the exit code is returned."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ...pipeline.safe_text import printable
+from ..downstream.anomaly.config import AnomalyConfig
+
+
+def anomaly(config: AnomalyConfig) -> int:
+    """``unstill anomaly``."""
+    from ..downstream.anomaly.evaluation import run_anomaly
+    from ..downstream.anomaly.files import write_anomaly
+
+    test, results = run_anomaly(config)
+    frames = sum(len(truth) for truth in test.truth)
+    table = Table(title=f"Percent over {frames:,} frames of {len(test.videos)} videos, with the 95 % interval")
+    for name in ("features", "ROC-AUC", "average precision", "ROC-AUC of each seed"):
+        table.add_column(name)
+    for result in results:
+        seeds = " ".join(f"{100 * auc:.1f}" for auc, _ in result.per_seed.values())
+        measures = result.measures
+        cells = [_percent(measures.roc_auc), _percent(measures.average_precision), seeds]
+        table.add_row(escape(printable(result.name)), *cells)
+        if result.difference is not None:
+            gain = result.difference
+            table.add_row("  minus the first", _percent(gain.roc_auc, "+"), _percent(gain.average_precision, "+"), "")
+    Console().print(table)
+    if test.left_out:
+        print(f"{len(test.left_out)} test videos left out, first {printable(test.left_out[0])}")
+    if config.out is not None:
+        write_anomaly(config, test, results)
+        print(f"written: {config.out / 'anomaly.json'}, scores and timelines")
+    return 0
+
+
+def _percent(interval, sign: str = "") -> str:
+    value, low, high = (100 * number for number in (interval.value, interval.low, interval.high))
+    return f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
