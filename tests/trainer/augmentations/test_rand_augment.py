@@ -39,8 +39,8 @@ CASES = {
     "equalize": ((0.0, 0.0), lambda clip, _: functional.equalize(clip)),
     "invert": ((0.0, 0.0), lambda clip, _: functional.invert(clip)),
     "rotate": ((-20.0, 13.0), lambda clip, degrees: functional.rotate(clip, degrees, **WARP)),
-    "shear_x": ((-0.2, 0.1), lambda clip, amount: sheared(clip, amount, 0)),
-    "shear_y": ((-0.2, 0.1), lambda clip, amount: sheared(clip, 0, amount)),
+    "shear_x": ((-0.17, 0.13), lambda clip, amount: sheared(clip, amount, 0)),
+    "shear_y": ((-0.17, 0.13), lambda clip, amount: sheared(clip, 0, amount)),
     "translate_x": ((-0.25, 0.125), lambda clip, share: affine(clip, translate=[int(share * W), 0])),
     "translate_y": ((-0.25, 0.25), lambda clip, share: affine(clip, translate=[0, int(share * H)])),
 }
