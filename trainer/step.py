@@ -1,4 +1,7 @@
-"""One training step: clips -> loss -> gradient -> guarded update. Nothing in it waits for the device."""
+"""One training step: clips -> loss -> gradient -> guarded update. Nothing in it waits for the device.
+
+Two exceptions: apex's optimisers in every step, SGD with dampening in the first of a process.
+"""
 
 import hashlib
 from collections.abc import Iterable

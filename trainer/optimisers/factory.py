@@ -56,7 +56,10 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
     # fused on the CPU too: one pass over the parameters, and the same `found_inf` contract as on CUDA
     optimiser = kind(groups, lr=config.lr, fused=True, **options)
     if config.name == "sgd" and config.momentum and config.dampening:
-        return optimiser  # its first step is not damped, which no buffer from the start can give: skipped by the host
+        # torch does not damp the first step, which no buffer from the start can give: until one was taken the host
+        # decides, and waits; then the device does
+        optimiser.register_step_post_hook(_take_found_inf)
+        return optimiser
     if config.name == "sgd" and config.momentum:
         # torch leaves the buffer uninitialised when its first step is skipped by found_inf; from zero, step 1 is equal
         for group in groups:
@@ -64,6 +67,10 @@ def make_optimiser(config: OptimiserConfig, groups: list[dict]) -> torch.optim.O
                 optimiser.state[p]["momentum_buffer"] = torch.zeros_like(p)
     optimiser.takes_found_inf = True  # read by nonfinite.NonFiniteGuard
     return optimiser
+
+
+def _take_found_inf(optimiser, *_) -> None:
+    optimiser.takes_found_inf = True
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, lr: float, *, head_alone: bool = False) -> None:

@@ -68,7 +68,7 @@ class NonFiniteGuard:
             fused: Any = optimiser  # its type does not say what the fused forms read
             fused.grad_scale, fused.found_inf = None, bad
             fused.step()
-        elif not bad.item():  # on a CPU this costs nothing; apex's optimisers have no other way
+        elif not bad.item():  # costs nothing on a CPU; apex's, and a damped SGD's first step, have no other way
             optimiser.step()
         one = (bad != 0).long()
         if self._buffers:  # buffers + bad * (saved - buffers), modulo the integers' range: three launches for all

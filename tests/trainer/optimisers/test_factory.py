@@ -2,6 +2,7 @@
 
 import sys
 import types
+from typing import Any
 
 import pytest
 import torch
@@ -121,6 +122,26 @@ def test_dampening_makes_the_steady_step_one_learning_rate():
     assert steady_progress() == pytest.approx(sum(10 * (1 - 0.9**k) for k in range(1, 201)), abs=1e-9)
     with pytest.raises(InputError, match="nesterov"):
         OptimiserConfig(name="sgd", nesterov=True, dampening=0.5)
+
+
+def test_the_device_skips_steps_of_damped_sgd_after_its_first():
+    """Torch leaves the buffer uninitialised when a first step is skipped, so the host decides until one is taken."""
+    weights = [nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2)]
+    options: dict[str, Any] = {"lr": 0.1, "weight_decay": 0.1}
+    config = OptimiserConfig(name="sgd", dampening=0.9, **options)
+    ours: Any = make_optimiser(config, [{"params": weights[:1], **options}])
+    torchs = torch.optim.SGD(weights[1:], momentum=0.9, dampening=0.9, **options)
+    assert not getattr(ours, "takes_found_inf", False)
+    for step, bad in enumerate((False, True, False)):
+        for weight in weights:
+            weight.grad = torch.full_like(weight, torch.nan if bad else step + 1.0)
+        if step:
+            assert ours.takes_found_inf
+            ours.grad_scale, ours.found_inf = None, torch.tensor(float(bad))
+        ours.step()
+        if not bad:
+            torchs.step()
+        torch.testing.assert_close(*weights)
 
 
 def test_a_new_heads_rate_falls_when_it_is_no_longer_alone():
