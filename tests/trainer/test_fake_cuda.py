@@ -9,11 +9,13 @@ is fused SGD, which has no form for tensors without data; AdamW has.
 """
 
 import copy
+import json
 import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from synthetic_run import CLASSES, run_config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
@@ -23,13 +25,15 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from unstill.pipeline.loading.loader import _tensors
 from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.trainer.assembly import assemble
-from unstill.trainer.augmentations import BackgroundErasing, Mixup, Recast
+from unstill.trainer.augmentations import BackgroundErasing, Mixup, Recast, StillMix
+from unstill.trainer.augmentations.stillmix import read_bank
 from unstill.trainer.build import build_networks
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.inputs.prepare import Prepare
 from unstill.trainer.memory_plan import fake_clips
 from unstill.trainer.methods import Baseline, Sdn
 from unstill.trainer.models.config import ClipViewConfig, ModelConfig
+from unstill.trainer.models.network import Network
 from unstill.trainer.recipes import RECIPES
 from unstill.trainer.step_config import StepConfig
 
@@ -43,11 +47,20 @@ def fake_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
     monkeypatch.setattr("torch.cuda.amp.common.amp_definitely_not_available", lambda: False)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *_: tensor)  # host memory, of no device
+    monkeypatch.setattr(torch, "Generator", GpuGenerator)
     monkeypatch.setattr(sys.modules[torch.optim.SGD.__module__], "_fused_sgd", fused_sgd)
     monkeypatch.setattr(torch.Tensor, "backward", fill_gradients)
     monkeypatch.setattr(torch.autograd, "grad", inner_gradients)
     with torch.random.fork_rng(devices=[]):
         yield FakeTensorMode(allow_non_fake_inputs=True)
+
+
+class GpuGenerator(torch.Generator):
+    """In place of a generator of the GPU: numbers without data need none of its state."""
+
+    def __new__(cls, device="cpu"):
+        assert torch.device(device) == GPU, f"a generator on {device}"
+        return super().__new__(cls)
 
 
 def fill_gradients(loss, gradient=None, retain_graph=None, create_graph=False, inputs=None):
@@ -91,10 +104,18 @@ def clips_on_gpu(config):
     return clips
 
 
-def reduced_swin(classes: int) -> nn.Module:
+def reduced_swin(classes: int) -> Network:
     """Two stages of a Video Swin, with shifted windows."""
     options = {"patch_size": [2, 4, 4], "embed_dim": 12, "depths": [2, 2], "num_heads": [2, 4]}
-    return SwinTransformer3d(window_size=[2, 3, 3], stochastic_depth_prob=0.1, num_classes=classes, **options)
+    swin = SwinTransformer3d(window_size=[2, 3, 3], stochastic_depth_prob=0.1, num_classes=classes, **options)
+    return Network(module=swin, head="head")
+
+
+def reduced_videomae() -> str:
+    """Architecture of a VideoMAE of two blocks, for clips of 4 frames of 32."""
+    pytest.importorskip("transformers")
+    sizes = {"image_size": 32, "num_frames": 4, "hidden_size": 16, "intermediate_size": 24}
+    return json.dumps({"model_type": "videomae", "num_attention_heads": 2, "num_hidden_layers": 2, **sizes})
 
 
 def one_step(config, mode, spoil=lambda step: None):
@@ -111,6 +132,11 @@ def one_step(config, mode, spoil=lambda step: None):
         clips = clips_on_gpu(config)
         if not config.step.fused_boundary:
             clips.prepared = Prepare(config)(clips)
+        if config.optimiser.dampening:  # of damped SGD the second step: the host decides on the first
+            for parameter in state.trained.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            state.optimiser.step()
+            state.optimiser.zero_grad()
         spoil(step)
         step(next(iter(step.inputs([clips, clips_on_gpu(config)]))))
     return state, clips
@@ -127,16 +153,21 @@ def small(config):
     """The recipe with clips and networks that are quickly traced; its method, augmentation and options are kept."""
     step = replace(config.step, compile="off", deterministic=False)
     clip = replace(config.clip, frames=min(4, config.clip.frames), size=32)
-    model = ModelConfig(name=f"{__name__}:reduced_swin" if config.model.name == "swin3d_t" else config.model.name)
+    model = replace(config.model, weights="none")
+    if model.name == "swin3d_t":
+        model = replace(model, name=f"{__name__}:reduced_swin")
+    elif model.name == "hf:MCG-NJU/videomae-base":
+        model = replace(model, architecture=reduced_videomae())
     return replace(config, device="cuda", step=step, clip=clip, model=model, batch_size=BATCH)
 
 
 @pytest.fixture
 def folder(tmp_path, named_data):
-    """An index, boxes of people and scenes for 24 samples."""
+    """An index, boxes of people and scenes for 24 samples, and a bank of stills."""
     lines = [f"v{n:02},{t},.2,.2,.7,.9" for n in range(24) for t in range(9)]
     (tmp_path / "boxes.csv").write_text("\n".join(["video,frame,left,top,right,bottom", *lines]))
     (tmp_path / "scenes.csv").write_text("\n".join(["key,scene", *(f"v{n:02},{n % 3}" for n in range(24))]))
+    save_file({"stills": torch.zeros(5, 3, 32, 32, dtype=torch.uint8)}, tmp_path / "stills.safetensors")
     return tmp_path
 
 
@@ -151,8 +182,12 @@ def with_files(config, folder):
         return replace(method, first_stage=None) if isinstance(method, Sdn) else method
 
     method = files_of(config.method)
-    people = None if config.inputs.people is None else folder / "boxes.csv"
-    return replace(config, data=folder / "data", method=method, inputs=replace(config.inputs, people=people))
+    augmentation = config.augmentation
+    if isinstance(augmentation, StillMix) and augmentation.bank is not None:
+        augmentation = replace(augmentation, bank=folder / "stills.safetensors")
+        read_bank(augmentation.bank, (config.clip.size, config.clip.size))  # now: it stays in memory, with its data
+    inputs = config.inputs if config.inputs.people is None else replace(config.inputs, people=folder / "boxes.csv")
+    return replace(config, data=folder / "data", method=method, augmentation=augmentation, inputs=inputs)
 
 
 @pytest.mark.slow
@@ -170,7 +205,8 @@ def test_a_step_of_every_recipe_stays_on_the_device(name, folder, fake_gpu):
     assert len(list(_tensors((clips.label, clips.flip, clips.draws, clips.per_sample, clips.prepared)))) >= 4
     assert_on_gpu("weights", dict(state.trained.state_dict()))
     moments = [assert_on_gpu("optimiser", entry, allow_numbers=True) for entry in state.optimiser.state.values()]
-    assert sum(map(len, moments)) >= sum(p.requires_grad for p in state.trained.parameters())
+    if config.optimiser.name != "sgd" or config.optimiser.momentum:  # else it keeps nothing
+        assert sum(map(len, moments)) >= sum(p.requires_grad for p in state.trained.parameters())
     assert_on_gpu("counters", [state.guard.counts, *tree_leaves(state.meter.state_dict())])
 
 
