@@ -4,10 +4,13 @@ Made once and kept as ``OUT/plan.jsonl``; all work follows it, so that any numbe
 produce the same bytes. First line: the header; then one line a video, in shard order.
 """
 
+import functools
 import hashlib
 import os
 import re
 import stat
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +30,7 @@ from .content_hash import block_digest
 
 PLAN_NAME = "plan.jsonl"
 PLAN_VERSION = 2
+_MAPS = "/proc/self/maps"
 
 
 @dataclass(frozen=True)
@@ -119,15 +123,18 @@ def tool_versions() -> dict:
     return {"av": av.__version__, "ffmpeg": getattr(av, "ffmpeg_version_info", ""), **libraries, **_loaded_codecs()}
 
 
+@functools.cache
 def _loaded_codecs() -> dict[str, str]:
-    """The first 12 digits of the SHA-256 of each codec library that libavcodec brought into this process."""
-    found = {}
-    try:
-        with open("/proc/self/maps") as maps:
-            paths = {line.split(maxsplit=5)[5].strip() for line in maps if "/lib" in line}
-    except FileNotFoundError:  # not Linux
+    """The first 12 digits of the SHA-256 of each codec library that libavcodec brings into a process.
+
+    Seen in a new process, as those that transcode are: this one may hold others' copies (decord has its own libvpx).
+    """
+    if not os.path.exists(_MAPS):  # not Linux
         return {}
-    for path in sorted(paths):
+    program = f"import av; print(open({_MAPS!r}).read())"
+    maps = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = {}
+    for path in sorted({line.split(maxsplit=5)[5].strip() for line in maps.splitlines() if "/lib" in line}):
         name = re.match(r"lib(x264|x265|vpx|dav1d)\b", os.path.basename(path))
         if name:
             with open(path, "rb", opener=open_plain) as file:

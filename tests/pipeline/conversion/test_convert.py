@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,14 @@ def test_keys_are_safe_unique_and_stable():
     assert [len({source_video(key) for key in part}) for part in (composites[:3], composites[:6])] == [1, 2]
     with pytest.raises(InputError, match="listed twice"):
         assign_keys([SourceVideo("v.mp4", 0), SourceVideo("v.mp4", 1)])
+
+
+def test_codecs_of_other_libraries_are_no_tools_of_the_plan():
+    """decord brings its own libvpx; a run begun beside it must go on without it, with the same bytes."""
+    pytest.importorskip("decord")
+    program = "{}from unstill.pipeline.conversion.plan import tool_versions; print(tool_versions())"
+    with_it, without = (
+        subprocess.run([sys.executable, "-c", program.format(first)], capture_output=True, text=True, check=True).stdout
+        for first in ("import av, decord; ", "")
+    )
+    assert "vpx" in without and with_it == without
