@@ -82,7 +82,8 @@ def test_children_that_others_kill_cost_nothing(small_dataset, monkeypatch):
     def spare(decoders: DecoderMaker, clip: EncodedBatch) -> torch.Tensor:
         with second_try:
             frames = alone(decoders, clip)
-            spared.update(child.pid for child in decoders._alone_in_a_child._made)
+            made = decoders._alone_in_a_child._made
+            spared.update(child.pid for child in made if isinstance(child, ChildDecoders))
             return frames
 
     def kill() -> None:
