@@ -124,7 +124,7 @@ SECTIONS = {
     "recast": Section(
         title="Recast: learning what moves",
         text="Accuracy where scene and actor are another class's, on the procedural dataset and on harder ones.",
-        order=13,
+        order=17,
         charts={
             "anti": Chart(
                 title="Recast: anti, scene and actor of other classes",

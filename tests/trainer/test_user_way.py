@@ -93,10 +93,12 @@ class Terminal:
 def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert run(["audit", str(data / "videos" / "train")]) == 0
-    out = tmp_path / "run"
-    terminal = Terminal(*options(data, out))
-    terminal.read_until("/12 steps")  # on the panel
-    terminal.read_until("(step 4)")  # the first checkpoint is scored
+    out, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    length = ["--epochs", "60", "--checkpoint.every", "80"]  # long enough not to end before Ctrl-C is pressed
+    terminal = Terminal(*options(data, out, *length))
+    terminal.read_until("/240 steps")  # on the panel
+    while not (metrics.exists() and read_scores(metrics)):  # until the first checkpoint is scored
+        time.sleep(0.05)
     terminal.press_ctrl_c()
     assert terminal.wait() in (75, 130), terminal.shown  # between a save and the next step there is nothing to save
     assert "continue" in terminal.shown and f"{data / 'train'}: 24 videos, 8 classes" in terminal.shown.replace(
@@ -105,12 +107,12 @@ def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, c
     stopped = pointed(out / "checkpoints")
     assert stopped is not None
 
-    again = subprocess.run([*UNSTILL, *options(data, out)], capture_output=True, text=True, timeout=SAFETY_S)
+    again = subprocess.run([*UNSTILL, *options(data, out, *length)], capture_output=True, text=True, timeout=SAFETY_S)
     assert again.returncode == 0, again.stderr
-    assert f"continuing at step {int(stopped.name[5:])} of 12" in again.stderr
+    assert f"continuing at step {int(stopped.name[5:])} of 240" in again.stderr
     assert f"next: unstill evaluate {out / 'best'} --iid {data / 'val'}" in again.stdout
-    scores = read_scores(out / "metrics.jsonl")
-    assert scores.keys() == {4, 8, 12}
+    scores = read_scores(metrics)
+    assert scores.keys() == {80, 160, 240}
     best = max(scores, key=lambda step: (scores[step], -step))
     assert pointed(out / "checkpoints", "best").name == f"step-{best:08d}"
     assert json.loads((out / "config.json").read_text())["config"]["device"] in ("cpu", "cuda")
@@ -145,7 +147,7 @@ def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, c
         assert run(["predict", *videos, "--model", str(model)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith(videos[0])] == [lines[-2]] * 3
-    both = [str(out / "best"), str(out / "step-12"), str(out / "step-8")]
+    both = [str(out / "best"), str(out / "step-240"), str(out / "step-160")]
     assert (
         run(["evaluate", *dict.fromkeys(b for b in both if b != str(out / f"step-{best}")), "--iid", str(data / "val")])
         == 0

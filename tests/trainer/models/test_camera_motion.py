@@ -119,7 +119,7 @@ def test_training_and_evaluation_take_the_camera_out_alike(folder):
     train(config, make_loader=loader_of())
     network, _, _ = load_model(config.out)
     still = load_model(config.out)[0]
-    still.clip_view.steady = "off"
+    still.clip_view.camera = None
     clips = filmed(matrices("shake"))
     torch.testing.assert_close(network(clips), still(steady_clips(clips, "translation")[0]))
     assert not torch.allclose(network(clips), still(clips))
