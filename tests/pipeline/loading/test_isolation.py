@@ -151,7 +151,7 @@ def test_a_record_names_what_was_being_decoded(small_dataset, tmp_path, caplog):
     record.end(first)
     os.close(record._file)  # as if the process were gone
     record._file = None
-    assert second is not None
+    assert second != first  # each clip has a place of its own while it is decoded
     ended_well = InFlight(tmp_path, index)
     assert "while 1 clips were being decoded: video_7" in caplog.text
     listed = tmp_path / LIST_NAME
