@@ -53,8 +53,8 @@ class PenaltyBench:
     """Values of `method.gp_every`."""
     without: bool = True
     """Also train without the penalty."""
-    w_adv: tuple[float, ...] = (0.3,)
-    """Weights of the static adversary; the recipe's is 0.3."""
+    w_adv: tuple[float, ...] = (0.1,)
+    """Weights of the static adversary; the recipe's is 0.1."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the videos, the weights and the order."""
     runs: Path = Path("runs/bench_demo")

@@ -153,10 +153,10 @@ class Checkpointer:
         """
         if self._pending is None:
             return
-        pending, self._pending = self._pending, None
         try:
-            pending.result()
+            self._pending.result()
         except (OSError, InputError, RuntimeError) as error:  # torch's and safetensors' writers raise RuntimeError, too
+            self._pending = None  # not sooner: Ctrl-C may interrupt the wait, and the save still goes on
             self._failed += 1
             self._saved_step = -1
             latest = pointed(self.folder)
@@ -170,7 +170,7 @@ class Checkpointer:
                 self._config.checkpoint.max_failed,
             )
         else:
-            self._failed = 0
+            self._pending, self._failed = None, 0
 
     def close(self) -> None:
         """End the writer's thread; what is under way is finished first."""

@@ -23,7 +23,7 @@ GREY, SPREAD = 110 / 255, 60 / 255  # of the videos' pixels, in units of the ful
 
 def demo_baseline() -> TrainConfig:
     """Cross entropy on the demonstration's videos."""
-    return _demo("demo_baseline", Baseline())
+    return _demo("demo_baseline", Baseline(), lr=8e-3)
 
 
 def demo_albar() -> TrainConfig:
@@ -32,7 +32,7 @@ def demo_albar() -> TrainConfig:
     The published weights collapse to chance on so small a network, hence its own; the penalty every 4th step is 4 times
     as strong.
     """
-    return _demo("demo_albar", Albar(w_adv=0.3, w_ent=4.25, w_gp=0.05, gp_norm="per_sample", gp_every=4))
+    return _demo("demo_albar", Albar(w_adv=0.1, w_ent=4.25, w_gp=0.05, gp_norm="per_sample", gp_every=4))
 
 
 def demo_mixup() -> TrainConfig:
@@ -40,12 +40,12 @@ def demo_mixup() -> TrainConfig:
 
     `unstill bench bias --tune` compares this setting with two others, as it does for every method of the table.
     """
-    return _demo("demo_mixup", Baseline(), Mixup())
+    return _demo("demo_mixup", Baseline(), Mixup(), lr=2e-3)
 
 
 def demo_videomix() -> TrainConfig:
     """VideoMix, spatial, on the demonstration's videos."""
-    return _demo("demo_videomix", Baseline(), VideoMix(prob=0.75))
+    return _demo("demo_videomix", Baseline(), VideoMix(prob=0.25))
 
 
 def demo_be() -> TrainConfig:
@@ -55,18 +55,18 @@ def demo_be() -> TrainConfig:
 
 def demo_actor_cutmix() -> TrainConfig:
     """ActorCutMix on the demonstration's videos, with boxes around the moving actor (`motions/boxes.py`)."""
-    recipe = _demo("demo_actor_cutmix", Baseline(), ActorCutMix(prob=0.25))
+    recipe = _demo("demo_actor_cutmix", Baseline(), ActorCutMix(prob=0.25), lr=2e-3)
     return replace(recipe, inputs=replace(recipe.inputs, people=PEOPLE))
 
 
 def demo_fame() -> TrainConfig:
     """FAME on the demonstration's videos, whose camera stands still: what moves is unusually easy to cut out."""
-    return _demo("demo_fame", Baseline(), Fame(prob=0.25))
+    return _demo("demo_fame", Baseline(), Fame(prob=0.5))
 
 
 def demo_stillmix() -> TrainConfig:
     """StillMix on the demonstration's videos: random frames of other clips are the stills unless a bank is given."""
-    return _demo("demo_stillmix", Baseline(), StillMix(prob=1.0))
+    return _demo("demo_stillmix", Baseline(), StillMix(prob=1.0), lr=2e-3)
 
 
 def demo_reference() -> TrainConfig:
@@ -114,7 +114,7 @@ def demo_recast_moving() -> TrainConfig:
     return replace(recipe, model=replace(recipe.model, view=ClipViewConfig(sees="moving_part")))
 
 
-def _demo(name: str, method: Method, augmentation: Augmentation | None = None) -> TrainConfig:
+def _demo(name: str, method: Method, augmentation: Augmentation | None = None, lr: float = 4e-3) -> TrainConfig:
     return TrainConfig(
         data=MOTIONS / "train",
         out=OUT / name,
@@ -125,7 +125,7 @@ def _demo(name: str, method: Method, augmentation: Augmentation | None = None) -
         # no flips: they change the label
         augment=AugmentConfig(crop="none", flip=0.0, static_frame="random"),
         inputs=InputConfig(mean=(GREY, GREY, GREY), std=(SPREAD, SPREAD, SPREAD), transform=CircularShift()),
-        optimiser=OptimiserConfig(name="adamw", lr=4e-3, weight_decay=1e-2),
+        optimiser=OptimiserConfig(name="adamw", lr=lr, weight_decay=1e-2),
         schedule=ScheduleConfig(warmup=0.05),
         # eager: compiling takes longer than the training, and convolutions gain nothing from it on a CPU
         step=StepConfig(precision="fp32", compile="off"),
