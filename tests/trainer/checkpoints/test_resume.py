@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,21 @@ def test_the_first_ctrl_c_saves_and_the_second_aborts(folder, whole):
 def test_ctrl_c_before_there_is_anything_to_save_ends_at_once(folder):
     with pytest.raises(KeyboardInterrupt, match="before the first step; nothing is lost"):
         train(run_config(folder), make_loader=loader_of(change=interrupt({0: 1})))
+
+
+def test_ctrl_c_while_a_save_is_awaited_says_what_was_saved(folder, monkeypatch):
+    real_fsync = checkpoint_files._fsync
+
+    def fsync(path):  # in the writer's thread
+        monkeypatch.setattr(checkpoint_files, "_fsync", real_fsync)
+        time.sleep(0.3)  # the loop scores the checkpoint and waits for it, to call it the best
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)
+        real_fsync(path)
+
+    monkeypatch.setattr(checkpoint_files, "_fsync", fsync)
+    with pytest.raises(KeyboardInterrupt, match="newest checkpoint is that of step 3, nothing is lost"):
+        train(run_config(folder), make_loader=loader_of(), validate=lambda model, step: 0.5)
 
 
 def test_under_torchrun_one_press_that_comes_twice_saves(folder, monkeypatch):
