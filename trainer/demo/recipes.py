@@ -83,12 +83,12 @@ def demo_sdn() -> TrainConfig:
 
 def demo_two_streams() -> TrainConfig:
     """Two independent streams on the demonstration's videos; the scenes' labels are the true ones."""
-    return _demo("demo_two_streams", TwoStreams(scenes=SCENES))
+    return _demo("demo_two_streams", TwoStreams(scenes=SCENES), lr=2e-3)
 
 
 def demo_albar_stillmix() -> TrainConfig:
     """ALBAR with StillMix on the demonstration's videos."""
-    return replace(demo_albar(), out=OUT / "demo_albar_stillmix", augmentation=StillMix())
+    return _demo("demo_albar_stillmix", demo_albar().method, StillMix(), lr=2e-3)
 
 
 def demo_albar_sdn() -> TrainConfig:
