@@ -32,6 +32,8 @@ from .memory_check import check_memory, memory_errors
 from .monitoring.metrics import METRICS, MetricsFile, TensorBoard, WandB, Writers
 from .monitoring.run_monitor import RunMonitor
 from .monitoring.start import say_what_is_trained
+from .state import TrainState
+from .step import TrainStep
 from .validation import Scoring, Validator
 
 log = logging.getLogger(__name__)
@@ -100,27 +102,11 @@ def train(
             loader = (make_loader or open_loader)(config, ranks, state.step, steps - state.step)
             if ranks.first:
                 record_decoder(config, loader)
+            loop = Loop(config, state, step, steps, saver, scoring, monitor, stop, ranks)
             with monitor, loader as batches:
-                at_checkpoint = resumed and (saver.due(state.step) or state.step == steps)
-                if scoring is not None and at_checkpoint and ranks.any(scoring.missing):
-                    scoring(monitor)
-                for batch in monitor.timed(step.inputs(batches)):
-                    with double_backward_errors(config.model.name), memory_errors(config, ranks.world_size):
-                        step(batch)
-                    stop.worth_saving, last = True, state.step == steps
-                    if monitor.due(state.step):
-                        monitor.record(state, step.learning_rate(state.step - 1))
-                    stopping = not last and should_stop(config, stop, ranks, state.step)
-                    due = last or saver.due(state.step)
-                    if due or stopping:
-                        saver.save(state, wait=stopping or last)
-                        stop.worth_saving = False
-                    if scoring is not None and due and not stopping:  # after the save: no score is worth a checkpoint
-                        scoring(monitor)
-                        stopping = not last and ranks.any(stop.requested)
-                    if stopping:
-                        saver.finish()
-                        raise Preempted(state.step)
+                if resumed:
+                    loop.score_what_was_saved()
+                loop.run(batches)
             if state.step < steps:
                 raise InputError(f"{config.data}: the loader ended after step {state.step} of {steps}")
         except KeyboardInterrupt:
@@ -128,6 +114,68 @@ def train(
         finally:
             saver.close()
         return TrainResult(saver.path(steps), config.out / METRICS, time.monotonic() - start, steps)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The loop over the steps that are left; ``state.step`` counts them.
+
+    Attributes:
+        config: the run's.
+        state: what the steps change and the saver saves.
+        step: takes one.
+        steps: length of the run.
+        saver: of checkpoints.
+        scoring: scores them, or None.
+        monitor: records metrics.
+        stop: whether a signal came.
+        ranks: all of them take the same decisions.
+    """
+
+    config: TrainConfig
+    state: TrainState
+    step: TrainStep
+    steps: int
+    saver: Checkpointer
+    scoring: Scoring | None
+    monitor: RunMonitor
+    stop: StopRequest
+    ranks: Ranks
+
+    def run(self, batches: Iterable[Clips]) -> None:
+        """Take a step on every batch.
+
+        Raises:
+            Preempted: a signal came, or ``stop_after`` was reached; the run is saved.
+        """
+        for batch in self.monitor.timed(self.step.inputs(batches)):
+            with double_backward_errors(self.config.model.name), memory_errors(self.config, self.ranks.world_size):
+                self.step(batch)
+            self.stop.worth_saving = True
+            self._after_step()
+
+    def score_what_was_saved(self) -> None:
+        """Score the checkpoint that the run continues from, where the run was stopped before that."""
+        at_checkpoint = self.saver.due(self.state.step) or self.state.step == self.steps
+        if self.scoring is not None and at_checkpoint and self.ranks.any(self.scoring.missing):
+            self.scoring(self.monitor)
+
+    def _after_step(self) -> None:
+        """Record, save, score, stop, each where it is due."""
+        now, last = self.state.step, self.state.step == self.steps
+        if self.monitor.due(now):
+            self.monitor.record(self.state, self.step.learning_rate(now - 1))
+        stopping = not last and should_stop(self.config, self.stop, self.ranks, now)
+        due = last or self.saver.due(now)
+        if due or stopping:
+            self.saver.save(self.state, wait=stopping or last)
+            self.stop.worth_saving = False
+        if self.scoring is not None and due and not stopping:  # after the save: no score is worth a checkpoint
+            self.scoring(self.monitor)
+            stopping = not last and self.ranks.any(self.stop.requested)
+        if stopping:
+            self.saver.finish()
+            raise Preempted(now)
 
 
 def checkpoints(config: TrainConfig, steps: int) -> int:

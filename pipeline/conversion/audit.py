@@ -22,7 +22,7 @@ from ..shards.quarantine import Failure
 from ..sources.layouts import SourceConfig, find_videos, shrunken_label_set
 from ..sources.listing import Listing, SourceVideo
 from ..sources.tree import place_of
-from .content_hash import content_sha256
+from .content_hash import DIGESTED_WHOLE, content_sha256
 from .sandbox.pool import Pool
 
 LIMITS = Limits(seconds=60.0, memory_bytes=320 << 20)
@@ -72,34 +72,40 @@ def audit(config: AuditConfig) -> AuditReport:
     headers, unreadable, same = [], [], ()
     if config.headers:
         workers = config.workers or len(os.sched_getaffinity(0))
-        headers, unreadable = _read_headers(listing, workers, config.sandbox)
-        same = _same_content(listing)
+        headers, unreadable, contents = _read_headers(listing, workers, config.sandbox)
+        same = _same_content(listing, contents)
     problem = "" if config.allow_missing else shrunken_label_set(listing)
     if config.headers and not headers and not problem:
         problem = f"none of the {len(listing.videos)} videos has a header that can be read"
     return AuditReport(listing, tuple(headers), tuple(unreadable), same, problem)
 
 
-def _read_headers(listing: Listing, workers: int, sandbox: Sandbox) -> tuple[list[dict], list[Failure]]:
-    headers, unreadable = [], []
+def _read_headers(listing: Listing, workers: int, sandbox: Sandbox) -> tuple[list[dict], list[Failure], dict[str, str]]:
+    """Headers, what cannot be read, and for each path of files of equal length the digest of some of its bytes."""
+    headers, unreadable, contents = [], [], {}
     with (
         Pool(workers, replace(LIMITS, sandbox=sandbox)) as pool,
         Progress("reading headers", len(listing.videos), "videos") as progress,
     ):
         for video, answer in _probed(pool, listing):
+            if (content := answer.pop("content", None)) is not None:
+                contents[video.path] = str(content)
             if "bad" in answer:
                 unreadable.append(Failure(video.path, video.name or "", answer["bad"], answer["detail"]))
             else:
                 headers.append(answer)
             progress.advance(note=f"{len(unreadable)} unreadable" if unreadable else "")
-    return headers, unreadable
+    return headers, unreadable, contents
 
 
 def _probed(pool: Pool, listing: Listing) -> Iterator[tuple[SourceVideo, dict]]:
     """Each video and what its header says; many a message, for a message costs as much as a small file's header."""
+    alike = _of_equal_length(listing)
 
     def task(video: SourceVideo) -> dict:
-        return {**place_of(listing.root, video.path), "offset": video.offset, "bytes": video.length, "probe": True}
+        compared = {"compare": True} if video.path in alike else {}
+        place = place_of(listing.root, video.path)
+        return {**place, **compared, "offset": video.offset, "bytes": video.length, "probe": True}
 
     if not isinstance(listing.root, Path):  # fetched one by one
         yield from ((video, answer) for video, answer, _ in pool.map((video, task(video)) for video in listing.videos))
@@ -113,26 +119,39 @@ def _probed(pool: Pool, listing: Listing) -> Iterator[tuple[SourceVideo, dict]]:
             yield from zip(batch, answers, strict=True)
 
 
-def _same_content(listing: Listing) -> tuple[tuple[str, ...], ...]:
-    """Files with equal bytes; only files of equal length are read."""
+def _of_equal_length(listing: Listing) -> set[str]:
+    """Paths of local files that are as long as another one, and not empty."""
     if not isinstance(listing.root, Path):
-        return ()  # would fetch everything twice
-    by_size: defaultdict[int, set[str]] = defaultdict(set)
+        return set()  # would fetch everything twice
+    root, sizes = str(listing.root), {}
     for video in listing.videos:
-        if video.length is None:
+        if video.length is None and video.path not in sizes:
             try:
-                by_size[(listing.root / video.path).stat().st_size].add(video.path)
+                sizes[video.path] = os.stat(os.path.join(root, video.path)).st_size
             except OSError:
                 continue
+    count = Counter(sizes.values())
+    return {path for path, size in sizes.items() if size and count[size] > 1}
+
+
+def _same_content(listing: Listing, contents: dict[str, str]) -> tuple[tuple[str, ...], ...]:
+    """Files with equal bytes: those of equal length and digest; long ones, whose digest is of parts, are read."""
     groups = []
-    for size, paths in sorted(by_size.items()):
-        if size == 0 or len(paths) == 1:
-            continue
-        by_hash: defaultdict[str, list[str]] = defaultdict(list)
-        for path in sorted(paths):
-            by_hash[_digest(listing.root / path)].append(path)
-        groups += [tuple(same) for same in by_hash.values() if len(same) > 1]
+    for paths in _grouped(contents):
+        files = [Path(listing.root) / path for path in paths]
+        if files[0].stat().st_size > DIGESTED_WHOLE:
+            groups += _grouped({path: _digest(file) for path, file in zip(paths, files, strict=True)})
+        else:
+            groups.append(paths)
     return tuple(sorted(groups))
+
+
+def _grouped(digests: dict[str, str]) -> list[tuple[str, ...]]:
+    """Sorted paths of one digest, where there are several."""
+    same: defaultdict[str, list[str]] = defaultdict(list)
+    for path in sorted(digests):
+        same[digests[path]].append(path)
+    return [tuple(paths) for paths in same.values() if len(paths) > 1]
 
 
 def _digest(path: Path) -> str:

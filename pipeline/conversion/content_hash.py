@@ -3,7 +3,8 @@
 import hashlib
 from typing import BinaryIO
 
-BLOCK, BLOCKS = 4096, 16  # bytes of a block, and how many are looked at: all of a file of 64 KiB
+BLOCK, BLOCKS = 4096, 16  # bytes of a block, and how many are looked at
+DIGESTED_WHOLE = BLOCK * BLOCKS  # bytes up to which `block_digest` looks at all of them
 
 
 def block_digest(file: BinaryIO, offset: int, length: int) -> str:
@@ -14,7 +15,7 @@ def block_digest(file: BinaryIO, offset: int, length: int) -> str:
         offset, length: the part, in bytes.
     """
     digest = hashlib.sha256(b"%d " % length)
-    if length <= BLOCK * BLOCKS:
+    if length <= DIGESTED_WHOLE:
         places, size = [0], length
     else:
         places, size = [k * (length - BLOCK) // (BLOCKS - 1) for k in range(BLOCKS)], BLOCK

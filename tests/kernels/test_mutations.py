@@ -7,6 +7,7 @@ that reads outside its tensors would end the process. None of them writes outsid
 import importlib
 import importlib.util
 import itertools
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -217,6 +218,7 @@ def run_gelu_checks(module: ModuleType) -> None:
     check_gelu_products(module.second_order_triton, "cpu")
 
 
+FILES = {"triton_form": ("triton_blocks", "triton_kernels", "triton_form")}  # in the order of their imports
 KERNELS = {
     "clip_prep": (CLIP_PREP, run_clip_checks),
     "gelu_derivatives": (GELU_DERIVATIVES, run_gelu_checks),
@@ -237,16 +239,24 @@ def nan_in_new_memory():
 
 
 def load(kernel: str, folder: Path, old: str = "", new: str = "") -> ModuleType:
-    """The kernel's module, with ``old`` replaced by ``new``, and with operators of its own."""
-    *package, file = kernel.split(",")[0].split(".")
-    source = FOLDER.joinpath(*package, f"{file}.py").read_text()
-    assert old in source, f"{kernel} no longer holds {old!r}"
-    name = f"mutant_{next(NUMBER)}"
-    path = folder / f"{name}.py"
-    path.write_text(source.replace(old, new).replace('"unstill::', f'"{name}::'))
-    spec = importlib.util.spec_from_file_location(".".join(("unstill.kernels", *package, name)), path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """The kernel's module, with ``old`` replaced by ``new``, and with operators of its own.
+
+    A module that is made of several files is loaded as copies of them all, which import each other.
+    """
+    *package, last = kernel.split(",")[0].split(".")
+    files = FILES.get(last, (last,))
+    sources = {file: FOLDER.joinpath(*package, f"{file}.py").read_text() for file in files}
+    assert any(old in source for source in sources.values()), f"{kernel} no longer holds {old!r}"
+    mutant = f"mutant_{next(NUMBER)}"
+    for file, source in sources.items():
+        path = folder / f"{mutant}_{file}.py"
+        for other in files:
+            source = source.replace(f"from .{other} import", f"from .{mutant}_{other} import")
+        path.write_text(source.replace(old, new).replace('"unstill::', f'"{mutant}::'))
+        name = ".".join(("unstill.kernels", *package, path.stem))
+        spec = importlib.util.spec_from_file_location(name, path)
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
     return module
 
 

@@ -14,7 +14,7 @@ from ...shards.contract import check_video
 from ...shards.quarantine import BadVideo
 from ...shards.video_format import VideoFormat
 from ..content_hash import block_digest, content_sha256
-from ..transcode import probe, transcode
+from ..transcode import Transcoded, probe, transcode
 
 
 def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
@@ -25,7 +25,8 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
             ``PlannedVideo``), ``start``, ``end`` (seconds or None), ``recipe``. To check a video in a shard: ``file``,
             ``offset``, ``bytes``, and ``expect`` with ``frames``, ``fps_milli``, ``gop``, ``width``, ``height``,
             ``codec`` and ``layers``. To look at a source's header: ``file``, ``offset``, ``bytes`` (None is to the
-            end), ``probe`` true. To count its packets: ``file``, ``packets`` true.
+            end), ``probe`` true; ``compare`` true asks for a digest of some of its bytes, too. To count its packets:
+            ``file``, ``packets`` true.
             Several of these at once: ``batch``, a list of them, answered by ``answers``.
         descriptors: open files that came with the request.
 
@@ -37,26 +38,36 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
     """
     if "batch" in task:
         return {"answers": [run_task(one, descriptors)[0] for one in task["batch"]]}, b""
+    content: dict[str, str] = {}
     try:
         with _source(task, descriptors) as file:
+            if task.get("compare"):
+                content = {"content": block_digest(file, 0, os.fstat(file.fileno()).st_size)}
             if "expect" in task:
                 return _check_stored(file, task), b""
             if task.get("packets"):
                 return {"packets": packet_count(file)}, b""
             if task.get("probe"):
-                return _probe(file, task), b""
+                return _probe(file, task) | content, b""
             source, sha256 = _check_source(file, task)
             done = transcode(source, VideoFormat(**task["recipe"]), task["start"], task["end"])
     except FileNotFoundError:
-        return {"bad": "missing", "detail": "the file has disappeared since the plan was made"}, b""
-    except BadVideo as bad:
-        return {"bad": bad.reason, "detail": bad.detail}, b""
+        bad = BadVideo("missing", "the file has disappeared since the plan was made")
+    except BadVideo as error:
+        bad = error
     except av.error.FFmpegError as error:
-        return {"bad": "corrupt", "detail": f"cannot be read ({first_line(error)})"}, b""
+        bad = BadVideo("corrupt", f"cannot be read ({first_line(error)})")
     except OSError as error:
-        return {"bad": "unreadable", "detail": f"reading it failed: {os.strerror(error.errno or 0)}"}, b""
+        bad = BadVideo("unreadable", f"reading it failed: {os.strerror(error.errno or 0)}")
+    else:
+        return _described(done, sha256), done.mp4
+    return {"bad": bad.reason, "detail": bad.detail, **content}, b""
+
+
+def _described(done: Transcoded, sha256: str) -> dict:
+    """What the manifest says of a transcoded video."""
     facts = done.facts
-    header = {
+    return {
         "frames": facts.frames,
         "fps": [facts.fps.numerator, facts.fps.denominator],
         "width": facts.width,
@@ -75,7 +86,6 @@ def run_task(task: dict, descriptors: list[int]) -> tuple[dict, bytes]:
         },
         "notes": list(done.notes),
     }
-    return header, done.mp4
 
 
 def show(task: dict, descriptors: list[int], answer: Callable[[dict, bytes], None]) -> dict:

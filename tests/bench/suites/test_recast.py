@@ -5,7 +5,17 @@ import json
 import pytest
 
 from unstill.bench.suites import recast
-from unstill.bench.suites.recast import ABLATIONS, FORMS, TITLES, WORLDS, RecastBench, recipe_for, run, step_costs
+from unstill.bench.suites.recast import (
+    ABLATIONS,
+    FORMS,
+    TITLES,
+    WORLDS,
+    RecastBench,
+    comparisons,
+    recipe_for,
+    run,
+    step_costs,
+)
 from unstill.pipeline.errors import InputError
 
 
@@ -17,8 +27,22 @@ def test_forms_and_worlds():
     # a camera's motion is taken out where a moving part is formed, and nowhere else
     assert recipe_for("recast", "handheld").model.view.steady == "similarity"
     assert recipe_for("recast", "plain").model.view.steady == "off" == recipe_for("albar", "shake").model.view.steady
+    assert recipe_for("albar", "64px").clip.size == 64
     # each form differs from the others
     assert len({repr(replaced) for make in FORMS.values() for replaced in [make()]}) == len(FORMS)
+
+
+def test_recast_is_held_to_albar():
+    columns = dict.fromkeys(("iid", "scuba", "conflfg", "anti", "swap", "reversed_flip"), 80.0)
+    albar = columns | {"scufo": 1.0, "scufo_probe": 62.5}
+    forms = {"albar": albar, "recast": albar | {"anti": 90.0, "scufo_probe": 37.5}, "recast_moving": albar}
+    plain = {row.title: (row.value, row.met) for row in comparisons(forms, "plain")}
+    assert plain["Recast: SCUFO probe above chance, over ALBAR's, plain world"] == (0.5, True)
+    assert plain["Recast, moving part: anti, plain world"] == (80.0, False)
+    # the label upside down on still clips is no merit: 12.5 is not 11.5 points worse than 1
+    forms["recast"] = albar | {"scufo": 12.5, "iid": 77.0}
+    worst = [row for row in comparisons(forms, "shake") if "Recast: the column" in row.title]
+    assert [row.value for row in worst] == [-3.0] and comparisons({"albar": albar}, "shake") == []
 
 
 def test_a_steps_cost_is_relative_to_albars():
