@@ -5,6 +5,7 @@ every k-th step it is k times as strong, so that the mean strength is the same. 
 command goes on where the last one stopped. ``--w-adv`` and ``--epochs`` look for settings where the penalty matters.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,7 @@ SECTIONS = {
         order=14,
     ),
 }
+ABOUT = ("gp_every", "w_adv", "epochs")  # of a row: its setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +65,16 @@ class PenaltyBench:
     """Number of training videos."""
     test: int = 512
     """Number of videos in each test set."""
-    epochs: float | None = None
-    """Passes over the training videos; by default the recipe's own."""
+    epochs: tuple[float, ...] = (12,)
+    """Passes over the training videos; the recipe's are 12."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
 
     @property
     def name(self) -> str:
         """Of the result file: settings that are not the recipe's have one of their own."""
-        return "penalty" if self.w_adv == (_method().w_adv,) and self.epochs is None else "penalty_search"
+        usual = self.w_adv == (_method().w_adv,) and self.epochs == (demo_albar().epochs,)
+        return "penalty" if usual else "penalty_search"
 
 
 def run(config: PenaltyBench) -> Path:
@@ -82,7 +85,6 @@ def run(config: PenaltyBench) -> Path:
         runs=config.runs,
         train=config.train,
         test=config.test,
-        epochs=config.epochs,
         device=config.device,
     )
     variants, found = recipes(config), []
@@ -91,7 +93,7 @@ def run(config: PenaltyBench) -> Path:
         for seed in config.seeds:
             make_data(bias, seed)
             for about, recipe in variants:
-                measured = run_one(bias, f"{label(about)}{_suffix(config)}", recipe, seed)
+                measured = run_one(bias, label(about), recipe, seed)
                 found.append({**about, "seed": seed, **measured})
                 results.add(run_row(found[-1]))
                 progress.advance(note=label(about))
@@ -110,19 +112,20 @@ _NOTES = (
 def recipes(config: PenaltyBench) -> list[tuple[dict[str, Any], TrainConfig]]:
     """What is trained on each seed: its setting, and its recipe."""
     found = []
-    for w_adv in config.w_adv:
-        for every in (*config.every, *([0] if config.without else [])):
-            recipe = demo_albar()
-            changes: dict[str, Any] = {"gp_every": every} if every else {"w_gp": 0.0, "gp_every": 1}
-            method = replace(_method(), w_adv=w_adv, **changes)
-            found.append(({"gp_every": every, "w_adv": w_adv}, replace(recipe, method=method)))
+    often = (*config.every, *([0] if config.without else []))
+    for w_adv, epochs, every in itertools.product(config.w_adv, config.epochs, often):
+        changes: dict[str, Any] = {"gp_every": every} if every else {"w_gp": 0.0, "gp_every": 1}
+        method = replace(_method(), w_adv=w_adv, **changes)
+        about = {"gp_every": every, "w_adv": w_adv, "epochs": epochs}
+        found.append((about, replace(demo_albar(), method=method, epochs=epochs)))
     return found
 
 
 def label(about: Mapping[str, Any]) -> str:
     """What a setting is called in folders and tables."""
     often = f"every_{about['gp_every']}" if about["gp_every"] else "none"
-    return f"penalty_{often}_adv_{about['w_adv']:g}"
+    longer = "" if about["epochs"] == demo_albar().epochs else f"_epochs_{about['epochs']:g}"
+    return f"penalty_{often}_adv_{about['w_adv']:g}{longer}"
 
 
 def _method() -> Albar:
@@ -131,15 +134,12 @@ def _method() -> Albar:
     return method
 
 
-def _suffix(config: PenaltyBench) -> str:
-    return "" if config.epochs is None else f"_epochs_{config.epochs:g}"
-
-
 def words(about: Mapping[str, Any]) -> str:
     """The same for people."""
     every = about["gp_every"]
     often = "no penalty" if not every else "every step" if every == 1 else f"every {every}th step"
-    return often if about["w_adv"] == _method().w_adv else f"{often}, w_adv {about['w_adv']:g}"
+    adversary = "" if about["w_adv"] == _method().w_adv else f", w_adv {about['w_adv']:g}"
+    return often + adversary + ("" if about["epochs"] == demo_albar().epochs else f", {about['epochs']:g} epochs")
 
 
 def run_row(facts: Mapping[str, Any]) -> Row:
@@ -158,7 +158,7 @@ def by_setting(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 
 def mean_row(runs: Sequence[Mapping[str, Any]]) -> Row:
     """Mean of a setting's runs, with the standard deviation where there are several."""
-    facts: dict[str, Any] = {name: runs[0][name] for name in ("gp_every", "w_adv")} | {"n": len(runs)}
+    facts: dict[str, Any] = {name: runs[0][name] for name in ABOUT} | {"n": len(runs)}
     for column in (*COLUMNS, "train_cpu_seconds"):
         values = np.array([each[column] for each in runs], np.float64)
         facts[column] = round(float(values.mean()), 3)
@@ -184,14 +184,15 @@ def spread_rows(found: Sequence[Mapping[str, Any]]) -> list[Row]:
 
     Below 2 the seeds do not tell the two apart. Only with several seeds; nothing for a setting without its control.
     """
+    alike = lambda one, other: all(one[name] == other[name] for name in ("w_adv", "epochs"))  # noqa: E731
     rows = []
     for same in by_setting(found):
-        control = [each for each in found if each["gp_every"] == 0 and each["w_adv"] == same[0]["w_adv"]]
+        control = [each for each in found if each["gp_every"] == 0 and alike(each, same[0])]
         if same[0]["gp_every"] == 0 or len(same) < 2 or len(control) < 2:
             continue
         ours, theirs = (np.array([each["contrasted"] for each in runs], np.float64) for runs in (same, control))
         pooled = np.sqrt((ours.var(ddof=1) + theirs.var(ddof=1)) / 2)
         title = f"{words(same[0])}, contrasted accuracy above no penalty"
-        facts = {"gp_every": same[0]["gp_every"], "w_adv": same[0]["w_adv"], "pooled_sd": float(pooled)}
+        facts = {name: same[0][name] for name in ABOUT} | {"pooled_sd": float(pooled)}
         rows.append(Row(title=title, value=float(ours.mean() - theirs.mean()), unit="points", facts=facts))
     return rows

@@ -20,18 +20,21 @@ def test_settings_differ_in_how_often_the_penalty_is_taken_and_the_recipe_is_one
     assert len({penalty.label(about) for about, _ in found}) == 4
     searched = penalty.PenaltyBench(w_adv=(0.3, 1.0))
     assert searched.name == "penalty_search" and len(penalty.recipes(searched)) == 8
+    longer = penalty.recipes(penalty.PenaltyBench(epochs=(12, 24)))
+    assert len({penalty.label(about) for about, _ in longer}) == 8 and {r.epochs for _, r in longer} == {12, 24}
 
 
 def test_means_and_differences_are_those_of_the_runs():
     values = {1: (90.0, 94.0), 0: (95.0, 95.0)}
     measures = dict.fromkeys((*penalty.COLUMNS, "train_cpu_seconds"), 10.0)
     runs = [
-        {"gp_every": every, "w_adv": 0.3, "seed": seed, **measures, "contrasted": value}
+        {"gp_every": every, "w_adv": 0.3, "epochs": 12, "seed": seed, **measures, "contrasted": value}
         for every, pair in values.items()
         for seed, value in enumerate(pair)
     ]
     with_penalty, without = map(penalty.mean_row, penalty.by_setting(runs))
     assert (with_penalty.value, with_penalty.facts["n"], with_penalty.facts["iid"]) == (92.0, 2, 10.0)
     assert with_penalty.facts["contrasted_sd"] == pytest.approx(8**0.5, abs=1e-3) and without.value == 95.0
-    (difference,) = penalty.spread_rows(runs)
+    # of runs that differ in nothing but the penalty
+    (difference,) = penalty.spread_rows([*runs, *({**run, "epochs": 24} for run in runs if run["gp_every"])])
     assert difference.value == -3.0 and difference.facts["pooled_sd"] == pytest.approx(2.0)
