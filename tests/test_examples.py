@@ -94,6 +94,16 @@ def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
     raise AssertionError(f"step {step} was never logged")
 
 
+def wait_for_meeting_point(port: int, process: subprocess.Popen) -> None:
+    """Wait until torchrun's store answers."""
+    deadline = time.monotonic() + SAFETY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("torchrun opened no meeting point")
+
+
 @pytest.mark.slow
 def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path, environment):
     job = environment | {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "localhost", "SLURM_NTASKS": "4"}
@@ -130,6 +140,7 @@ def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data,
     first = machine(logs[0])
     started = [first]
     try:
+        wait_for_meeting_point(port, first)  # on one machine the one that comes first would be it
         started.append(machine(logs[1]))
         wait_for_step(out, 5, *started)
         for process in family(started[1].pid):  # torchrun and its two processes at once
@@ -151,6 +162,7 @@ def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data,
             log.close()
     text = (tmp_path / "first.log").read_text()
     assert "4 processes, each with cpu" in text and "continuing at step" in text, text[-3000:]
+    assert "memory: a step of 3 clips needs" in text  # planned for one process, in one of several
     saved = int(find_checkpoint(out).name[5:])
     assert 9 <= saved < steps, text[-3000:]
     # the rest with another number of processes, and all of it with one

@@ -142,7 +142,7 @@ def wrap(loss_module: nn.Module, ranks: Ranks, *, all_in_last_pass: bool = True)
         all_in_last_pass: whether a step's last backward reaches every parameter. Where it does not, the wrapper looks
             for those that it misses in every step, and averages what earlier backwards left in them.
     """
-    if not dist.is_initialized():
+    if ranks.world_size == 1:  # also the plan of a step's memory, in one of several processes
         return loss_module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames broadcast_buffers; 2.11 knows no other name
