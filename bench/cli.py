@@ -3,11 +3,11 @@
 import importlib
 import typing
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
 from ..pipeline.errors import InputError
+from ..trainer.cli.help_texts import parse
 from ..trainer.cli.suggestions import unknown
 from . import suites
 
@@ -39,7 +39,7 @@ def _run(name: str, arguments: list[str]) -> None:
     # imported only now: most of them import torch
     module = importlib.import_module(".report.page", __package__) if name == "report" else suites.load(name)
     options = typing.get_type_hints(module.run)["config"]
-    print(f"written: {module.run(tyro.cli(options, prog=f'unstill bench {name}', args=arguments))}")
+    print(f"written: {module.run(parse(options, prog=f'unstill bench {name}', args=arguments))}")
 
 
 def _print_benches() -> None:

@@ -13,7 +13,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 
+WIDE = 100  # columns of a terminal
 PLAIN_EVERY_S = 5.0  # without a terminal: often enough to see life, rare enough for a log file
 
 
@@ -25,12 +27,16 @@ class Progress:
         total: number of items, or None when unknown.
         unit: what one item is, in the plural; shown as ``unit/s``.
         console: where to write; standard error by default, so that results on standard output stay clean.
+        before: items that an earlier run has done: counted, but not in the rate; not in ``total`` either.
     """
 
-    def __init__(self, stage: str, total: int | None, unit: str = "items", console: Console | None = None):
-        self.stage, self.total, self.unit = stage, total, unit
+    def __init__(
+        self, stage: str, total: int | None, unit: str = "items", console: Console | None = None, before: int = 0
+    ):
+        self.stage, self.unit, self.before = stage, unit, before
+        self.total = None if total is None else before + total
         self.console = console or Console(stderr=True)
-        self.done = 0
+        self.done = before
         self.note = ""
         self._bar: RichProgress | None = None
 
@@ -40,18 +46,20 @@ class Progress:
             self._bar = RichProgress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                # numbers keep their width; where there is no room the note is cut, then the bar
+                BarColumn(bar_width=24 if self.console.width >= WIDE else 10),
                 TextColumn(
-                    "{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}"
+                    "{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}",
+                    table_column=Column(no_wrap=True),
                 ),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[note]}"),
+                TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
+                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
+                TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
                 console=self.console,
                 transient=True,
             )
             self._bar.start()
-            self._task = self._bar.add_task(self.stage, total=self.total, rate="", note="")
+            self._task = self._bar.add_task(self.stage, total=self.total, completed=self.done, rate="", note="")
         return self
 
     def advance(self, n: int = 1, note: str | None = None) -> None:
@@ -73,14 +81,14 @@ class Progress:
 
     def _rate(self, now: float) -> str:
         elapsed = now - self._start
-        return f"{self.done / elapsed:,.1f} {self.unit}/s" if elapsed > 0 else ""
+        return f"{(self.done - self.before) / elapsed:,.1f} {self.unit}/s" if elapsed > 0 else ""
 
     def _print_line(self, now: float, last: bool = False) -> None:
         elapsed = now - self._start
         of = f"{self.done}/{self.total}" if self.total is not None else f"{self.done}"
         left = ""
-        if not last and self.total and self.done:
-            left = f", {elapsed / self.done * (self.total - self.done):.0f} s left"
+        if not last and self.total and self.done > self.before:
+            left = f", {elapsed / (self.done - self.before) * (self.total - self.done):.0f} s left"
         note = f", {self.note}" if self.note else ""
         line = f"{self.stage}: {of} {self.unit}, {self._rate(now)}{left or f', {elapsed:.1f} s'}{note}"
         print(line, file=sys.stderr if self.console.stderr else self.console.file, flush=True)

@@ -3,6 +3,7 @@
 Slurm's commands are found on PATH, where a test puts stand-ins that start the processes as Slurm does.
 """
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,7 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
@@ -53,6 +56,7 @@ def environment(tmp_path):
     scripts = {
         "unstill": f'#!/bin/sh\n{start} -c "from unstill.trainer.cli.main import main; main()" "$@"\n',
         "srun": SRUN.format(python=sys.executable),
+        "torchrun": f'#!/bin/sh\n{start} -m torch.distributed.run "$@"\n',
         "scontrol": f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n[ "$1" = show ] && echo localhost\nexit 0\n',
     }
     for name, text in scripts.items():
@@ -64,9 +68,9 @@ def environment(tmp_path):
     return kept | one | {"PATH": f"{tools}:{os.environ['PATH']}"}
 
 
-def options(data: Path, out: Path, *more: str) -> list[str]:
-    """24 steps in float64, a checkpoint every 4."""
-    lengths = ["--batch-size", "12", "--epochs", str(STEPS * 12 / 24), "--checkpoint.every", "4", "--log.every", "1"]
+def options(data: Path, out: Path, *more: str, steps: int = STEPS) -> list[str]:
+    """Steps in float64, a checkpoint every 4."""
+    lengths = ["--batch-size", "12", "--epochs", str(steps * 12 / 24), "--checkpoint.every", "4", "--log.every", "1"]
     exact = ["--step.precision", "fp64", "--device", "cpu"]
     return ["demo_baseline", "--data", str(data), "--out", str(out), *lengths, *exact, *more]
 
@@ -90,6 +94,16 @@ def wait_for_step(out: Path, step: int, *processes: subprocess.Popen) -> None:
     raise AssertionError(f"step {step} was never logged")
 
 
+def wait_for_meeting_point(port: int, process: subprocess.Popen) -> None:
+    """Wait until torchrun's store answers."""
+    deadline = time.monotonic() + SAFETY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1):
+            return
+        time.sleep(0.1)
+    raise AssertionError("torchrun opened no meeting point")
+
+
 @pytest.mark.slow
 def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path, environment):
     job = environment | {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "localhost", "SLURM_NTASKS": "4"}
@@ -111,6 +125,62 @@ def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_p
     text = (tmp_path / "job.log").read_text()
     assert again.returncode == 0 and f"continuing at step {saved} of {STEPS}" in text, text[-3000:]
     assert "4 processes, each with cpu" in text
+
+
+@pytest.mark.slow
+def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data, tmp_path, environment):
+    out, port, steps = tmp_path / "run", free_port(), 48
+    machines = environment | {"NODES": "2", "FIRST": f"localhost:{port}", "PROCESSES": "2", "JOB": "pair"}
+    command = ["bash", LAUNCH / "torchrun.sh", *options(data, out, steps=steps)]
+    logs = [open(tmp_path / f"{name}.log", "w") for name in ("first", "lost", "new")]
+
+    def machine(log):
+        return subprocess.Popen(command, env=machines, stderr=log, stdout=log, start_new_session=True)
+
+    first = machine(logs[0])
+    started = [first]
+    try:
+        wait_for_meeting_point(port, first)  # on one machine the one that comes first would be it
+        started.append(machine(logs[1]))
+        wait_for_step(out, 5, *started)
+        for process in family(started[1].pid):  # torchrun and its two processes at once
+            os.kill(process, signal.SIGKILL)
+        started.append(machine(logs[2]))
+        wait_for_step(out, 9, first, started[2])
+        saved_by_all = int(find_checkpoint(out).name[5:])
+        assert 4 <= saved_by_all < steps
+        for process in (first, started[2]):
+            process.send_signal(signal.SIGTERM)
+        for process in (first, started[2]):
+            process.wait(timeout=SAFETY_S)
+    finally:
+        for process in started:
+            for member in family(process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(member, signal.SIGKILL)
+        for log in logs:
+            log.close()
+    text = (tmp_path / "first.log").read_text()
+    assert "4 processes, each with cpu" in text and "continuing at step" in text, text[-3000:]
+    assert "memory: a step of 3 clips needs" in text  # planned for one process, in one of several
+    saved = int(find_checkpoint(out).name[5:])
+    assert 9 <= saved < steps, text[-3000:]
+    # the rest with another number of processes, and all of it with one
+    for folder in (out, tmp_path / "undisturbed"):
+        alone = [sys.executable, "-c", "from unstill.trainer.cli.main import main; main()", "train"]
+        done = subprocess.run([*alone, *options(data, folder, steps=steps)], env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    expected, found = (
+        load_file(find_checkpoint(folder) / "model.safetensors") for folder in (tmp_path / "undisturbed", out)
+    )
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11)
+
+
+def family(pid: int) -> list[int]:
+    """A process and all that it started, and they in turn."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()
+    return [pid, *(member for child in found for member in family(int(child)))]
 
 
 def test_the_kubernetes_job_starts_what_its_text_says():

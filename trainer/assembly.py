@@ -13,6 +13,7 @@ from .inputs.prepare import clip_options
 from .loss_module import LossModule, compile_loss
 from .models.network import head_of
 from .monitoring.metrics import Meter
+from .optimisers.batch_rule import at_batch
 from .optimisers.ema import WeightAverage
 from .optimisers.factory import make_optimiser, parameter_groups
 from .optimisers.nonfinite import NonFiniteGuard
@@ -43,13 +44,14 @@ def assemble(
         static_parts: parts of the static pass; ``config.step.static_parts`` is not read.
     """
     head, method = head_of(model), config.method
-    groups = parameter_groups(model, head, config.optimiser)
+    optimiser = at_batch(config.optimiser, config.batch_size)
+    groups = parameter_groups(model, head, optimiser)
     if method_module is not None:
-        groups += parameter_groups(method_module, "head", replace(config.optimiser, layer_decay=1.0))
+        groups += parameter_groups(method_module, "head", replace(optimiser, layer_decay=1.0))
     modules = nn.ModuleList([model] if method_module is None else [model, method_module])
     state = TrainState(
         model=model,
-        optimiser=make_optimiser(config.optimiser, groups),
+        optimiser=make_optimiser(optimiser, groups),
         guard=NonFiniteGuard(modules, ranks.device, config.max_skipped, ranks.world_size, method.lower_if_not_finite),
         meter=Meter(ranks.device, ranks.world_size),
         average=WeightAverage(model, config.step.ema) if config.step.ema else None,

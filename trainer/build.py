@@ -67,8 +67,10 @@ def build(config: TrainConfig, data: DatasetInfo, ranks: Ranks, steps: int) -> t
         steps: length of the run.
 
     Raises:
-        InputError: a combination that is known to train wrongly.
+        InputError: a combination that is known to train wrongly, or a file that cannot be read.
     """
+    if config.augmentation is not None:
+        config.augmentation.read_files(config.clip.size)
     if config.step.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses matrix products
     torch.use_deterministic_algorithms(config.step.deterministic)
@@ -162,7 +164,7 @@ def count_steps(config: TrainConfig, data: DatasetInfo, ranks: Ranks) -> int:
     steps = config.total_steps(data.samples)
     if steps < 1:
         raise InputError(
-            f"{config.epochs:g} epochs of {data.samples} videos are less than one batch of {config.batch_size}; "
-            "lower --batch-size or raise --epochs"
+            f"{config.epochs:g} epochs of {data.samples * config.augment.repeats} clips are less than one batch of "
+            f"{config.batch_size}; lower --batch-size or raise --epochs"
         )
     return steps

@@ -104,6 +104,12 @@ class TrainConfig:
             max_skipped=at_least(1),
             replay=at_least(0, "batches to measure with, or 0 to train"),
         )
+        self.schedule.over(self.epochs)
+        if self.batch_size % self.augment.repeats:
+            raise InputError(
+                f"batch_size {self.batch_size}: not a multiple of augment.repeats {self.augment.repeats}, the clips of "
+                "each video in a batch"
+            )
         if self.augmentation is not None and self.augmentation.second_share and self.step.compile in GRAPH_MODES:
             raise InputError(
                 f"step.compile {self.step.compile} replays CUDA graphs, which overwrite the gradients of the first "
@@ -118,7 +124,11 @@ class TrainConfig:
 
     def total_steps(self, samples: int) -> int:
         """Steps of the run on so many videos; epochs follow each other without a gap."""
-        return int(self.epochs * samples) // self.batch_size
+        return int(self.epochs * samples * self.augment.repeats) // self.batch_size
+
+    def epochs_at(self, step: int, samples: int) -> float:
+        """Epochs that ``step`` steps are, on so many videos."""
+        return step * self.batch_size / (samples * self.augment.repeats)
 
 
 def to_dict(config: Any) -> Any:

@@ -1,7 +1,8 @@
 """One process or many: ranks, the process group, and agreement between them."""
 
-import itertools
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,6 @@ from ..pipeline.loading.cuda_waits import sleep_while_waiting
 from ..pipeline.loading.device import resolve_device
 
 TIMEOUT = timedelta(minutes=10)  # of any collective: a lost rank ends the others within it
-_groups = itertools.count()  # process groups that this process has joined
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,7 @@ def process_group(device: str) -> Iterator[Ranks]:
         store, _, _ = next(rendezvous("env://", rank, world_size, timeout=TIMEOUT))
         # torchrun keeps one store over restarts, and a restarted process may find the dead one's address in it
         # (pytorch issue 135712; here 3 of 4 restarts failed to connect), so each group has keys of its own
-        restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
-        store = PrefixStore(f"attempt {restart} group {next(_groups)}", store)
+        store = PrefixStore(agree_on_name(store, rank, world_size), store)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
         joined = True
     try:
@@ -94,6 +93,41 @@ def process_group(device: str) -> Iterator[Ranks]:
     finally:
         if joined:
             dist.destroy_process_group()
+
+
+def agree_on_name(store: dist.Store, rank: int, world_size: int, timeout: timedelta = TIMEOUT) -> str:
+    """A name that all ranks of this group have, and that no group had before.
+
+    A number of restarts would not do: where a lost machine was replaced, the new one's torchrun counts from 0 again.
+    Rank 0 makes the name up and answers each rank's question. What processes that are dead now have asked and answered
+    is in the store as well; so a question has a name of its own, and rank 0 goes on until all have said that they know.
+
+    Args:
+        store: that torchrun keeps.
+        rank, world_size: of this process and its group.
+        timeout: for ranks that do not come.
+
+    Raises:
+        TimeoutError: a rank did not come. torch.distributed.DistError: rank 0 did not, or the store is gone.
+    """
+    if rank:
+        question = uuid.uuid4().hex
+        store.set(f"question/{rank}", question)
+        store.wait([f"answer/{question}"], timeout)
+        name = store.get(f"answer/{question}").decode()
+        store.set(f"known/{name}/{rank}", "")
+        return name
+    name, waiting, deadline = uuid.uuid4().hex, set(range(1, world_size)), time.monotonic() + timeout.total_seconds()
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"known/{name}/{other}"]):
+                waiting.remove(other)
+            elif store.check([f"question/{other}"]):
+                store.set(f"answer/{store.get(f'question/{other}').decode()}", name)
+        if waiting and time.monotonic() > deadline:
+            raise TimeoutError(f"ranks {', '.join(map(str, sorted(waiting)))} of {world_size} did not come")
+        time.sleep(0.02)
+    return name
 
 
 def wrap(loss_module: nn.Module, ranks: Ranks, *, all_in_last_pass: bool = True) -> nn.Module:
@@ -108,7 +142,7 @@ def wrap(loss_module: nn.Module, ranks: Ranks, *, all_in_last_pass: bool = True)
         all_in_last_pass: whether a step's last backward reaches every parameter. Where it does not, the wrapper looks
             for those that it misses in every step, and averages what earlier backwards left in them.
     """
-    if not dist.is_initialized():
+    if ranks.world_size == 1:  # also the plan of a step's memory, in one of several processes
         return loss_module
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames broadcast_buffers; 2.11 knows no other name

@@ -121,6 +121,8 @@ def plan_memory(
     frames, size = config.clip.frames, config.clip.size
     pair = nn.ModuleList([model] if method_module is None else [model, method_module])
     tensors = [*pair.parameters(), *pair.buffers()]
+    if config.augmentation is not None:
+        config.augmentation.read_files(size)  # a file cannot be read into tensors without data
     prime = prime_for({frames, size, classes, *(tensor.numel() for tensor in tensors)})
     parts = static_parts or config.step.static_parts or 1
     clips = prime * PARTS * config.step.accumulate * parts

@@ -20,6 +20,7 @@ from .config import TrainConfig
 from .inputs.prepare import Prepare
 from .models.clip_view import set_progress, steady_batch
 from .models.sample_dropout import draw_per_sample
+from .optimisers.batch_rule import base_rate
 from .optimisers.factory import set_learning_rate
 from .optimisers.schedule import multiplier
 from .passes import Pass, backward_in_passes, pass_inputs, step_passes
@@ -54,6 +55,7 @@ class TrainStep:
     ):
         self._config, self._state, self._loss_module = config, state, loss_module
         self._steps, self._rank, self.tables = steps, rank, tables or {}
+        self._rate, self._schedule = base_rate(config.optimiser, config.batch_size), config.schedule.over(config.epochs)
         self.take_static_parts(static_parts)
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
@@ -104,7 +106,7 @@ class TrainStep:
 
     def learning_rate(self, step: int) -> float:
         """The base learning rate in a step."""
-        return self._config.optimiser.lr * multiplier(self._config.schedule, step, self._steps)
+        return self._rate * multiplier(self._schedule, step, self._steps)
 
     def _clips(self, clips: Clips) -> tuple[Tensor, Tensor | None]:
         return clips.prepared or self._prepare(clips)

@@ -24,7 +24,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from ...pipeline.atomic_files import make_folder, write_atomic
 from .row import Row
@@ -179,9 +181,22 @@ def show(title: str, rows: Sequence[Mapping[str, object]], *, notes: Sequence[st
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    console.print(table)
+    if console.measure(table).maximum <= console.width:
+        console.print(table)
+    else:  # cells of several lines, and numbers cut off, would be all that is left of a table
+        console.print(title, style="italic")
+        for row in rows:
+            _show_below(console, row)
     for note in notes:
         console.print(note, style="dim")
+
+
+def _show_below(console: Console, row: Mapping[str, object]) -> None:
+    """A row as a heading and its values below it, as many to a line as there is room for."""
+    name, *rest = [(key.replace("_", " "), _cell(value)) for key, value in row.items() if value is not None]
+    console.print(name[1], style="bold", markup=False, highlight=False)
+    values = Text("; ").join(Text(f"{key} {value}".replace(" ", "\u00a0")) for key, value in rest)
+    console.print(Padding(values, (0, 0, 0, 2)))
 
 
 def _cell(value: object) -> str:

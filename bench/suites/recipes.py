@@ -1,7 +1,8 @@
-"""`unstill bench recipes`: what a step of each published recipe costs, at its full clip shape.
+"""`unstill bench recipes`: what a step of each recipe costs, at its full clip shape: FLOPs, memory, expected clips/s.
 
-On a GPU: compiled bf16 at the recipe's batch. On a CPU: one clip, eager float32, one thread; its time says little of a
-GPU, but the memory that one clip's step keeps is the network's, and the operations are counted.
+First what can be counted of every recipe that a user is sent to, on any machine (``harness/recipe_plan.py``). Then
+steps that are computed. On a GPU: compiled bf16 at the recipe's batch. On a CPU: one clip, eager float32, one thread;
+its time says little of a GPU, but the memory that one clip's step keeps is the network's.
 """
 
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from ...trainer.models.closed_network import close_network
 from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.monitoring.flops import step_flops
 from ...trainer.recipes import RECIPES
+from ..harness.recipe_plan import COLUMNS, NOTES, plan_rows
 from ..harness.record import ResultFile
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
@@ -30,7 +32,21 @@ SAME = {  # recipes that differ in data alone
 }
 
 
+PLANNED = (
+    *("own_small", "own_small_albar", "own", "own_albar"),
+    *("kinetics400_videomae_b", "kinetics400_videomae_b_albar", "kinetics400_swin_t", "kinetics400_swin_t_albar"),
+    *("kinetics400_r3d18", "kinetics400_r3d18_albar", "hmdb51_baseline", "hmdb51_albar"),
+)
+
 SECTIONS = {
+    "recipes-plan": Section(
+        title="What the recipes cost, counted",
+        text="Operations, and memory as on a GPU, of one clip's part of a step; no GPU was asked.",
+        order=69,
+        charts={
+            "plan": Chart(title="Arithmetic of a recipe's step", reading="Forward, backward, and ALBAR's penalty."),
+        },
+    ),
     "recipes": Section(
         title="The recipes' steps",
         text="What a step of each published recipe costs, for one clip of its full shape.",
@@ -52,7 +68,7 @@ SECTIONS = {
                 better="lower",
             ),
         },
-    )
+    ),
 }
 
 
@@ -61,19 +77,26 @@ class RecipeBench:
     """Measure a training step of each recipe at its full clip shape."""
 
     out: Path | None = None
-    """Folder of the result file; bench/results by default."""
+    """Folder of the result files; bench/results by default."""
+    planned: tuple[str, ...] = PLANNED
+    """Recipes to count, without a step: operations, memory on cards, expected clips/s. Into recipes-plan.json."""
+    measure: bool = True
+    """Then compute steps of `recipes`. Into recipes-cpu.json, or that of the GPU."""
     recipes: tuple[str, ...] = ("hmdb51_albar", "hmdb51_baseline", "kinetics400_scratch", "choi_r3d18")
-    """Recipes of cross entropy or ALBAR whose model is swin3d_t or r3d_18."""
+    """Recipes to measure: of cross entropy or ALBAR, whose model is swin3d_t or r3d_18."""
     steps: int = 1
     """Timed steps; on a CPU one of ALBAR on swin3d_t takes about half a minute."""
 
 
 def run(config: RecipeBench) -> Path:
-    """Measure, print the table, write the result file and return its path.
+    """Count, measure, print the tables, write the result files and return the path of the last.
 
     Raises:
         InputError: a recipe that is not known, or that this benchmark cannot measure.
     """
+    planned = _plan(config) if config.planned else None
+    if planned is not None and not config.measure:
+        return planned
     device = "cuda" if torch.cuda.is_available() else "cpu"
     chosen = [(name, _variant(name, device)) for name in config.recipes]
     results = ResultFile("recipes", out=config.out, notes=_NOTES)
@@ -89,6 +112,18 @@ def run(config: RecipeBench) -> Path:
             results.add(recipe_row(name, RECIPES[name](), found, flops / 1e12))
             progress.advance()
     results.show("A training step of each recipe")
+    return results.finish()
+
+
+def _plan(config: RecipeBench) -> Path:
+    for name in config.planned:
+        _recipe(name)
+    results = ResultFile("recipes-plan", out=config.out, notes=NOTES, file_name="recipes-plan.json")
+    with Progress("recipes counted", len(config.planned), "recipes") as progress:
+        for name in config.planned:
+            results.add(*plan_rows(name, _recipe(name)))
+            progress.advance(note=name)
+    results.show("What the recipes cost", COLUMNS)
     return results.finish()
 
 
@@ -131,10 +166,14 @@ _NOTES = (
 )
 
 
-def _variant(name: str, device: str) -> Variant:
+def _recipe(name: str) -> TrainConfig:
     if name not in RECIPES:
         raise InputError(f"recipe {name!r} is not known; expected one of {', '.join(RECIPES)}")
-    recipe = RECIPES[name]()
+    return RECIPES[name]()
+
+
+def _variant(name: str, device: str) -> Variant:
+    recipe = _recipe(name)
     shape = (recipe.clip.frames, recipe.clip.size)
     if SHAPES.get(recipe.model.name) != shape:
         raise InputError(f"recipe {name}: {recipe.model.name} at {shape[0]}x{shape[1]} is not measured here")

@@ -240,7 +240,8 @@ def measure(config: TrainBench, recipe: TrainConfig, name: str, results: ResultF
     measured = replace(
         recipe,
         replay=config.replay,
-        epochs=(turns.total + 0.5) * recipe.batch_size / samples,  # half a step: rounding must not lose the last one
+        schedule=replace(recipe.schedule, warmup_epochs=None),  # of a run that long
+        epochs=recipe.epochs_at(1, samples) * (turns.total + 0.5),  # half a step: rounding must not lose the last one
         log=LogConfig(every=turns.steps),
         stop_after=None,
     )

@@ -212,7 +212,8 @@ def _work(config: ConvertConfig, plan: Plan, listing: Listing, output: LocalOutp
 
         convert_shards_on_ray(plan.header, tasks, listing.root, output, config.limits())
         return
-    with Progress("converting", total, "videos") as progress:
+    before = sum(len(plan.shard(shard)) for shard in wanted) - total
+    with Progress("converting", total, "videos", before=before) as progress:
         workers = config.workers or len(os.sched_getaffinity(0))
         convert_shards(plan.header, tasks, listing.root, output, config.limits(), workers, progress)
 

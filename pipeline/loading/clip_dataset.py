@@ -30,9 +30,9 @@ Batch = dict[str, Any]
 class ClipDataset(IterableDataset):
     """Batches of clips, an epoch at a time; the order is that of ``ClipLoader`` with the same seed.
 
-    Training: an epoch is ``samples // (batch_size * world_size)`` batches, and each pass over the dataset is the rest
-    of the epoch that has begun, so passes follow each other without a gap. What does not fill a batch comes first in
-    the next epoch. Evaluation: each pass is every view of every sample.
+    Training: an epoch is ``samples * augment.repeats // (batch_size * world_size)`` batches, and each pass over the
+    dataset is the rest of the epoch that has begun, so passes follow each other without a gap. What does not fill a
+    batch comes first in the next epoch. Evaluation: each pass is every view of every sample.
 
     Processes: each has a dataset of its own, which delivers that rank's share of every global batch. Do not let another
     tool share it out once more: with accelerate on several processes leave it out of ``prepare`` (clips are on
@@ -94,12 +94,11 @@ class ClipDataset(IterableDataset):
             prepare=prepare,
         )
         with self._make(0) as probe:  # what is wrong is said now, not in the first step
-            samples = len(probe.index)
-            self._length = samples // (batch_size * self._world) if self._train else len(probe)
+            clips = probe.clips_per_epoch
+            self._length = clips // (batch_size * self._world) if self._train else len(probe)
         if self._length < 1:
             raise InputError(
-                f"{dataset}: {samples} samples are fewer than a batch of {batch_size} on each of "
-                f"{self._world} processes"
+                f"{dataset}: {clips} clips are fewer than a batch of {batch_size} on each of {self._world} processes"
             )
         self._loader: ClipLoader | None = None
 

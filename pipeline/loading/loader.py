@@ -164,6 +164,11 @@ class ClipLoader:
             raise TypeError("an endless ClipLoader has no length; give steps")
         return max(0, self._last_step - self._start_step)
 
+    @property
+    def clips_per_epoch(self) -> int:
+        """Clips of one pass: ``augment.repeats`` of every sample, or all views of all samples."""
+        return self._sampler.clips_per_epoch if isinstance(self._sampler, TrainSampler) else self._sampler.size
+
     def __iter__(self) -> Iterator[Clips]:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="clip-loader", daemon=True)

@@ -67,10 +67,13 @@ class AugmentConfig:
     """Where clips with an even stride start. even: at even frames, so that half as many frames are decoded where the
     videos have layers (`unstill convert --layers 2`); every clip that is lost is one frame away from one that is kept.
     all: anywhere. auto: even in videos with layers, anywhere in others."""
+    repeats: int = 1
+    """Clips of each video in a batch, each with a start, crop and flip of its own (repeated augmentation, Hoffer et al.
+    2020, arXiv 1901.09335). They follow each other, and an epoch has that many clips of every video."""
 
     def __post_init__(self):
         area = between(0, 1, "a share of the picture", without_low=True)
-        check_options(self, "augment.", min_area=area, flip=between(0, 1, "a probability"))
+        check_options(self, "augment.", min_area=area, flip=between(0, 1, "a probability"), repeats=at_least(1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +176,7 @@ class TrainSampler:
 
     def __init__(self, index: SampleIndex, clip: ClipConfig, augment: AugmentConfig, seed: int):
         self.clip, self.augment, self.seed, self.size = clip, augment, seed, len(index)
+        self.clips_per_epoch = self.size * augment.repeats
         self._frames, self._width, self._height = _geometry(index)
         layered = np.asarray(index.layers) == 2
         self._even = {"auto": layered, "even": np.ones_like(layered), "all": np.zeros_like(layered)}[augment.starts]
@@ -181,7 +185,8 @@ class TrainSampler:
         """The clips at some positions.
 
         Args:
-            positions: int64 (n,), from 0 up; N positions are an epoch in which every sample comes exactly once.
+            positions: int64 (n,), from 0 up; N positions are an epoch in which every sample comes exactly once. With
+                ``augment.repeats`` k it has k N, and each sample comes k times in a row.
             attempt: 0, or the number of clips that were bad at this position: another clip, and a random sample.
 
         Returns:
@@ -191,7 +196,8 @@ class TrainSampler:
         key = fold(self.seed, _DRAW, positions, attempt)
         u = uniform_columns(key, 6 + 2 * _CROP_TRIES + DRAWS)
         if attempt == 0:
-            sample = permute(positions % self.size, self.size, fold(self.seed, _PERMUTE, positions // self.size))
+            place = positions // self.augment.repeats
+            sample = permute(place % self.size, self.size, fold(self.seed, _PERMUTE, place // self.size))
         else:
             sample = _pick(u[:, 5], self.size)
 

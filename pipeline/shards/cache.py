@@ -4,8 +4,8 @@
 
 A shard is fetched completely when a clip first needs it, checked against the SHA-256 in ``dataset.json`` before it gets
 its name, and the least recently used shards make room. Processes on one machine share the folder. Addresses go to
-fsspec (``pip install s3fs`` for s3, ``gcsfs`` for gs, ...); only plain addresses of known schemes are accepted, never a
-chain of them or a command.
+fsspec (``pip install 'unstill[s3]'`` for s3, ``gcsfs`` for gs, ...); only plain addresses of known schemes are
+accepted, never a chain of them or a command.
 """
 
 import fcntl

@@ -15,7 +15,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from recipe_files import make_recipe_files, with_files
 from synthetic_run import CLASSES, run_config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
@@ -25,13 +25,12 @@ from torchvision.models.video.swin_transformer import SwinTransformer3d
 from unstill.pipeline.loading.loader import _tensors
 from unstill.pipeline.shards.dataset_info import DatasetInfo
 from unstill.trainer.assembly import assemble
-from unstill.trainer.augmentations import BackgroundErasing, Mixup, Recast, StillMix
-from unstill.trainer.augmentations.stillmix import read_bank
+from unstill.trainer.augmentations import BackgroundErasing, Mixup, Recast
 from unstill.trainer.build import build_networks
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.inputs.prepare import Prepare
 from unstill.trainer.memory_plan import fake_clips
-from unstill.trainer.methods import Baseline, Sdn
+from unstill.trainer.methods import Baseline
 from unstill.trainer.models.config import ClipViewConfig, ModelConfig
 from unstill.trainer.models.network import Network
 from unstill.trainer.recipes import RECIPES
@@ -123,6 +122,8 @@ def one_step(config, mode, spoil=lambda step: None):
     data = DatasetInfo(samples=1000, classes=tuple(f"class {n}" for n in range(CLASSES)), digest="")
     tables = config.method.tables(config.data)
     networks = build_networks(config, data, torch.device("cpu"), tables)
+    if config.augmentation is not None:
+        config.augmentation.read_files(config.clip.size)
     with FakeCopyMode(mode):
         networks = copy.deepcopy(networks)  # together: a method's module may share layers with the network
     with mode:
@@ -164,30 +165,7 @@ def small(config):
 @pytest.fixture
 def folder(tmp_path, named_data):
     """An index, boxes of people and scenes for 24 samples, and a bank of stills."""
-    lines = [f"v{n:02},{t},.2,.2,.7,.9" for n in range(24) for t in range(9)]
-    (tmp_path / "boxes.csv").write_text("\n".join(["video,frame,left,top,right,bottom", *lines]))
-    (tmp_path / "scenes.csv").write_text("\n".join(["key,scene", *(f"v{n:02},{n % 3}" for n in range(24))]))
-    save_file({"stills": torch.zeros(5, 3, 32, 32, dtype=torch.uint8)}, tmp_path / "stills.safetensors")
-    return tmp_path
-
-
-def with_files(config, folder):
-    """The recipe with files that exist in place of those that it names."""
-
-    def files_of(method):
-        if hasattr(method, "scenes"):
-            method = replace(method, scenes=folder / "scenes.csv")
-        if getattr(method, "base", None) is not None:
-            method = replace(method, base=files_of(method.base))
-        return replace(method, first_stage=None) if isinstance(method, Sdn) else method
-
-    method = files_of(config.method)
-    augmentation = config.augmentation
-    if isinstance(augmentation, StillMix) and augmentation.bank is not None:
-        augmentation = replace(augmentation, bank=folder / "stills.safetensors")
-        read_bank(augmentation.bank, (config.clip.size, config.clip.size))  # now: it stays in memory, with its data
-    inputs = config.inputs if config.inputs.people is None else replace(config.inputs, people=folder / "boxes.csv")
-    return replace(config, data=folder / "data", method=method, augmentation=augmentation, inputs=inputs)
+    return make_recipe_files(tmp_path)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from recipe_files import make_recipe_files, with_files
 from synthetic_run import CLASSES, dropout_net, layer_norm_net, loader_of, make_dataset, run_config
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -14,13 +15,17 @@ from unstill.bench.harness.failures import OUT_OF_MEMORY, out_of_memory_goes_to
 from unstill.bench.suites.memory import Case, compared
 from unstill.kernels.attention import attention
 from unstill.pipeline.shards.dataset_info import DatasetInfo
-from unstill.trainer.build import build
+from unstill.trainer.augmentations import StillMix
+from unstill.trainer.augmentations.stillmix import read_bank
+from unstill.trainer.build import build, build_networks
+from unstill.trainer.demo.recipes import RECIPES as DEMO_RECIPES
 from unstill.trainer.distributed import Ranks
 from unstill.trainer.memory_check import OutOfMemory, check_memory, refuse_what_cannot_fit
 from unstill.trainer.memory_plan import plan_memory
 from unstill.trainer.memory_trace import tracing
 from unstill.trainer.methods import Baseline
 from unstill.trainer.models.config import ModelConfig
+from unstill.trainer.recipes import RECIPES
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
@@ -182,6 +187,19 @@ def test_planning_changes_neither_the_network_nor_the_draws(plan_of):
     plan_of(lambda classes: model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), draws) and all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", [recipe.__name__ for recipe in DEMO_RECIPES] + ["a bank of stills"])
+def test_every_recipe_of_the_demonstration_can_be_traced(name, tmp_path, named_data):
+    config = RECIPES["demo_stillmix" if name == "a bank of stills" else name]()
+    if name == "a bank of stills":
+        config = replace(config, augmentation=StillMix(bank=tmp_path / "stills.safetensors"))
+        read_bank.cache_clear()  # the plan has to read it
+    config = with_files(replace(config, device="cpu"), make_recipe_files(tmp_path))
+    data = DatasetInfo(samples=24, classes=tuple(f"class {n}" for n in range(CLASSES)), digest="")
+    tables = config.method.tables(config.data)
+    networks = build_networks(config, data, torch.device("cpu"), tables)
+    assert plan_memory(config, *networks, tables, classes=CLASSES).per_clip > 0
 
 
 def small_run(folder, model, **changes):

@@ -5,6 +5,7 @@ An augmentation is a frozen dataclass with
     mixes_labels            whether labels become distributions
     needs_people            whether it wants ``per_sample["people"]``, where people are in each clip
     second_share            weight of a second view of each clip in the loss; 0 where it makes none
+    read_files(size)        what it reads from disk, before the first step
     __call__(batch, rng, context) -> Batch
 
 Each sample is augmented with probability ``prob``; mixing ratios are drawn once a batch (as in the code of StillMix,
@@ -62,6 +63,17 @@ class BatchAugmentation(ABC):
     def second_share(self) -> float:
         """Weight of a second view of each clip in the loss; 0: none is made."""
         return 0.0
+
+    def read_files(self, size: int) -> None:
+        """Read the files that it needs, if any, so that the first step finds them in memory.
+
+        Args:
+            size: side of the clips, in pixels.
+
+        Raises:
+            InputError: a file cannot be read.
+        """
+        return
 
     @abstractmethod
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:

@@ -38,6 +38,11 @@ class StillMix(BatchAugmentation):
         super().__post_init__()
         check_options(self, "augmentation.", a=more_than(0), b=more_than(0))
 
+    def read_files(self, size: int) -> None:
+        """The bank's stills."""
+        if self.bank is not None:
+            read_bank(self.bank, (size, size))
+
     def __call__(self, batch: Batch, rng: np.random.Generator, context: Context) -> Batch:
         """See ``BatchAugmentation``; labels stay."""
 

@@ -27,6 +27,7 @@ from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
 from ..models.clip_view import add_view
 from ..models.registry import build_model
+from ..optimisers.batch_rule import base_rate
 from ..optimisers.schedule import multiplier
 from ..state import TrainState
 from .files import (
@@ -228,8 +229,9 @@ class Checkpointer:
 
     def _say_lengthened(self, saved: TrainConfig, step: int, steps: int) -> None:
         now = self._config
-        before = saved.optimiser.lr * multiplier(saved.schedule, step - 1, step)
-        rate = now.optimiser.lr * multiplier(now.schedule, step, steps)
+        base = base_rate(now.optimiser, now.batch_size)
+        before = base * multiplier(saved.schedule.over(saved.epochs), step - 1, step)
+        rate = base * multiplier(now.schedule.over(now.epochs), step, steps)
         log.info(
             "%s: lengthened from %g to %g epochs (%d to %d steps); the learning rate goes on as in a run of %g epochs: "
             "it ended at %.2g, is %.2g now, and follows %s from here",
@@ -238,9 +240,11 @@ class Checkpointer:
 
 
 def run_record(config: TrainConfig, data: DatasetInfo) -> dict:
-    """What config.json holds: the resolved configuration, the classes, the dataset's digest, and the versions."""
+    """What config.json holds: the resolved configuration, the base learning rate at its batch, the classes, the digest
+    of the data set, and the versions."""
     return {
         "config": to_dict(config),
+        "learning_rate": base_rate(config.optimiser, config.batch_size),
         "classes": list(data.classes),
         "dataset": {"samples": data.samples, "digest": data.digest},
         "environment": {

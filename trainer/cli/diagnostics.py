@@ -7,7 +7,6 @@ import importlib
 import json
 from dataclasses import dataclass
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -23,6 +22,7 @@ from ..diagnostics.config import (
     StaticDynamicConfig,
     StillBankConfig,
 )
+from .help_texts import parse
 from .suggestions import unknown
 
 
@@ -71,7 +71,7 @@ def diagnose(arguments: list[str]) -> int:
     if name not in QUESTIONS:
         raise InputError(unknown("question", name, QUESTIONS, "unstill diagnose"))
     question = QUESTIONS[name]
-    options = tyro.cli(question.options, prog=f"unstill diagnose {name}", args=rest)
+    options = parse(question.options, prog=f"unstill diagnose {name}", args=rest)
     # after the options: --help need not wait for torch
     from ..diagnostics.presentation import show, write
 

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import tyro
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +20,7 @@ from unstill import __version__
 
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
+from .help_texts import parse
 from .leaving import leave_with_code_of
 from .suggestions import unknown
 
@@ -47,7 +47,7 @@ class Command:
         given = arguments
         refuse_odd_pairs(arguments, self.pairs)
         if self.options is not None:
-            given = tyro.cli(_load(self.options), prog=f"unstill {name}", args=arguments)
+            given = parse(_load(self.options), prog=f"unstill {name}", args=arguments)
         return _load(self.function)(given)
 
 
@@ -114,6 +114,9 @@ COMMANDS = {
         "Find anomalies in long videos with a head on a network's features.",
         "trainer.cli.downstream:anomaly",
         "trainer.downstream.anomaly.config:AnomalyConfig",
+    ),
+    "completion": Command(
+        "Print a script that completes commands, recipes and options in bash or zsh.", "trainer.cli.completion:run"
     ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),

@@ -1,8 +1,7 @@
 """``unstill ood``: test videos with other backgrounds."""
 
-import tyro
-
 from ...pipeline.errors import InputError
+from .help_texts import parse
 from .suggestions import unknown
 
 
@@ -22,7 +21,7 @@ def ood(arguments: list[str]) -> int:
         return _check_masks(rest)
     if action != "build":
         raise InputError(unknown("action", action, ("build", "check"), "unstill ood"))
-    config = tyro.cli(OodConfig, prog="unstill ood build", args=rest)
+    config = parse(OodConfig, prog="unstill ood build", args=rest)
     report = build(config)
     print(f"{report.videos}: {report.composites} videos; {len(report.left_out)} source videos left out")
     for path, reason in list(report.left_out.items())[:10]:
@@ -46,7 +45,7 @@ def ood(arguments: list[str]) -> int:
 def _check_masks(arguments: list[str]) -> int:
     from ...pipeline.ood.mask_check import MaskCheckConfig, check_masks, mean_leak
 
-    config = tyro.cli(MaskCheckConfig, prog="unstill ood check", args=arguments)
+    config = parse(MaskCheckConfig, prog="unstill ood check", args=arguments)
     found = check_masks(config)
     flagged = sum(isinstance(quality, str) or bool(quality.flags) for quality in found.values())
     print(f"{config.out}: {flagged} of {len(found)} videos to look at, listed first")

@@ -15,6 +15,7 @@ from rich.table import Table
 from ...pipeline.errors import InputError
 from ..config import TrainConfig, to_dict
 from ..recipes import RECIPES
+from .help_texts import parse
 from .suggestions import unknown
 
 
@@ -30,7 +31,7 @@ def run(arguments: list[str]) -> int:
     name, *rest = arguments = [argument for argument in arguments if argument != "--print-config"]
     if name not in RECIPES:
         raise InputError(unknown("recipe", name, RECIPES, "unstill train"))
-    config = tyro.cli(
+    config = parse(
         tyro.conf.AvoidSubcommands[TrainConfig],  # the recipe chooses the method; its options are flags like the rest
         default=RECIPES[name](),
         prog=f"unstill train {name}",

@@ -41,9 +41,10 @@ class ModelConfig:
     which is called with the number of classes (as `num_classes=` where it has that) and returns a module from clips
     (B,3,T,h,w) to logits (B,classes), or a `Network` with its last layer, mean and std."""
     weights: str = "none"
-    """none, kinetics400 (torchvision downloads its weights once), a run of the same network (RUN, RUN/best or
-    RUN/step-500; the moving average where it kept one), or a .safetensors, .pt or .pth file; pretrained: those of an
-    `hf:` name. A head for another number of classes is left at its random start."""
+    """none, kinetics400 (torchvision downloads its weights once), imagenet (of swin3d_t, swin3d_s and swin3d_b: those
+    of torchvision's Swin of pictures, inflated, whose files are taken as well), a run of the same network (RUN,
+    RUN/best or RUN/step-500; the moving average where it kept one), or a .safetensors, .pt or .pth file; pretrained:
+    those of an `hf:` name. A head for another number of classes is left at its random start."""
     probe: Literal["off", "attentive"] = "off"
     """attentive: an `hf:` network is frozen, and a small network of attention over its tokens is trained with the last
     layer (V-JEPA 2's protocol)."""

@@ -25,6 +25,7 @@ from ...pipeline.errors import InputError
 from ..checkpoints.files import find_checkpoint, names_checkpoint, verify_checkpoint, weights_file
 from .huggingface import HEAD as HUGGINGFACE_HEAD
 from .huggingface import PREFIX, Source, build_architecture, load_pretrained, read_source
+from .inflation import inflated, is_picture_swin
 from .motion_cnn import MotionCNN
 from .network import Network, keep_facts
 
@@ -65,7 +66,7 @@ def build_model(
     Args:
         name: one of ``MODELS``, ``hf:ORG/NAME``, ``hf:FOLDER``, or ``module:function``.
         classes: number of classes.
-        weights: "none", "kinetics400", "pretrained" or a file, see ``ModelConfig``.
+        weights: "none", "kinetics400", "imagenet", "pretrained" or a file, see ``ModelConfig``.
         frames, size: T and h = w of the clips that it will see; checked where the network has but one clip shape.
         architecture: of an ``hf:`` network, see ``ModelConfig``; "": it is read from the folder or the Hub.
         named_in: the file that ``name`` was read from; None where a person gave it (a command line, a recipe, a call).
@@ -96,7 +97,10 @@ def build_model(
             f"model.name is {name!r}; expected one of {', '.join(MODELS)}, hf:ORG/NAME, hf:FOLDER, or module:function"
         )
     if weights != "none":
-        state = _kinetics_weights(name) if weights == "kinetics400" else _read_weights(Path(weights))
+        downloads = {"kinetics400": _kinetics_weights, "imagenet": _imagenet_weights}
+        state = downloads[weights](name) if weights in downloads else _read_weights(Path(weights))
+        if name.startswith("swin3d") and is_picture_swin(state):
+            state = inflated(state, network.module.state_dict())
         _load_backbone(network.module, state, network.head or None, f"{name} from {weights}")
     return keep_facts(network)
 
@@ -122,8 +126,8 @@ def _huggingface(
     if weights == "pretrained":
         assert isinstance(source, Source), "weights are asked for by a person, not by a file"
         load_pretrained(model, source, name)
-    elif weights == "kinetics400":
-        raise InputError(f"model.weights kinetics400: {name} comes with its own weights; use pretrained")
+    elif weights in ("kinetics400", "imagenet"):
+        raise InputError(f"model.weights {weights}: {name} comes with its own weights; use pretrained")
     elif weights != "none":
         _load_backbone(model, _read_weights(Path(weights)), HUGGINGFACE_HEAD, f"{name} from {weights}")
     facts = {"mean": source.mean, "std": source.std} if source else {}
@@ -159,7 +163,11 @@ def _call(name: str, classes: int) -> Network:
     try:
         make = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise InputError(f"model.name {name!r}: cannot import it ({error}); expected module:function") from None
+        missing = isinstance(error, ModuleNotFoundError) and error.name == module.partition(".")[0]
+        way = f"give its folder: PYTHONPATH=FOLDER unstill ... (folder now: {os.getcwd()})" if missing else ""
+        raise InputError(
+            f"model.name {name!r}: cannot import it ({error}); {way or 'expected module:function'}"
+        ) from None
     found = make(**{"num_classes": classes}) if _wants_keyword(make) else make(classes)
     if isinstance(found, nn.Module):
         found = Network(module=found)
@@ -187,11 +195,21 @@ def _wants_keyword(make: object) -> bool:
 def _kinetics_weights(name: str) -> dict[str, torch.Tensor]:
     if name == "motion_cnn" or name not in _HEADS:
         raise InputError(f"model.weights kinetics400: there are none for {name}; give a file or none")
+    return _torchvisions(name, "KINETICS400_V1", "kinetics400")
+
+
+def _imagenet_weights(name: str) -> dict[str, torch.Tensor]:
+    if not name.startswith("swin3d"):
+        raise InputError(f"model.weights imagenet: there are none for {name}, only for swin3d_t, swin3d_s and swin3d_b")
+    return _torchvisions(name.replace("swin3d", "swin"), "IMAGENET1K_V1", "imagenet")
+
+
+def _torchvisions(name: str, which: str, said: str) -> dict[str, torch.Tensor]:
     try:
-        return get_model_weights(name)["KINETICS400_V1"].get_state_dict(progress=False, check_hash=True)
+        return get_model_weights(name)[which].get_state_dict(progress=False, check_hash=True)
     except OSError as error:  # URLError is one
         raise InputError(
-            f"model.weights kinetics400: cannot download {name}'s weights ({error}); "
+            f"model.weights {said}: cannot download {name}'s weights ({error}); "
             "download them elsewhere and give the file's path instead"
         ) from None
 
@@ -203,8 +221,8 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         path = weights_file(checkpoint)
     if not path.is_file():
         raise InputError(
-            f"model.weights {path}: no such file; expected none, kinetics400, a run (RUN, RUN/best, RUN/step-500), "
-            "or a .safetensors, .pt or .pth file"
+            f"model.weights {path}: no such file; expected none, kinetics400, imagenet, a run (RUN, RUN/best, "
+            "RUN/step-500), or a .safetensors, .pt or .pth file"
         )
     try:
         if path.suffix == ".safetensors":

@@ -55,7 +55,7 @@ class RunMonitor:
             steps,
             config.method.shown_terms,
             done=state.step,
-            steps_per_epoch=data.samples / config.batch_size,
+            steps_per_epoch=1 / config.epochs_at(1, data.samples),
             visible=ranks.first,
         )
         self._window_start, self._window_steps, self._waited = time.monotonic(), 0, 0.0
@@ -95,7 +95,7 @@ class RunMonitor:
         elapsed, steps = now - self._window_start, self._window_steps + 1
         record = {
             "step": state.step,
-            "epoch": state.step * self._config.batch_size / self._data.samples,
+            "epoch": self._config.epochs_at(state.step, self._data.samples),
             "lr": lr,
             **means,
             **self._config.method.derived_terms(means, len(self._data.classes)),

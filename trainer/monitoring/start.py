@@ -8,6 +8,7 @@ import torch
 from ...pipeline.shards.dataset_info import DatasetInfo
 from ..config import TrainConfig
 from ..distributed import Ranks
+from ..optimisers.batch_rule import base_rate
 from ..state import TrainState
 
 log = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ def start_lines(
     first = state.step + 2
     return [
         f"data: {config.data}: {data.samples:,} videos, {len(data.classes)} classes; {checked}",
-        f"run: {config.out}: {begun} {steps:,} steps of {config.batch_size} clips ({config.epochs:g} epochs), {saved}; "
-        f"the time left is known after step {min(first, steps):,}, metrics after step "
+        f"run: {config.out}: {begun} {steps:,} steps of {config.batch_size} clips ({config.epochs:g} epochs), "
+        f"{_rate(config)}, {saved}; the time left is known after step {min(first, steps):,}, metrics after step "
         f"{min(steps, -(-(state.step + 1) // config.log.every) * config.log.every):,}",
         f"network: {config.model.name}, {number}{frozen}, from {_start(config)}; {clip}; "
         + " + ".join(type(part).__name__ for part in method),
@@ -59,6 +60,17 @@ def start_lines(
 
 def _start(config: TrainConfig) -> str:
     return "random weights" if config.model.weights == "none" else f"weights {config.model.weights}"
+
+
+def _rate(config: TrainConfig) -> str:
+    optimiser, schedule, repeats = config.optimiser, config.schedule, config.augment.repeats
+    rate = f"{optimiser.name} at {base_rate(optimiser, config.batch_size):.3g}"
+    if optimiser.lr_batch is not None:
+        power = "" if optimiser.lr_rule == "linear" else ", by the square root"
+        rate += f" ({optimiser.lr:g} for {optimiser.lr_batch:,} clips{power})"
+    warm = schedule.over(config.epochs).warmup * config.epochs
+    draws = f"{repeats} clips of each video, " if repeats > 1 else ""
+    return f"{draws}{rate} after {warm:.3g} epochs of warm-up" if warm else f"{draws}{rate}"
 
 
 def _device(config: TrainConfig, ranks: Ranks) -> str:

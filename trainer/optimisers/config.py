@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...pipeline.errors import InputError
-from ...pipeline.options import between, check_options
+from ...pipeline.options import at_least, between, check_options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +17,12 @@ class OptimiserConfig:
     """torch: torch.optim, fused on CUDA. apex: NVIDIA apex's fused kernels; needs its CUDA build (module amp_C)."""
     lr: float = 1e-4
     """Base learning rate; the schedule multiplies it."""
+    lr_batch: int | None = None
+    """Clips in a step that `lr` is for: with `batch_size` clips the base rate is lr x batch_size / lr_batch. By default
+    `lr` is for any batch."""
+    lr_rule: Literal["linear", "root"] = "linear"
+    """With `lr_batch`: linear, as above (Goyal et al. 2017; recipes of AdamW use it, too), or the square root of that
+    quotient (Malladi et al. 2022)."""
     weight_decay: float = 0.05
     """Weight decay: decoupled for adamw, added to the gradient for sgd and adam, to the update for lamb."""
     decay_norms: bool = True
@@ -46,6 +52,8 @@ class OptimiserConfig:
         share = between(0, 1, "a share of the run", without_high=True)
         check_options(self, "optimiser.", head_first=share, dampening=between(0, 1, "a share", without_high=True))
         check_options(self, "optimiser.", layer_decay=between(0.01, 1, "a factor"))
+        if self.lr_batch is not None:
+            check_options(self, "optimiser.", lr_batch=at_least(1))
         if self.nesterov and self.dampening:
             raise InputError("optimiser.nesterov: Nesterov's form has no dampening; set one of the two")
         if self.name == "lamb" and self.backend != "apex":

@@ -1,9 +1,10 @@
 """The learning rate of a step: a pure function of the step's number, so every rank and every restart agree."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from ...pipeline.errors import InputError
 from ...pipeline.options import between, check_options
 
 
@@ -15,6 +16,8 @@ class ScheduleConfig:
     """What follows the warm-up: a half cosine down to `final`, drops at `milestones`, or nothing."""
     warmup: float = 0.05
     """Share of the run, 0..1, over which the rate rises linearly from `start` to 1 times the base rate."""
+    warmup_epochs: float | None = None
+    """The warm-up in epochs; given, it takes the place of `warmup`."""
     start: float = 0.0
     """Multiple of the base rate that the warm-up starts from."""
     final: float = 0.0
@@ -27,9 +30,25 @@ class ScheduleConfig:
     def __post_init__(self):
         check_options(self, "schedule.", warmup=between(0, 1, "a share of the run", without_high=True))
 
+    def over(self, epochs: float) -> "ScheduleConfig":
+        """The same schedule of a run of so many epochs, with its warm-up as a share of the run.
+
+        Raises:
+            InputError: the warm-up is as long as the run, or longer.
+        """
+        if self.warmup_epochs is None:
+            return self
+        if not 0 <= self.warmup_epochs < epochs:
+            raise InputError(
+                f"schedule.warmup_epochs is {self.warmup_epochs:g}; expected at least 0 and less than the run's "
+                f"{epochs:g} epochs (--epochs)"
+            )
+        return replace(self, warmup=self.warmup_epochs / epochs, warmup_epochs=None)
+
 
 def multiplier(config: ScheduleConfig, step: int, steps: int) -> float:
-    """What the base learning rate is multiplied by in ``step`` (counted from 0) of ``steps``.
+    """What the base learning rate is multiplied by in ``step`` (counted from 0) of ``steps``; of a warm-up, the share
+    of the run is read (see ``ScheduleConfig.over``).
 
     The warm-up's first step already learns: with ``start`` 0 and w warm-up steps, step k runs at (k+1)/w.
     """

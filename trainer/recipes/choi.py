@@ -26,7 +26,7 @@ def choi_r3d18() -> TrainConfig:
         clip=ClipConfig(frames=16, stride=1, size=112),
         augment=AugmentConfig(min_area=0.25),
         inputs=KINETICS_INPUTS,
-        optimiser=OptimiserConfig(name="sgd", lr=0.005, weight_decay=1e-5, dampening=0.9),
+        optimiser=OptimiserConfig(name="sgd", lr=0.005, lr_batch=32, weight_decay=1e-5, dampening=0.9),
         # the original lowers the rate on a plateau of the validation loss; fixed drops need no validation set
         schedule=ScheduleConfig(kind="step", warmup=0.0, milestones=(0.5, 0.75)),
         step=StepConfig(channels_last=True),

@@ -35,7 +35,9 @@ def kinetics400_scratch() -> TrainConfig:
         clip=ClipConfig(frames=16, stride=2, size=112),
         augment=AugmentConfig(min_area=0.25),
         inputs=KINETICS_INPUTS,
-        optimiser=OptimiserConfig(name="sgd", lr=0.16, weight_decay=1e-4, nesterov=True, decay_norms=False),
+        optimiser=OptimiserConfig(
+            name="sgd", lr=0.16, lr_batch=256, weight_decay=1e-4, nesterov=True, decay_norms=False
+        ),
         schedule=ScheduleConfig(warmup=0.1),
         step=StepConfig(channels_last=True),
         epochs=45,

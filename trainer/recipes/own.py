@@ -1,6 +1,6 @@
 """Recipes for videos of your own: any folder of classes, on one card or without one.
 
-The constants of the optimiser are for the recipe's batch; for another one see ``optimisers.batch_rule``.
+The learning rate follows ``--batch-size`` (``optimisers.batch_rule``).
 """
 
 from dataclasses import replace
@@ -48,7 +48,9 @@ def _small(name: str, method: Method) -> TrainConfig:
         augment=AugmentConfig(static_frame="middle"),
         inputs=KINETICS_INPUTS,
         # a head that is new learns ten times as fast as what is pretrained
-        optimiser=OptimiserConfig(name="adamw", lr=3e-5, weight_decay=0.05, head_lr=10.0, decay_norms=False),
+        optimiser=OptimiserConfig(
+            name="adamw", lr=3e-5, lr_batch=8, weight_decay=0.05, head_lr=10.0, decay_norms=False
+        ),
         schedule=ScheduleConfig(warmup=0.1, start=0.01),
         checkpoint=CheckpointConfig(every=100),
         epochs=20,
@@ -58,7 +60,8 @@ def _small(name: str, method: Method) -> TrainConfig:
 
 def _own(name: str, method: Method) -> TrainConfig:
     recipe = finetune(name, method)
-    return replace(recipe, data=DATA / "own" / "train", step=StepConfig(), batch_size=8, epochs=20)
+    optimiser = replace(recipe.optimiser, lr_batch=8)
+    return replace(recipe, data=DATA / "own" / "train", optimiser=optimiser, step=StepConfig(), batch_size=8, epochs=20)
 
 
 RECIPES = (own_small, own_small_albar, own, own_albar)

@@ -85,7 +85,8 @@ def unavailable(decode: Decode) -> str | None:
         decode(file.getvalue(), np.arange(2))
     except Exception as error:  # not installed, or without its libraries; each package has errors of its own
         reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        return f"{type(error).__name__}: {reason}"
+        wanted = "; pip install 'unstill[bench]'" if isinstance(error, ModuleNotFoundError) else ""
+        return f"{type(error).__name__}: {reason}{wanted}"
     return None
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from unstill.bench.harness.record import ResultFile, quantiles, spread
+from unstill.bench.harness.record import ResultFile, quantiles, show, spread
 from unstill.bench.harness.result_files import read_results
 from unstill.bench.harness.row import Row
 from unstill.pipeline.errors import InputError
@@ -49,3 +49,15 @@ def test_rows_that_contradict_themselves_are_refused(tmp_path):
     results.path.write_text(results.path.read_text().replace('"met": false', '"met": true'))
     with pytest.raises(InputError, match="row 'slow' says met: True, its number says False"):
         read_results(tmp_path)
+
+
+def test_a_table_wider_than_the_terminal_is_a_list(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = {"what": "transcode and check, H.264", **{f"a_long_name_{n}": 0.00033 + n for n in range(12)}}
+    show("conversion", [row])
+    printed = capsys.readouterr().out
+    assert "transcode and check, H.264" in printed and "…" not in printed
+    assert all(f"a long name {n} {0.00033 + n:.4g}" in printed.replace("\xa0", " ") for n in range(12))
+    assert all(len(line) <= 80 for line in printed.splitlines())
+    show("conversion", [{"what": "a", "value": 1.0}])
+    assert "┃" in capsys.readouterr().out

@@ -77,9 +77,11 @@ def test_uniform_columns_are_uniform_and_independent():
     world=st.sampled_from([1, 2, 3, 4, 6, 12]),
     static=st.sampled_from(["first", "middle", "last", "random"]),
     crop=st.sampled_from(["random_resized", "none"]),
+    repeats=st.sampled_from([1, 2, 3]),
 )
-def test_global_batch_does_not_depend_on_the_world_size(seed, step, world, static, crop):
-    sampler = TrainSampler(videos(), ClipConfig(frames=8), AugmentConfig(static_frame=static, crop=crop), seed)
+def test_global_batch_does_not_depend_on_the_world_size(seed, step, world, static, crop, repeats):
+    augment = AugmentConfig(static_frame=static, crop=crop, repeats=repeats)
+    sampler = TrainSampler(videos(), ClipConfig(frames=8), augment, seed)
     whole = sampler.draw(step_positions(step, 24))
     parts = [sampler.draw(step_positions(step, 24, rank, world)) for rank in range(world)]
     assert same(whole, ClipRequests.join(parts))
@@ -93,6 +95,23 @@ def test_every_epoch_has_every_sample_once_in_another_order():
     assert not np.array_equal(epochs[0], epochs[1]) and not np.array_equal(epochs[1], epochs[2])
     other_seed = TrainSampler(videos(n), ClipConfig(frames=4), AugmentConfig(), seed=6).draw(np.arange(n))
     assert not np.array_equal(other_seed.sample, epochs[0])
+
+
+def test_repeated_clips_are_of_one_video_and_differ():
+    n, k = 50, 3
+    once, repeated = (
+        TrainSampler(videos(n), ClipConfig(frames=4), AugmentConfig(static_frame="random", repeats=repeats), seed=5)
+        for repeats in (1, k)
+    )
+    found = repeated.draw(np.arange(2 * k * n))
+    samples = found.sample.reshape(2, n, k)
+    assert (samples == samples[:, :, :1]).all()
+    assert np.array_equal(samples[:, :, 0].ravel(), once.draw(np.arange(2 * n)).sample)  # the order of the videos stays
+    assert repeated.clips_per_epoch == k * n and once.clips_per_epoch == n
+    for column in (found.start_frame, found.left, found.static_index, found.draws[:, 0]):
+        rows = column.reshape(-1, k)
+        assert (rows[:, 0] != rows[:, 1]).mean() > 0.5 and (rows[:, 1] != rows[:, 2]).mean() > 0.5
+    assert 0.3 < (found.flip[::k] != found.flip[1::k]).mean() < 0.7
 
 
 @settings(max_examples=60, deadline=None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import resnet18, swin_t
 from torchvision.models.video import mvit, resnet, swin_transformer
 from torchvision.models.video.s3d import SepInceptionBlock3D
 
@@ -137,6 +137,21 @@ def test_a_picture_networks_own_weights_are_taken(tmp_path):
     assert model.picture.fc.out_features == 3 and head_of(model) == "picture.fc"
 
 
+def test_weights_of_a_pictures_swin_give_its_logits_on_still_clips(tmp_path):
+    picture = swin_t(num_classes=7).eval()
+    for name, value in picture.named_parameters():
+        if "bias_table" in name:
+            nn.init.normal_(value)  # or a wrong place in the table would not be seen
+    torch.save(picture.state_dict(), tmp_path / "swin_t.pth")
+    video = build_model("swin3d_t", 7, str(tmp_path / "swin_t.pth")).eval()
+    still = torch.randn(1, 3, 224, 224)  # windows of 7 x 7 divide every stage
+    with torch.no_grad():
+        logits = video(still[:, :, None].expand(-1, -1, 4, -1, -1))
+        torch.testing.assert_close(logits, picture(still), rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="only for swin3d_t"):
+        build_model("r3d_18", 7, "imagenet")
+
+
 def test_a_pickle_in_a_weights_file_is_not_run(tmp_path):
     class Payload:
         def __reduce__(self):
@@ -151,8 +166,10 @@ def test_a_pickle_in_a_weights_file_is_not_run(tmp_path):
 def test_names_are_checked():
     with pytest.raises(InputError, match=r"model\.name is 'resnet'; expected one of motion_cnn, swin3d_t"):
         build_model("resnet", 2)
-    with pytest.raises(InputError, match="cannot import"):
+    with pytest.raises(InputError, match=r"cannot import it .*'no_such_module'.*; give its folder: PYTHONPATH=FOLDER"):
         build_model("no_such_module:net", 2)
+    with pytest.raises(InputError, match=r"has no attribute 'net'\); expected module:function"):
+        build_model("json:net", 2)
     with pytest.raises(InputError, match=r"returned int; expected a torch\.nn\.Module"):
         build_model("builtins:int", 2)
     with pytest.raises(InputError, match="16 frames of 224"):

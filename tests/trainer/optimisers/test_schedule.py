@@ -23,6 +23,16 @@ def test_steps_and_constant():
     assert multiplier(ScheduleConfig(warmup=0.05), 0, 1) == 1.0  # a run of one step
 
 
+def test_a_warm_up_in_epochs_is_as_long_in_a_longer_run():
+    config = ScheduleConfig(warmup_epochs=2.5, kind="constant")
+    for epochs in (5, 30):
+        rates = [multiplier(config.over(epochs), step, 10 * epochs) for step in range(10 * epochs)]
+        assert rates[:26] == pytest.approx([*((step + 1) / 25 for step in range(25)), 1])
+    assert ScheduleConfig(warmup=0.2).over(7) == ScheduleConfig(warmup=0.2)
+    with pytest.raises(InputError, match=r"warmup_epochs is 2.5; .* run's 2 epochs"):
+        config.over(2)
+
+
 def test_wrong_values_are_refused():
     with pytest.raises(InputError, match=r"schedule\.kind is 'linear'"):
         ScheduleConfig(kind="linear")

@@ -114,7 +114,7 @@ def test_the_rows_of_stillmixs_table_have_its_authors_settings():
         optimiser = recipe.optimiser
         assert optimiser.lr * optimiser.head_lr == pytest.approx(3.75e-4) and optimiser.lr == pytest.approx(3.75e-5)
         assert (optimiser.weight_decay, optimiser.no_decay) == (0.05, ("norm", "relative_position_bias_table"))
-        assert (recipe.epochs, recipe.schedule.warmup * 30, recipe.batch_size) == (30, 2.5, 12)
+        assert (recipe.epochs, recipe.schedule.warmup_epochs, recipe.batch_size) == (30, 2.5, 12)
         assert (recipe.model.head_dropout, recipe.step.precision) == (0.5, "fp32")
         if method in shares:
             assert recipe.augmentation.prob == shares[method]

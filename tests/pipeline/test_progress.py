@@ -1,0 +1,29 @@
+"""The progress line: numbers are whole at 80 columns, and a resumed run counts what was done before."""
+
+import io
+
+from rich.console import Console
+
+from unstill.pipeline import progress as module
+from unstill.pipeline.progress import Progress
+
+
+def test_time_left_is_whole_beside_a_long_note():
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, color_system=None)
+    with Progress("converting", 1000, "videos", console) as bar:
+        bar.advance(500, note="123 quarantined, 456 of another codec and a great many more words than fit")
+        assert bar._bar is not None
+        with console.capture() as capture:
+            console.print(bar._bar.get_renderable())
+    line = capture.get()
+    assert line.count("\n") == 1 and "500/1000" in line and "videos/s" in line
+    assert "0:00:0" in line and "…" in line
+
+
+def test_a_resumed_run_counts_what_was_done_before(capsys, monkeypatch):
+    now = iter([0.0, 10.0, 10.0])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(now))
+    with Progress("converting", 58, "videos", before=14) as bar:
+        bar.advance(20)
+    assert "34/72 videos, 2.0 videos/s" in capsys.readouterr().err
