@@ -115,6 +115,11 @@ COMMANDS = {
         "trainer.cli.downstream:anomaly",
         "trainer.downstream.anomaly.config:AnomalyConfig",
     ),
+    "localise": Command(
+        "Find actions in long videos with a head on a network's features.",
+        "trainer.cli.downstream:localise",
+        "trainer.downstream.localisation.config:LocaliseConfig",
+    ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),
 }
