@@ -43,6 +43,8 @@ def test_the_published_lists_are_read(tmp_path):
     ]
     train = read_train_list(tmp_path / "train.txt")
     assert train == [TrainVideo("Abuse001_x264", True), TrainVideo("Normal_Videos001_x264", False)]
+    (tmp_path / "train.txt").write_text("Abnormal/a.mp4\nnormal/b.mp4\n")
+    assert read_train_list(tmp_path / "train.txt") == [TrainVideo("a", True), TrainVideo("b", False)]
     truth = frame_truth(AnnotatedVideo("v", "Abuse", ((3, 5), (0, 1))), 6)
     assert truth.tolist() == [True, False, True, True, True, False]
 
