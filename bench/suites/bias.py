@@ -361,14 +361,9 @@ def folder_of(config: BiasBench, seed: int) -> Path:
 def run_one(config: BiasBench, name: str, recipe: TrainConfig, seed: int) -> dict[str, float]:
     """Measures of one recipe on one seed's data, in percent, and the seconds it trained: by the clock and of CPU."""
     folder, settings = folder_of(config, seed), train_config(config, recipe, name, seed)
-    plain = {k: v for k, v in to_dict(settings).items() if k not in ("data", "out", "loader", "log", "checkpoint")}
-    done = folder / "bias" / f"{name}.json"
-    if done.exists():
-        saved = json.loads(done.read_text())
-        # options that came later are read at their defaults: they do not make a run another one
-        known = from_dict({**to_dict(settings), **saved["settings"]})
-        if known == settings and {*COLUMNS, "train_cpu_seconds"} <= set(saved["measures"]):
-            return saved["measures"]
+    known = known_measures(config, name, recipe, seed)
+    if known is not None:
+        return known
     began, cpu_began = time.monotonic(), time.process_time()
     train(settings)
     seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
@@ -378,8 +373,23 @@ def run_one(config: BiasBench, name: str, recipe: TrainConfig, seed: int) -> dic
     measures = {name: round(share.value, 3) for name, share in result.card.shares.items()}
     measures["criterion"] = round(criterion(measures), 3)
     measures |= {"train_seconds": round(seconds, 1), "train_cpu_seconds": round(cpu_seconds, 1)}
-    write_atomic(done, json.dumps({"settings": plain, "measures": measures}, indent=1).encode())
+    plain = {k: v for k, v in to_dict(settings).items() if k not in ("data", "out", "loader", "log", "checkpoint")}
+    record = {"settings": plain, "measures": measures}
+    write_atomic(folder / "bias" / f"{name}.json", json.dumps(record, indent=1).encode())
     return measures
+
+
+def known_measures(config: BiasBench, name: str, recipe: TrainConfig, seed: int) -> dict[str, float] | None:
+    """What ``run_one`` found before, with this recipe; None where it has yet to be trained."""
+    settings, done = train_config(config, recipe, name, seed), folder_of(config, seed) / "bias" / f"{name}.json"
+    if not done.exists():
+        return None
+    saved = json.loads(done.read_text())
+    # options that came later are read at their defaults: they do not make a run another one
+    known = from_dict({**to_dict(settings), **saved["settings"]})
+    if known == settings and {*COLUMNS, "train_cpu_seconds"} <= set(saved["measures"]):
+        return saved["measures"]
+    return None
 
 
 def train_config(config: BiasBench, recipe: TrainConfig, name: str, seed: int) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""``unstill anomaly``: what it prints; the exit code is returned."""
+"""``unstill anomaly`` and ``localise``: what they print; the exit code is returned."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -6,6 +6,7 @@ from rich.table import Table
 
 from ...pipeline.safe_text import printable
 from ..downstream.anomaly.config import AnomalyConfig
+from ..downstream.localisation.config import LocaliseConfig
 
 
 def anomaly(config: AnomalyConfig) -> int:
@@ -32,6 +33,38 @@ def anomaly(config: AnomalyConfig) -> int:
     if config.out is not None:
         write_anomaly(config, test, results)
         print(f"written: {config.out / 'anomaly.json'}, scores and timelines")
+    return 0
+
+
+def localise(config: LocaliseConfig) -> int:
+    """``unstill localise``."""
+    from ..downstream.localisation.evaluation import AVERAGES, run_localise
+    from ..downstream.localisation.files import write_localise
+
+    result = run_localise(config)
+    mean = result.mean()
+    averages = AVERAGES[config.tiou]
+    table = Table(
+        title=f"Average precision in percent, {len(result.test.videos)} videos, mean of {len(config.seeds)} seeds"
+    )
+    for name in ("class", *(f"{threshold:g}" for threshold in mean.thresholds), *(f"mean {name}" for name in averages)):
+        table.add_column(name, justify="left" if name == "class" else "right")
+    for name, row in zip(mean.classes, mean.table, strict=True):
+        own = [row[[mean.thresholds.index(t) for t in over]].mean() for over in averages.values()]
+        table.add_row(escape(printable(name)), *(f"{100 * value:.1f}" for value in (*row, *own)))
+    table.add_section()
+    table.add_row("mAP", *(f"{100 * v:.1f}" for v in (*mean.at(), *(mean.average(t) for t in averages.values()))))
+    Console().print(table)
+    for name, over in averages.items():
+        seeds = " ".join(f"{100 * measure.average(over):.1f}" for measure in result.measures.values())
+        print(f"mAP averaged over tIoU {name}: {100 * mean.average(over):.1f} (of each seed {seeds})")
+    for videos in (result.train, result.test):
+        if videos.left_out:
+            print(f"{len(videos.left_out)} videos left out, first {printable(videos.left_out[0])}")
+        if videos.notes:
+            print(f"{len(videos.notes)} remarks on annotations, first {printable(videos.notes[0])}")
+    write_localise(config, result)
+    print(f"written: {config.out / 'localisation.json'}, detections, timelines, files for other repositories")
     return 0
 
 

@@ -115,6 +115,11 @@ COMMANDS = {
         "trainer.cli.downstream:anomaly",
         "trainer.downstream.anomaly.config:AnomalyConfig",
     ),
+    "localise": Command(
+        "Find actions in long videos with a head on a network's features.",
+        "trainer.cli.downstream:localise",
+        "trainer.downstream.localisation.config:LocaliseConfig",
+    ),
     "completion": Command(
         "Print a script that completes commands, recipes and options in bash or zsh.", "trainer.cli.completion:run"
     ),

@@ -101,7 +101,7 @@ def demo_albar_sdn() -> TrainConfig:
 def demo_recast() -> TrainConfig:
     """Recast before another background, with ALBAR's static terms; the network meets what stays late in the run.
 
-    18 epochs instead of 12: what moves is learned in the first half, as long as ``demo_recast_moving`` takes for it.
+    18 epochs instead of 12, as ``demo_recast_moving``: what moves is learned in the first half.
     """
     recipe = _demo("demo_recast", Albar(w_adv=0.3, w_ent=4.25, w_gp=0.0), Recast(background="other"))
     view = ClipViewConfig(sees="fade_in", fade=(0.5, 0.9))
@@ -109,9 +109,12 @@ def demo_recast() -> TrainConfig:
 
 
 def demo_recast_moving() -> TrainConfig:
-    """Recast with a network that sees nothing but what moves, now and afterwards."""
+    """Recast with a network that sees nothing but what moves, now and afterwards.
+
+    18 epochs instead of 12: on seeds 30 to 32 anti 99.3 instead of 98.0.
+    """
     recipe = _demo("demo_recast_moving", Baseline(), Recast())
-    return replace(recipe, model=replace(recipe.model, view=ClipViewConfig(sees="moving_part")))
+    return replace(recipe, model=replace(recipe.model, view=ClipViewConfig(sees="moving_part")), epochs=18)
 
 
 def _demo(name: str, method: Method, augmentation: Augmentation | None = None, lr: float = 4e-3) -> TrainConfig:

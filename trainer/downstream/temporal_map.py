@@ -91,6 +91,34 @@ class MeanAveragePrecision:
         return float(self.at()[[self.thresholds.index(t) for t in thresholds]].mean())
 
 
+@dataclass(frozen=True)
+class MatchedClass:
+    """Detections of one class by falling score, each right or wrong at every threshold.
+
+    Attributes:
+        right: bool (K,N).
+        video: int64 (N,), the video of each.
+        truth: int64 (M,), the video of each truth segment.
+    """
+
+    right: np.ndarray
+    video: np.ndarray
+    truth: np.ndarray
+
+    def average_precision(self, times: np.ndarray | None = None) -> np.ndarray:
+        """float64 (K,).
+
+        Args:
+            times: int64 (videos,), how often each video counts; by default once. A video that counts twice is as two
+                with the same truth and detections. NaN where no truth is left.
+        """
+        each = np.ones(len(self.video), np.int64) if times is None else times[self.video]
+        truth = len(self.truth) if times is None else int(times[self.truth].sum())
+        if not truth:
+            return np.full(len(self.right), np.nan)
+        return np.array([_area(row, each, truth) for row in self.right])
+
+
 def mean_average_precision(
     truth: Segments, found: Segments, thresholds: Sequence[float] = THUMOS_ALL
 ) -> MeanAveragePrecision:
@@ -104,29 +132,51 @@ def mean_average_precision(
     Raises:
         InputError: there is no truth, or detections have no scores.
     """
+    matched = match(truth, found, thresholds)
+    ignored = len(found) - sum(len(own.video) for own in matched.values())
+    table = np.array([own.average_precision() for own in matched.values()])
+    return MeanAveragePrecision(tuple(matched), tuple(thresholds), table, ignored)
+
+
+def match(
+    truth: Segments, found: Segments, thresholds: Sequence[float], videos: Sequence[str] | None = None
+) -> dict[str, MatchedClass]:
+    """Class with truth -> its detections; classes are sorted.
+
+    Args:
+        truth, found, thresholds: see ``mean_average_precision``.
+        videos: names that videos are numbered by; by default all that occur, sorted.
+
+    Raises:
+        InputError: see ``mean_average_precision``.
+    """
     if not len(truth):
         raise InputError("no truth segments; expected at least one")
     if found.score is None:
         raise InputError("detections have no scores; expected one for each")
-    classes = sorted(set(truth.label))
-    rows = {name: ([], []) for name in classes}
-    for number, name in enumerate(truth.label):
-        rows[name][0].append(number)
-    ignored = 0
-    for number, name in enumerate(found.label):
+    names = sorted({*truth.video, *found.video}) if videos is None else videos
+    number = {name: k for k, name in enumerate(names)}
+    rows: dict[str, tuple[list[int], list[int]]] = {name: ([], []) for name in sorted(set(truth.label))}
+    for row, name in enumerate(truth.label):
+        rows[name][0].append(row)
+    for row, name in enumerate(found.label):
         if name in rows:
-            rows[name][1].append(number)
-        else:
-            ignored += 1
+            rows[name][1].append(row)
     limits = np.asarray(thresholds, np.float64)
-    table = [average_precision(truth, rows[name][0], found, rows[name][1], limits) for name in classes]
-    return MeanAveragePrecision(tuple(classes), tuple(thresholds), np.array(table), ignored)
+    matched = {}
+    for name, (truth_rows, found_rows) in rows.items():
+        right, order = _right(truth, truth_rows, found, found_rows, limits)
+        of_found, of_truth = (
+            [number[side.video[row]] for row in some] for side, some in ((found, order), (truth, truth_rows))
+        )
+        matched[name] = MatchedClass(right, np.array(of_found, np.int64), np.array(of_truth, np.int64))
+    return matched
 
 
-def average_precision(
+def _right(
     truth: Segments, truth_rows: Sequence[int], found: Segments, found_rows: Sequence[int], thresholds: np.ndarray
-) -> np.ndarray:
-    """float64 (K,): average precision of one class; the rows of both sides are those of the class."""
+) -> tuple[np.ndarray, list[int]]:
+    """Detections of one class by falling score, and bool (K,N), which are right."""
     assert found.score is not None
     of_video: dict[str, list[int]] = {}
     for place, row in enumerate(truth_rows):
@@ -145,7 +195,7 @@ def average_precision(
         if len(hit):
             taken[hit, places[order[free[hit].argmax(1)]]] = True
             right[hit, column] = True
-    return np.array([_area(row, len(truth_rows)) for row in right])
+    return right, rows.tolist()
 
 
 def temporal_iou(start: float, end: float, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
@@ -154,9 +204,15 @@ def temporal_iou(start: float, end: float, starts: np.ndarray, ends: np.ndarray)
     return shared / ((ends - starts) + (end - start) - shared)
 
 
-def _area(right: np.ndarray, truth: int) -> float:
-    """Area under the falling envelope of precision over recall; ``right`` is bool (N,), by falling score."""
-    found = np.cumsum(right)
-    precision = found / np.arange(1, len(right) + 1)
+def _area(right: np.ndarray, times: np.ndarray, truth: int) -> float:
+    """Area under the falling envelope of precision over recall.
+
+    Args:
+        right: bool (N,), by falling score.
+        times: int64 (N,), how often each detection is there.
+        truth: number of truth segments.
+    """
+    gain, shown = times * right, np.cumsum(times)
+    precision = np.cumsum(gain) / np.maximum(shown, 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[right].sum() / truth)
+    return float((gain * envelope).sum() / truth)

@@ -1,6 +1,7 @@
 """Anomaly detection: annotations as published, losses against plain loops, the time axis, the command."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -20,7 +21,8 @@ from unstill.trainer.downstream.anomaly.annotations import (
 from unstill.trainer.downstream.anomaly.config import AnomalyConfig
 from unstill.trainer.downstream.anomaly.evaluation import run_anomaly
 from unstill.trainer.downstream.anomaly.heads import HEADS, MilRanking, mil_ranking_loss, top_magnitude_loss
-from unstill.trainer.downstream.anomaly.training import bag_of, segment_bounds
+from unstill.trainer.downstream.anomaly.segments import even_segments, ranking_segments
+from unstill.trainer.downstream.anomaly.training import bag_of, score_rows
 from unstill.trainer.downstream.feature_folder import RECORD, FeatureFolder, row_of_frame
 
 TRUTH = """Abuse028_x264.mp4  Abuse  165  240  -1  -1
@@ -41,6 +43,8 @@ def test_the_published_lists_are_read(tmp_path):
     ]
     train = read_train_list(tmp_path / "train.txt")
     assert train == [TrainVideo("Abuse001_x264", True), TrainVideo("Normal_Videos001_x264", False)]
+    (tmp_path / "train.txt").write_text("Abnormal/a.mp4\nnormal/b.mp4\n")
+    assert read_train_list(tmp_path / "train.txt") == [TrainVideo("a", True), TrainVideo("b", False)]
     truth = frame_truth(AnnotatedVideo("v", "Abuse", ((3, 5), (0, 1))), 6)
     assert truth.tolist() == [True, False, True, True, True, False]
 
@@ -104,30 +108,49 @@ def test_the_magnitude_loss_by_hand():
     g = torch.Generator().manual_seed(1)
     bags = [torch.rand(2, 7, 5, generator=g, dtype=torch.float64) for _ in range(2)]
     scores = [0.1 + 0.8 * torch.rand(2, 7, generator=g, dtype=torch.float64) for _ in range(2)]
-    entropy, lengths = 0.0, ([], [])
+    entropy, lengths, rows = 0.0, ([], []), ([], [])
     for side in (0, 1):
         for bag, score in zip(bags[side].numpy(), scores[side].numpy(), strict=True):
             best = sorted(range(7), key=lambda s: -np.linalg.norm(bag[s]))[:3]
+            rows[side].append(best)
             p = np.mean([score[s] for s in best])
             entropy -= np.log(p if side == 0 else 1 - p) / 4
             lengths[side].append(np.linalg.norm(np.mean([bag[s] for s in best], axis=0)))
     margin = np.mean([(abs(100 - a) + n) ** 2 for a, n in zip(*lengths, strict=True)])
     a = scores[0].numpy()
     expected = entropy + 1e-4 * margin + 8e-4 * ((a[:, 1:] - a[:, :-1]) ** 2).sum()
-    expected += 8e-3 * np.mean([np.linalg.norm(a[:, s]) for s in range(7)])
-    assert float(top_magnitude_loss(*bags, *scores, 3)) == pytest.approx(expected, rel=1e-12)
+    expected += 8e-3 * np.sqrt((a**2).sum())
+    assert float(top_magnitude_loss(*bags, *scores, *map(torch.tensor, rows))) == pytest.approx(expected, rel=1e-12)
+
+
+def matlab_segments(rows):
+    """The 32 segments of Save_C3DFeatures_32Segments.m in its own terms: rows count from 1, ends are included."""
+    shots = [int(1 + k * (rows - 1) / 32 + 0.5) for k in range(33)]
+    found = []
+    for first, after in itertools.pairwise(shots):
+        last = after - 1
+        found.append(list(range(first, last + 1)) if last >= first else [first])
+    return found
 
 
 def test_segments_are_those_of_the_authors():
-    assert segment_bounds(33) == [*((k, k + 1) for k in range(31)), (31, 33)]  # the last takes its end, too
-    assert segment_bounds(32)[14:18] == [(14, 15), (15, 16), (16, 17), (16, 17)]  # 16 begins at 15.5, rounded up
-    long = segment_bounds(100)
-    assert long[0] == (0, 3) and long[1] == (3, 6) and long[-1] == (96, 100)  # round(linspace(1, 100, 33)) - 1
-    for rows in (1, 5, 33, 999):
-        bounds = segment_bounds(rows)
-        assert len(bounds) == 32 and {r for a, b in bounds for r in range(a, b)} == set(range(rows))
-    bag = bag_of(np.arange(24, dtype=np.float32).reshape(4, 2, 3), True)
+    for rows in range(1, 400):
+        ours = [[row + 1 for row in range(first, end)] for first, end in ranking_segments(rows)]
+        assert ours == matlab_segments(rows)
+        in_a_segment = {row for rows_of in ours for row in rows_of}
+        assert in_a_segment == set(range(1, rows + 1 if rows <= 17 else rows))  # their last row
+        r = [int(k * rows / 32) for k in range(33)]  # RTFM's process_feat
+        expected = [(a, b) if a < b else (a, a + 1) for a, b in itertools.pairwise(r)]
+        assert even_segments(rows) == expected
+    bag = bag_of(np.arange(24, dtype=np.float32).reshape(4, 2, 3), HEADS["mil"])
     assert bag.shape == (2, 32, 3) and np.linalg.norm(bag, axis=2) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_row_behind_the_last_segment_has_its_score():
+    torch.manual_seed(0)
+    rows = np.random.default_rng(0).normal(size=(40, 1, 6)).astype(np.float32)
+    scores = score_rows(MilRanking(6).eval(), HEADS["mil"], rows, "cpu")
+    assert scores.shape == (40,) and scores[-1] == scores[-2] > 0
 
 
 def test_each_frame_belongs_to_the_window_whose_middle_is_nearest():

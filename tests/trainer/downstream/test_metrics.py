@@ -9,6 +9,7 @@ from unstill.trainer.downstream.temporal_map import (
     THUMOS_ALL,
     THUMOS_UPPER,
     Segments,
+    match,
     mean_average_precision,
 )
 
@@ -165,6 +166,36 @@ def test_corner_cases_of_the_published_algorithm():
     assert no_b.average(THUMOS_UPPER) == 0.5
     with pytest.raises(InputError, match="was not evaluated"):
         edge.average(THUMOS_UPPER)
+
+
+def test_equal_segments_and_a_second_best_one():
+    two = segments([("v", "a", 0, 10), ("v", "a", 0, 10)])  # the same segment twice in the truth: both can be found
+    found = [("v", "a", 0, 10, 0.9), ("v", "a", 0, 10, 0.9), ("v", "a", 0, 10, 0.9)]
+    assert mean_average_precision(two, segments(found)).table[0].tolist() == [1.0] * 7
+    near = segments(
+        [("v", "a", 0, 10), ("v", "a", 2, 12)]
+    )  # the second detection fits the first better, but it is taken
+    result = mean_average_precision(near, segments([("v", "a", 0, 10, 0.9), ("v", "a", 0, 11, 0.8)]), (0.5, 0.8))
+    assert result.table[0].tolist() == [1.0, 0.5]
+
+
+def test_a_video_that_counts_twice_is_as_two_equal_ones():
+    g = np.random.default_rng(6)
+    for _ in range(200):
+        truth, found = random_segments(g, int(g.integers(1, 10)), 2, False), random_segments(g, 12, 2, True)
+        found = sorted(found, key=lambda row: (-row[4], row[0]))  # equal scores: copies of a video stay together
+        times = g.integers(0, 4, 3)
+        copies = [
+            [(f"{row[0]}_{k}", *row[1:]) for row in rows for k in range(times[int(row[0][1])])]
+            for rows in (truth, found)
+        ]
+        for name, own in match(segments(truth), segments(found), THUMOS_ALL, ("v0", "v1", "v2")).items():
+            of_class = [[row for row in rows if row[1] == name] for rows in copies]
+            if not of_class[0]:
+                assert np.isnan(own.average_precision(times)).all()
+                continue
+            expected = mean_average_precision(*map(segments, of_class)).table[0]
+            assert own.average_precision(times) == pytest.approx(expected, abs=1e-12)
 
 
 def test_reversed_segments_are_named():

@@ -197,7 +197,7 @@ def _edges(polygon: list[tuple[float, float]]) -> list[tuple[float, float, float
 
 
 _EDGES = [[_edges(polygon) for polygon in shape] for shape in SHAPES.values()]
-_HUE = (-0.025, 0.025)  # range of the actor's hue around its own, in turns of the colour circle
+HUE = (-0.025, 0.025)  # range of the actor's hue around its own, in turns of the colour circle
 
 
 def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
@@ -205,7 +205,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
     return np.array(hsv_to_rgb(hue % 1, saturation, value), np.float32) * 255
 
 
-def _draw_actor(
+def draw_actor(
     canvas: np.ndarray, actor: int, at: Pose, hue_jitter: float, textured_hue: float | None = None
 ) -> np.ndarray:
     """Paint actor ``actor`` into ``canvas`` (3,T,S,S) float32 in grey levels; returns its mask uint8 (T,S,S).
@@ -320,12 +320,12 @@ def video(config: MotionsConfig, split: str, index: int) -> tuple[np.ndarray, np
         rng = _stream(config, split, index, _STATIC)
         mid, (away_x, away_y) = config.frames // 2, ((0.5, 0.5), (0.5, 0.0), (0.0, 0.5))[int(rng.integers(3))]
         x, y = (path.x[mid] + away_x) % 1, (path.y[mid] + away_y) % 1
-        angle, radius, hue_jitter = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(*np.log(RADIUS))), rng.uniform(*_HUE)
+        angle, radius, hue_jitter = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(*np.log(RADIUS))), rng.uniform(*HUE)
         still = Pose(*(np.array([v], np.float32) for v in (x, y, angle, radius)))
-        _draw_actor(canvas, who.static_actor, still, hue_jitter, actor_hue)
+        draw_actor(canvas, who.static_actor, still, hue_jitter, actor_hue)
     for actor, (x, y, angle, log_radius) in wandering(world, config.frames, stream):
-        _draw_actor(canvas, actor, Pose(x % 1, y % 1, angle, np.exp(log_radius)), 0.0, actor_hue)
-    mask = _draw_actor(canvas, who.actor, path, stream(_LOOK).uniform(*_HUE), actor_hue)
+        draw_actor(canvas, actor, Pose(x % 1, y % 1, angle, np.exp(log_radius)), 0.0, actor_hue)
+    mask = draw_actor(canvas, who.actor, path, stream(_LOOK).uniform(*HUE), actor_hue)
     if world.cover:
         covered(canvas, mask, scene, world, stream)
     if world.light:
@@ -333,11 +333,17 @@ def video(config: MotionsConfig, split: str, index: int) -> tuple[np.ndarray, np
     if world.camera != "still":
         camera = camera_path(world, config.frames, stream)
         canvas, mask = filmed(canvas, camera), np.rint(filmed(mask, camera)).astype(np.uint8)
-    if config.noise:
-        table, run = _noise_table(), 3 * config.size**2
-        starts = _stream(config, split, index, _NOISE).integers(0, len(table) - run, config.frames)
+    return finished(canvas, config.noise, stream(_NOISE)), mask, who
+
+
+def finished(canvas: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
+    """uint8 (T,S,S,3) of a canvas (3,T,S,S) float32 in grey levels, with Gaussian noise; the canvas is used up."""
+    frames, size = canvas.shape[1], canvas.shape[2]
+    if noise:
+        table, run = _noise_table(), 3 * size**2
+        starts = rng.integers(0, len(table) - run, frames)
         for t, start in enumerate(starts.tolist()):
-            canvas[:, t] += table[start : start + run].reshape(3, config.size, config.size) * np.float32(config.noise)
+            canvas[:, t] += table[start : start + run].reshape(3, size, size) * np.float32(noise)
     canvas += np.float32(0.5)
     planes = np.clip(canvas, 0, 255, out=canvas).astype(np.uint8)
-    return np.ascontiguousarray(planes.transpose(1, 2, 3, 0)), mask, who
+    return np.ascontiguousarray(planes.transpose(1, 2, 3, 0))

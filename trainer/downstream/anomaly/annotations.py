@@ -62,7 +62,7 @@ def read_train_list(path: Path) -> list[TrainVideo]:
         match = _TRAIN.fullmatch(line)
         if match is None:
             raise InputError(f"{path}: line {number} is {line!r}, expected CLASS/VIDEO.mp4")
-        found.append(TrainVideo(match["video"], "normal" not in match["label"].lower()))
+        found.append(TrainVideo(match["video"], not says_normal(match["label"])))
     _refuse_twice(path, [video.video for video in found])
     if len({video.abnormal for video in found}) < 2:
         raise InputError(f"{path}: expected normal and abnormal videos; the folders of normal ones say Normal")
@@ -89,6 +89,11 @@ def read_truth(path: Path) -> list[AnnotatedVideo]:
     return found
 
 
+def says_normal(name: str) -> bool:
+    """Whether the name of a class or folder says that its videos are normal; ``Abnormal`` does not."""
+    return "normal" in name.lower().replace("abnormal", "")
+
+
 def problem_of(video: AnnotatedVideo, frames: int, fps: float | None, truth_fps: float, slack: int) -> str | None:
     """What is wrong with an annotation, in a few words; None when nothing is.
 
@@ -112,9 +117,9 @@ def problem_of(video: AnnotatedVideo, frames: int, fps: float | None, truth_fps:
         if first <= before:
             return f"{span} overlaps another"
         before = last
-    if video.anomalies and "normal" in video.label.lower():
+    if video.anomalies and says_normal(video.label):
         return "a normal video with an anomaly"
-    if not video.anomalies and "normal" not in video.label.lower():
+    if not video.anomalies and not says_normal(video.label):
         return f"class {video.label}, but no anomaly"
     return None
 

@@ -147,7 +147,7 @@ def _train_and_score(
 ) -> dict[int, list[np.ndarray]]:
     """Seed -> float64 (frames,) of each test video."""
     recipe, device = HEADS[config.head], resolve_device(config.device)
-    abnormal, normal = read_bags(folder, train, recipe.unit_length)
+    abnormal, normal = read_bags(folder, train, recipe)
     heads = {
         seed: train_head(recipe, abnormal, normal, steps=config.steps, seed=seed, device=device)
         for seed in config.seeds

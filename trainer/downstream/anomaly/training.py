@@ -12,29 +12,17 @@ from ..feature_folder import FeatureFolder
 from .annotations import TrainVideo
 from .heads import HeadRecipe
 
-SEGMENTS = 32
 
-
-def segment_bounds(rows: int, segments: int = SEGMENTS) -> list[tuple[int, int]]:
-    """First and one-past-last row of every segment, as the authors of UCF-Crime cut videos.
-
-    Bounds are ``round(linspace(1, rows, segments + 1))`` (a half is rounded up), a segment ends before the next begins,
-    the last one with the last row; a segment without rows is the row that it begins with.
-    """
-    at = np.floor(np.linspace(0, rows - 1, segments + 1) + 0.5).astype(int).tolist()
-    ends = [*at[1:-1], rows]
-    return [(first, max(end, first + 1)) for first, end in zip(at[:-1], ends, strict=True)]
-
-
-def bag_of(features: np.ndarray, unit_length: bool) -> np.ndarray:
+def bag_of(features: np.ndarray, recipe: HeadRecipe) -> np.ndarray:
     """float32 (T, crops, D) -> (crops, 32, D): the mean of each segment, of length 1 if wanted (zeros stay zeros)."""
-    bag = np.stack([features[first:end].mean(0) for first, end in segment_bounds(len(features))], axis=1)
-    if unit_length:
+    bounds = recipe.segments(len(features))
+    bag = np.stack([features[first:end].mean(0) for first, end in bounds], axis=1)
+    if recipe.unit_length:
         bag /= np.maximum(np.linalg.norm(bag, axis=2, keepdims=True), 1e-12)
     return bag
 
 
-def read_bags(folder: FeatureFolder, videos: Sequence[TrainVideo], unit_length: bool) -> tuple[Tensor, Tensor]:
+def read_bags(folder: FeatureFolder, videos: Sequence[TrainVideo], recipe: HeadRecipe) -> tuple[Tensor, Tensor]:
     """Bags of the abnormal and of the normal videos, float32 (N, crops, 32, D) each.
 
     Raises:
@@ -56,7 +44,7 @@ def read_bags(folder: FeatureFolder, videos: Sequence[TrainVideo], unit_length: 
             shape = shape or features.shape[1:]
             if features.shape[1:] != shape:
                 raise InputError(f"{folder.files[key]}: crops and width {features.shape[1:]}, of others {shape}")
-            bags[not video.abnormal].append(bag_of(features, unit_length))
+            bags[not video.abnormal].append(bag_of(features, recipe))
             progress.advance(1)
     return torch.from_numpy(np.stack(bags[0])), torch.from_numpy(np.stack(bags[1]))
 
@@ -103,19 +91,21 @@ def train_head(
 def score_rows(head: nn.Module, recipe: HeadRecipe, features: np.ndarray, device: str) -> np.ndarray:
     """float64 (T,): the score of each row of a video, the mean over crops.
 
+    A row behind the last segment has the score of that segment. Sultani's code leaves it, and what follows, at 0.
+
     Args:
         head: from ``train_head``.
         recipe: of the head.
         features: float32 (T, crops, D).
         device: where the head is.
     """
-    bags = bag_of(features, recipe.unit_length) if recipe.segments_in_test else features.transpose(1, 0, 2)
+    bags = bag_of(features, recipe) if recipe.segments_in_test else features.transpose(1, 0, 2)
     with torch.inference_mode():
-        scores = head(torch.from_numpy(np.ascontiguousarray(bags)).to(device)).double().mean(0).cpu().numpy()
+        scores = head(torch.from_numpy(np.array(bags)).to(device)).double().mean(0).cpu().numpy()
     if not recipe.segments_in_test:
         return scores
-    rows = np.empty(len(features), np.float64)
-    for (first, end), score in zip(segment_bounds(len(features)), scores, strict=True):
+    rows = np.full(len(features), scores[-1])
+    for (first, end), score in zip(recipe.segments(len(features)), scores, strict=True):
         rows[first:end] = score  # of a short video, where several segments are one row, the last counts
     return rows
 

@@ -1,0 +1,1 @@
+"""Temporal localisation: which action happens from when to when, learned from annotated videos."""
