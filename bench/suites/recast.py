@@ -296,7 +296,7 @@ def comparisons(forms: Mapping[str, Mapping[str, Any]], world: str) -> list[Row]
     albar, recast, moving = forms["albar"], forms["recast"], forms["recast_moving"]
     excess = (recast["scufo_probe"] - CHANCE) / max(albar["scufo_probe"] - CHANCE, 1e-9)
     worst = {name: min(_gains(form, albar).values()) for name, form in (("recast", recast), ("moving", moving))}
-    bars: dict[str, list[tuple[str, float, str, dict[str, float]]]] = {
+    bars: dict[str, list[tuple[str, float, str, dict[str, Any]]]] = {
         "plain": [
             ("Recast: anti", recast["anti"], "percent", {"at_least": 85}),
             ("Recast: IID above ALBAR's", recast["iid"] - albar["iid"], "points", {"at_least": -1}),
