@@ -110,6 +110,11 @@ COMMANDS = {
         "trainer.cli.inference:predict",
         "trainer.inference.config:PredictConfig",
     ),
+    "features": Command(
+        "Write a trained network's features of long videos, window by window.",
+        "trainer.cli.downstream:features",
+        "trainer.downstream.features.config:FeaturesConfig",
+    ),
     "anomaly": Command(
         "Find anomalies in long videos with a head on a network's features.",
         "trainer.cli.downstream:anomaly",
