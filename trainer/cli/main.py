@@ -120,6 +120,9 @@ COMMANDS = {
         "trainer.cli.downstream:anomaly",
         "trainer.downstream.anomaly.config:AnomalyConfig",
     ),
+    "detect": Command(
+        "Say who does what where, with a linear layer on a network's features of boxes.", "trainer.cli.detect:detect"
+    ),
     "completion": Command(
         "Print a script that completes commands, recipes and options in bash or zsh.", "trainer.cli.completion:run"
     ),
