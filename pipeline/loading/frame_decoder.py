@@ -127,6 +127,10 @@ class KeptDecoders:
             context.extradata = parameters
         return _keep(self._contexts, key, context)
 
+    def scaled(self, frame: av.VideoFrame, region: tuple[int, int, int, int], out: np.ndarray) -> None:
+        """Put ``region`` (top, left, height, width) of a decoded frame into ``out``, uint8 (size, size, 3)."""
+        self._scaler(frame, region).scale(frame, region, out)
+
     def _scaler(self, frame: av.VideoFrame, region: tuple[int, int, int, int]) -> "_Scaler":
         full = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
         top, left, height, width = (n % 2 for n in region)

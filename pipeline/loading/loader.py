@@ -118,7 +118,7 @@ class ClipLoader:
         self.device = clip_device(device)
         self.clip, self.config = clip, config or LoaderConfig()
         self.train = augment is not None
-        self.index, self._reader, verified = _open_dataset(dataset, self.config)
+        self.index, self._reader, verified = open_dataset(dataset, self.config)
         if not verified and rank == 0:
             _say_once(
                 logging.WARNING,
@@ -340,7 +340,7 @@ def _say_once(level: int, text: str) -> None:
         _log.log(level, "%s", text)
 
 
-def _open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader, bool]:
+def open_dataset(dataset: str | Path, config: LoaderConfig) -> tuple[SampleIndex, GopReader, bool]:
     """The index, its reader, and whether this user has seen all of the dataset decode."""
     address = remote_address(dataset)
     if address is None:

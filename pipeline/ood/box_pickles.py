@@ -17,6 +17,7 @@ import pickle
 import pickletools
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,39 @@ _MOST_BYTES = 1 << 30  # of the file; UCF101-24's has 7 MB
 _MOST_BOXES = 20_000_000  # of all videos: a small file can name one array a million times
 
 
+@dataclass(frozen=True)
+class PickledTube:
+    """One person or object over time.
+
+    Attributes:
+        video: as the file calls it.
+        label: class: a name of the file's list of classes, else the folder before the video's name, else the number.
+        frames: int64 (n,), from 0.
+        boxes: float64 (n,4), left, top, right, bottom, pixels from 0.
+    """
+
+    video: str
+    label: str
+    frames: np.ndarray
+    boxes: np.ndarray
+
+
 def pickled_boxes(path: Path) -> dict[str, Boxes]:
     """Boxes (left, top, right, bottom), pixels from 0, by video and by frame from 0, in the order of the file.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, OSError, InputError: see ``pickled_tubes``.
+    """
+    table: dict[str, Boxes] = {}
+    for tube in pickled_tubes(path):
+        of_video = table.setdefault(tube.video, {})
+        for frame, box in zip(tube.frames.tolist(), tube.boxes.tolist(), strict=True):
+            of_video.setdefault(frame, []).append(tuple(box))
+    return table
+
+
+def pickled_tubes(path: Path) -> Iterator[PickledTube]:
+    """All tubes, in the order of the file.
 
     Raises:
         ValueError: not one of these pickles, broken, too large, or it names something that is not a plain array.
@@ -45,22 +77,17 @@ def pickled_boxes(path: Path) -> dict[str, Boxes]:
         found = _Arrays(io.BytesIO(data), encoding="latin1").load()  # written by Python 2
     except (pickle.UnpicklingError, EOFError, IndexError, AttributeError, OverflowError, MemoryError) as error:
         raise ValueError(f"broken pickle: {error}") from None
-    tubes = _act_tubes(found["gttubes"]) if "gttubes" in found else _corrected_tubes(found.get("db", found))
-    table: dict[str, Boxes] = {}
     total = 0
-    for video, frames, boxes in tubes:
-        total += len(boxes) + 1  # an empty tube costs time, too
+    for tube in _act_tubes(found) if "gttubes" in found else _corrected_tubes(found.get("db", found)):
+        total += len(tube.boxes) + 1  # an empty tube costs time, too
         if total > _MOST_BOXES:
             raise ValueError(f"more than {_MOST_BOXES} boxes")
-        if not np.isfinite(boxes).all():
-            raise ValueError(f"{video}: a box that is not finite")
-        of_video = table.setdefault(video, {})
-        for frame, box in zip(frames.tolist(), boxes.tolist(), strict=True):
-            of_video.setdefault(frame, []).append(tuple(box))
-    return table
+        if not np.isfinite(tube.boxes).all():
+            raise ValueError(f"{tube.video}: a box that is not finite")
+        yield tube
 
 
-def _corrected_tubes(videos: dict[str, dict]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+def _corrected_tubes(videos: dict[str, dict]) -> Iterator[PickledTube]:
     for video, entry in videos.items():
         for tube in entry["annotations"]:
             # one byte each where they fit: left + width would overflow
@@ -69,17 +96,23 @@ def _corrected_tubes(videos: dict[str, dict]) -> Iterator[tuple[str, np.ndarray,
             first, end = int(tube["sf"]), int(tube["ef"])
             if end - first != len(boxes) or abs(first) > _MOST_BOXES:
                 raise ValueError(f"{video}: {len(boxes)} boxes for {end - first} frames")
-            frames = np.arange(first, end)
-            yield str(video), frames, np.hstack([corner, corner + boxes[:, 2:]])
+            folder, slash, _ = str(video).rpartition("/")
+            label = folder if slash else str(tube.get("label", ""))[:100]
+            yield PickledTube(str(video), label, np.arange(first, end), np.hstack([corner, corner + boxes[:, 2:]]))
 
 
-def _act_tubes(videos: dict[str, dict]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    for video, classes in videos.items():
-        for tube in (tube for tubes in classes.values() for tube in tubes):
-            tube = _table(tube, 5)
-            if not (np.abs(tube[:, 0]) < _MOST_BOXES).all():
-                raise ValueError(f"{video}: a frame number that no video has")
-            yield str(video), tube[:, 0].astype(int) - 1, tube[:, 1:]
+def _act_tubes(found: dict[str, Any]) -> Iterator[PickledTube]:
+    names = found.get("labels")
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    for video, classes in found["gttubes"].items():
+        for number, tubes in classes.items():
+            known = isinstance(number, int) and 0 <= number < len(names)
+            label = names[number] if known else str(number)[:100]
+            for tube in tubes:
+                tube = _table(tube, 5)
+                if not (np.abs(tube[:, 0]) < _MOST_BOXES).all():
+                    raise ValueError(f"{video}: a frame number that no video has")
+                yield PickledTube(str(video), label, tube[:, 0].astype(int) - 1, tube[:, 1:])
 
 
 def _table(value: Any, columns: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""``unstill anomaly`` and ``localise``: what they print; the exit code is returned."""
+"""``unstill features``, ``anomaly`` and ``localise``: what they print; the exit code is returned."""
 
 from rich.console import Console
 from rich.markup import escape
@@ -6,7 +6,18 @@ from rich.table import Table
 
 from ...pipeline.safe_text import printable
 from ..downstream.anomaly.config import AnomalyConfig
+from ..downstream.features.config import FeaturesConfig
 from ..downstream.localisation.config import LocaliseConfig
+
+
+def features(config: FeaturesConfig) -> int:
+    """``unstill features``."""
+    from ..downstream.features.extract import extract_features
+
+    done = extract_features(config)
+    kept = f", {done.videos - done.made} were there" if done.made < done.videos else ""
+    print(f"{config.out}: {done.videos} videos{kept}; how they were made: {config.out / 'features.json'}")
+    return 0
 
 
 def anomaly(config: AnomalyConfig) -> int:

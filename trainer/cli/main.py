@@ -110,6 +110,11 @@ COMMANDS = {
         "trainer.cli.inference:predict",
         "trainer.inference.config:PredictConfig",
     ),
+    "features": Command(
+        "Write a trained network's features of long videos, window by window.",
+        "trainer.cli.downstream:features",
+        "trainer.downstream.features.config:FeaturesConfig",
+    ),
     "anomaly": Command(
         "Find anomalies in long videos with a head on a network's features.",
         "trainer.cli.downstream:anomaly",
@@ -119,6 +124,9 @@ COMMANDS = {
         "Find actions in long videos with a head on a network's features.",
         "trainer.cli.downstream:localise",
         "trainer.downstream.localisation.config:LocaliseConfig",
+    ),
+    "detect": Command(
+        "Say who does what where, with a linear layer on a network's features of boxes.", "trainer.cli.detect:detect"
     ),
     "completion": Command(
         "Print a script that completes commands, recipes and options in bash or zsh.", "trainer.cli.completion:run"

@@ -3,9 +3,10 @@
     for layer in stages(model, clips):               # one for each size of the map, and the input of the last layer
         ...
     pooled(model, clips, layers)["features.5"]       # (B,D): the mean over time and space
+    places(model, clips, "features.5")               # (B,D,t,h,w): one vector a place
 
 A layer of a convolutional network gives (B,D,t,h,w), one of a video transformer (B,t,h,w,D); only a layer that mixes
-channels can tell which, so both functions watch a forward pass.
+channels can tell which, so these functions watch a forward pass.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -108,12 +109,40 @@ def pooled(model: nn.Module, clips: Tensor, layers: Sequence[str]) -> dict[str, 
     Raises:
         InputError: no layer has that name, or its output is no map, no tokens (B,N,D) and no vector.
     """
+    return {name: _mean(output, name) for name, output in _outputs(model, clips, layers).items()}
+
+
+def places(model: nn.Module, clips: Tensor, layer: str) -> Tensor:
+    """Output of a layer at every place.
+
+    Args:
+        model, clips, layer: see ``pooled``.
+
+    Returns:
+        float32 (B,D,t,h,w) of a map, (B,D,N) of tokens without known places.
+
+    Raises:
+        InputError: see ``pooled``; or the output is one vector a clip.
+    """
+    output = _outputs(model, clips, [layer])[layer]
+    if isinstance(output, Tensor) and output.ndim == 5 and output[0, 0].numel() > 1:
+        return output.float()
+    if isinstance(output, Tensor) and output.ndim == 3:
+        return output.transpose(1, 2).float()
+    raise InputError(
+        f"layer {layer!r} of {type(model).__name__} gives {_shape(output)}, nothing at single places; name an earlier "
+        "layer with --layer"
+    )
+
+
+def _outputs(model: nn.Module, clips: Tensor, layers: Sequence[str]) -> dict[str, object]:
+    """Outputs of layers by name, see ``pooled``; a map of a transformer as (B,D,t,h,w)."""
     modules = dict(model.named_modules())
     unknown = next((name for name in layers if name not in modules and name not in (PENULTIMATE, LOGITS)), None)
     if unknown is not None:
         some = ", ".join(name for name in modules if name.count(".") == (1 if "." in unknown else 0) and name)
         raise InputError(f"layer {unknown!r}: {type(model).__name__} has none of that name; it has {some}")
-    found: dict[str, Tensor] = {}
+    found: dict[str, object] = {}
     tokens, head = False, None
 
     def note(layer: nn.Module, inputs: tuple, output: object) -> None:
@@ -123,7 +152,9 @@ def pooled(model: nn.Module, clips: Tensor, layers: Sequence[str]) -> dict[str, 
             head = inputs[0]
         for name in layers:
             if modules.get(name) is layer:
-                found[name] = _mean(output, tokens, name)
+                first = output[0] if isinstance(output, tuple) else output
+                map_of_tokens = tokens and isinstance(first, Tensor) and first.ndim == 5
+                found[name] = first.permute(0, 4, 1, 2, 3) if map_of_tokens else first
 
     with _hooks(model, note), torch.no_grad():
         logits = model(clips)
@@ -132,21 +163,23 @@ def pooled(model: nn.Module, clips: Tensor, layers: Sequence[str]) -> dict[str, 
     if PENULTIMATE in layers:
         if head is None:
             raise InputError(f"{type(model).__name__}: no linear layer or convolution, so nothing is its last layer")
-        found[PENULTIMATE] = _mean(head, False, PENULTIMATE)
+        found[PENULTIMATE] = head
     never = next((name for name in layers if name not in found), None)
     if never is not None:
         raise InputError(f"layer {never!r}: {type(model).__name__} does not run it on a clip; choose another")
-    return {name: found[name].float() for name in layers}
+    return {name: found[name] for name in layers}
 
 
-def _mean(output: object, tokens: bool, name: str) -> Tensor:
-    output = output[0] if isinstance(output, tuple) else output
+def _mean(output: object, name: str) -> Tensor:
     if isinstance(output, Tensor) and output.ndim == 5:
-        return output.mean((1, 2, 3) if tokens else (2, 3, 4))
+        return output.mean((2, 3, 4)).float()
     if isinstance(output, Tensor) and output.ndim in (2, 3):
-        return output if output.ndim == 2 else output.mean(1)
-    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-    raise InputError(f"layer {name!r} gives {shape}; expected (B,D,t,h,w), (B,t,h,w,D), (B,N,D) or (B,D)")
+        return (output if output.ndim == 2 else output.mean(1)).float()
+    raise InputError(f"layer {name!r} gives {_shape(output)}; expected (B,D,t,h,w), (B,t,h,w,D), (B,N,D) or (B,D)")
+
+
+def _shape(output: object) -> str:
+    return str(tuple(output.shape)) if isinstance(output, Tensor) else type(output).__name__
 
 
 def _tokens_after(layer: nn.Module, output: object, before: bool) -> bool:

@@ -1,0 +1,305 @@
+"""``unstill detect``: from frozen networks and boxes to frame-mAP and video-mAP.
+
+Each key frame's box of a training tube is an example of the tube's class; with a detector's boxes of the training
+videos those that overlap no true box are examples of nobody. A multinomial logistic regression on standardised features
+is fitted to its end: no seed, no schedule. A test box has the class probabilities of the nearest key frame of its tube,
+times its own score where a detector gave one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ....pipeline.errors import InputError
+from ....pipeline.loading.frame_walk import FrameWalk
+from ....pipeline.shards.index import SampleIndex
+from ...evaluation.linear_probe import LinearProbe, fit
+from ...inference.classifier import Classifier, Facts
+from ..detection_map import DetectionMap, frame_map, video_map
+from ..encoder import load_encoder
+from ..features.extract import own_device
+from .config import BadAnnotations, DetectConfig, ScoreConfig
+from .roi_features import TubeFeatures, tube_features
+from .tubes import Tube, TubeFile, box_iou, linked, plain_name, problem_of, read_tubes, within
+
+SPARE_FRAMES = 2  # by which a tube may reach beyond the end; it is cut there: decoders differ in broken last frames
+LEAST_OVERLAP, MOST_OVERLAP = 0.5, 0.3  # a detector's box is a person's from the first on, nobody's up to the second
+_NOBODY = "\0nobody"
+
+
+@dataclass(frozen=True)
+class PlacedTubes:
+    """Tubes of one dataset.
+
+    Attributes:
+        of_row: row of the index -> tubes, in shares, within the video.
+        left_out: what was wrong with others, a line each.
+        cut: tubes cut at the last frame.
+    """
+
+    of_row: dict[int, list[Tube]]
+    left_out: tuple[str, ...]
+    cut: int
+
+    def all(self) -> list[Tube]:
+        """All tubes, by row."""
+        return [tube for tubes in self.of_row.values() for tube in tubes]
+
+
+@dataclass(frozen=True)
+class DetectResult:
+    """Of one model.
+
+    Attributes:
+        name: of the model.
+        frames, videos: the measures.
+        found: detections, tubes with class and scores.
+    """
+
+    name: str
+    frames: DetectionMap
+    videos: DetectionMap
+    found: tuple[Tube, ...]
+
+
+@dataclass(frozen=True)
+class DetectReport:
+    """What a call found.
+
+    Attributes:
+        results: one a model.
+        truth: the test tubes.
+        left_out: annotations that were left out, a line each.
+        cut: tubes cut at the last frame of their video.
+    """
+
+    results: tuple[DetectResult, ...]
+    truth: tuple[Tube, ...]
+    left_out: tuple[str, ...]
+    cut: int
+
+
+def run_detect(config: DetectConfig) -> DetectReport:
+    """Fit and measure each model.
+
+    Raises:
+        InputError: a file, dataset or model cannot be used, or annotations do not fit and are to be refused.
+    """
+    train, test = SampleIndex.load(config.train), SampleIndex.load(config.test)
+    truth = read_tubes(config.truth)
+    check_videos_known(truth, [train, test], config)
+    placed = {name: placed_tubes(truth, index, config) for name, index in (("train", train), ("test", test))}
+    problems = [line for tubes in placed.values() for line in tubes.left_out]
+    _refuse(problems, config.truth, config.bad_annotations)
+    for name, tubes in placed.items():
+        if not tubes.of_row:
+            raise InputError(f"{config.truth}: has boxes of none of the {name} videos; expected names or keys of them")
+    boxes = placed["test"] if config.boxes is None else _detected(config.boxes, test, config)
+    extra = None if config.train_boxes is None else _detected(config.train_boxes, train, config)
+    results = [_one_model(model, config, placed["train"], extra, boxes, placed["test"]) for model in config.models]
+    missing = tuple(sorted(unknown_videos(truth, [train, test])))
+    left_out = (*problems, *(f"{video}: in neither dataset" for video in missing))
+    return DetectReport(tuple(results), tuple(placed["test"].all()), left_out, sum(p.cut for p in placed.values()))
+
+
+def unknown_videos(tubes: TubeFile, indices: Sequence[SampleIndex]) -> set[str]:
+    """Videos of a file that are in none of some datasets."""
+    known = {key for index in indices for key in index.keys()}
+    return {tube.video for tube in tubes.tubes if plain_name(tube.video) not in known}
+
+
+def check_videos_known(tubes: TubeFile, indices: Sequence[SampleIndex], config: DetectConfig) -> None:
+    """Refuse a file that names videos which are in neither dataset, unless they are to be left out.
+
+    Raises:
+        InputError: names the first and says how many.
+    """
+    missing = sorted(unknown_videos(tubes, indices))
+    if missing and config.bad_annotations == "refuse":
+        raise InputError(
+            f"{config.truth}: {len(missing)} of its videos are in neither {config.train} nor {config.test}, first "
+            f"{missing[0]}; convert them, or give --bad-annotations leave-out"
+        )
+
+
+def placed_tubes(file: TubeFile, index: SampleIndex, config: DetectConfig) -> PlacedTubes:
+    """The tubes of a dataset's videos; those that do not fit are left out and named, boxes that stand alone linked."""
+    rows = {key: row for row, key in enumerate(index.keys())}
+    of_row: dict[int, list[Tube]] = {}
+    left_out, cut = [], 0
+    for number, tube in enumerate(file.tubes):
+        row = rows.get(plain_name(tube.video))
+        if row is None:
+            continue
+        if file.pixels:
+            size = config.picture or (int(index.width[row]), int(index.height[row]))
+            tube = TubeFile((tube,), True).in_shares(*size).tubes[0]
+        frames, fps = int(index.frames[row]), int(index.fps_milli[row]) / 1000
+        problem = problem_of(tube, frames, SPARE_FRAMES)
+        if config.truth_fps is not None and abs(fps - config.truth_fps) > 0.01 * config.truth_fps:
+            problem = f"the video has {fps:g} frames/s, the boxes count {config.truth_fps:g}"
+        kept = None if problem else within(tube, frames)
+        if kept is None:
+            left_out.append(f"{tube.video}, tube {number}: {problem or 'behind the last frame'}")
+            continue
+        cut += len(kept) < len(tube)
+        of_row.setdefault(row, []).append(replace(kept, video=index.key(row)))
+    if all(len(tube) == 1 for tube in file.tubes):
+        of_row = {row: linked(tubes) for row, tubes in of_row.items()}
+    return PlacedTubes(of_row, tuple(left_out), cut)
+
+
+def examples(
+    tubes: Sequence[Tube], features: Sequence[TubeFeatures], truth: Sequence[Tube] | None = None
+) -> tuple[list[np.ndarray], list[str]]:
+    """Vectors and their classes.
+
+    Args:
+        tubes, features: of one video.
+        truth: None: the tubes' own classes. Else each box has the class of the true box that it overlaps most, by at
+            least 0.5, is nobody's if it overlaps none by more than 0.3, and is left out in between.
+    """
+    vectors, labels = [], []
+    for tube, found in zip(tubes, features, strict=True):
+        for row, vector in zip(found.rows.tolist(), found.values, strict=True):
+            label = tube.label if truth is None else _label_by_overlap(int(tube.frames[row]), tube.boxes[row], truth)
+            if label is not None:
+                vectors.append(vector)
+                labels.append(label)
+    return vectors, labels
+
+
+def scored(
+    tube: Tube, features: TubeFeatures, probe: LinearProbe, classes: Sequence[str], *, times_own: bool
+) -> list[Tube]:
+    """The tube once for each class, each box with the class's probability at the nearest key frame, the earlier of two.
+
+    Args:
+        times_own: multiply by the box's own score.
+    """
+    probability = np.exp(probe.log_probabilities(features.values.astype(np.float64)))
+    keys = tube.frames[features.rows]
+    nearest = np.abs(tube.frames[:, None] - keys).argmin(1)
+    own = tube.scores if times_own else np.ones(len(tube))
+    return [
+        replace(tube, label=name, scores=probability[nearest, number] * own)
+        for number, name in enumerate(classes)
+        if name != _NOBODY
+    ]
+
+
+def run_score(config: ScoreConfig) -> tuple[DetectionMap, DetectionMap]:
+    """(frame-mAP, video-mAP) of files.
+
+    Raises:
+        InputError: a file is not readable, or one has pixels, the other shares, and the picture's size is not given.
+    """
+    truth, found = read_tubes(config.truth), read_tubes(config.found)
+    if truth.pixels != found.pixels:
+        if config.picture is None:
+            raise InputError(
+                f"{config.truth} and {config.found}: one has pixels, the other shares of the picture; give --picture "
+                "WIDTH HEIGHT"
+            )
+        truth, found = (file.in_shares(*config.picture) for file in (truth, found))
+    for path, file in ((config.truth, truth), (config.found, found)):
+        if any(not tube.label for tube in file.tubes):
+            raise InputError(f"{path}: boxes without a class; expected the column label")
+        turned = next((t for t in file.tubes if not (t.boxes[:, :2] < t.boxes[:, 2:]).all()), None)
+        if turned is not None:
+            raise InputError(f"{path}: {turned.video} has a box whose right or lower side comes before the other")
+    tubes = [_as_tubes(file) for file in (truth, found)]
+    return frame_map(*tubes, config.rules), video_map(*tubes, config.rules)
+
+
+def _as_tubes(file: TubeFile) -> list[Tube]:
+    """Tubes as they are, or linked where each box stands alone."""
+    return linked(file.tubes) if all(len(tube) == 1 for tube in file.tubes) else list(file.tubes)
+
+
+def _detected(path: Path, index: SampleIndex, config: DetectConfig) -> PlacedTubes:
+    """Boxes of a detector, without a class."""
+    file = read_tubes(path)
+    placed = placed_tubes(TubeFile(tuple(replace(tube, label="") for tube in file.tubes), file.pixels), index, config)
+    _refuse(list(placed.left_out), path, config.bad_annotations)
+    if not placed.of_row:
+        raise InputError(f"{path}: has boxes of none of the videos; expected names or keys of them")
+    return placed
+
+
+def _refuse(problems: list[str], path: Path, rule: BadAnnotations) -> None:
+    if problems and rule == "refuse":
+        raise InputError(
+            f"{path}: {len(problems)} tubes do not fit their videos, first {problems[0]}; correct them, give --picture "
+            "if sides are pixels of another size, or --bad-annotations leave-out"
+        )
+
+
+def _one_model(
+    model: str,
+    config: DetectConfig,
+    train: PlacedTubes,
+    extra: PlacedTubes | None,
+    boxes: PlacedTubes,
+    truth: PlacedTubes,
+) -> DetectResult:
+    classifier, facts = load_encoder(model, trust_model_code=config.trust_model_code)
+    device = own_device(config.device)
+    classifier.to(device)
+    of_train = _features(config.train, train, classifier, facts, config)
+    vectors, labels = [], []
+    for row, features in of_train.items():
+        more, classes_of = examples(train.of_row[row], features)
+        vectors += more
+        labels += classes_of
+    if extra is not None:
+        for row, features in _features(config.train, extra, classifier, facts, config).items():
+            more, classes_of = examples(extra.of_row[row], features, train.of_row.get(row, []))
+            vectors += more
+            labels += classes_of
+    classes = sorted(set(labels))
+    if len(set(classes) - {_NOBODY}) < 2:
+        raise InputError(f"{config.truth}: training boxes of {len(classes)} class; expected the column label with 2")
+    numbers = np.array([classes.index(label) for label in labels])
+    probe = fit(np.stack(vectors), numbers, len(classes), config.penalty)
+    found: list[Tube] = []
+    for row, features in _features(config.test, boxes, classifier, facts, config).items():
+        for tube, own in zip(boxes.of_row[row], features, strict=True):
+            found += scored(tube, own, probe, classes, times_own=config.boxes is not None)
+    measures = [measure(truth.all(), found, config.rules) for measure in (frame_map, video_map)]
+    return DetectResult(model, *measures, tuple(found))
+
+
+def _features(
+    dataset: Path, tubes: PlacedTubes, classifier: Classifier, facts: Facts, config: DetectConfig
+) -> dict[int, list[TubeFeatures]]:
+    device = next(classifier.parameters()).device
+    with FrameWalk(dataset, facts.clip.size, threads=config.core_threads, device=device.type) as walk:
+        found, bad = tube_features(
+            walk,
+            tubes.of_row,
+            classifier,
+            facts.clip,
+            layer=config.layer,
+            every=config.every,
+            batch_size=config.batch_size,
+            device=device,
+        )
+    if bad:
+        raise InputError(f"{dataset}: {len(bad)} videos are damaged, first {bad[0]}; repair or drop them")
+    return found
+
+
+def _label_by_overlap(frame: int, box: np.ndarray, truth: Sequence[Tube]) -> str | None:
+    best, label = 0.0, _NOBODY
+    for tube in truth:
+        at = int(np.searchsorted(tube.frames, frame))
+        if at < len(tube) and int(tube.frames[at]) == frame:
+            overlap = float(box_iou(box, tube.boxes[at : at + 1])[0])
+            if overlap > best:
+                best, label = overlap, tube.label
+    if best >= LEAST_OVERLAP:
+        return label
+    return _NOBODY if best <= MOST_OVERLAP else None

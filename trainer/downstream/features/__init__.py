@@ -1,0 +1,1 @@
+"""Features of long videos, window by window, from a trained network."""
