@@ -92,3 +92,15 @@ def test_commands_are_taken(page, line):
         assert arguments[0] in (*suites.names(), "report", "all")
     else:
         tyro.cli(_load(COMMANDS[name].options), args=arguments)
+
+
+def test_no_sentence_stands_twice():
+    """README and docs link to each other instead of repeating each other."""
+    found: dict[str, Path] = {}
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```|^    .*?$|^\|.*?$|^<!-- .*?$|^#.*?$", "", page.read_text(), flags=re.M | re.S)
+        for sentence in re.split(r"(?<=[.:;])\s+|\n\n", text):
+            words = " ".join(sentence.split())
+            if len(words) > 50:
+                assert words not in found, f"{name_of(page)} and {name_of(found[words])}: {words}"
+                found[words] = page
