@@ -19,6 +19,7 @@ def blocks(results: Results) -> dict[str, str]:
         "penalty: step": step(results),
         "penalty: fits": fits(results),
         "penalty: compiled": compiled(results),
+        "penalty: matters": matters(results),
         "penalty: attention": attention(results),
         "safety": safety(results),
     }
@@ -83,6 +84,50 @@ def compiled(results: Results) -> str:
         f"Found (`step-cpu.json`, float32, one thread): {time:.2f} times the time; {memory:.2f} of the memory; "
         f"{cost:.2f} times the CPU time of cross entropy; gradients within {gradients:.0e}.".replace("e-0", "e-")
     )
+
+
+def matters(results: Results) -> str:
+    """ALBAR by how often the penalty is taken; empty tables are left out."""
+    measures = {"iid": "IID ↑", "scuba": "SCUBA ↑", "scufo": "SCUFO ↓", "contrasted": "Contrasted ↑"}
+    measures |= {"scufo_probe": "Probe ↓", "anti": "Anti ↑"}
+    parts = []
+    for name in filter(results.has, ("penalty", "penalty_search")):
+        rows = [row for row in results.rows(name) if "n" in row and "iid" in row]
+        if not rows:
+            continue
+        known = [measure for measure in measures if all(measure in row for row in rows)]
+        without = {(row["w_adv"], row.get("epochs")): row for row in rows if row["gp_every"] == 0}
+        lines = []
+        for row in rows:
+            plain = without.get((row["w_adv"], row.get("epochs")))
+            cost = f"{row['train_cpu_seconds'] / plain['train_cpu_seconds']:.1f}" if plain else ""
+            lines.append([row["label"], str(row["n"]), *(spread(row, measure) for measure in known), cost])
+        heads = [f"penalty ([`{name}.json`](../bench/results/{name}.json))", "seeds", *(measures[m] for m in known)]
+        parts.append(table([*heads, "CPU time / without"], lines))
+        parts.append(gaps(results.rows(name)))
+    return "\n\n".join(filter(None, parts)) or "Its table has not been made yet."
+
+
+def gaps(rows: list[dict]) -> str:
+    """How far each setting is from no penalty, and whether the seeds tell the two apart."""
+    found = [row for row in rows if row["title"].endswith("above no penalty") and row.get("pooled_sd")]
+    if not found:
+        return ""
+    said = [
+        f"{row['title'].partition(', contrasted')[0]} {row['value']:+.1f} points "
+        f"({abs(row['value']) / row['pooled_sd']:.1f} standard deviations of a run)"
+        for row in found
+    ]
+    apart = max(row["value"] / row["pooled_sd"] for row in found) >= 2
+    return paragraph(
+        f"Contrasted accuracy against no penalty: {'; '.join(said)}.",
+        "" if apart else "So these trainings are no evidence for the penalty, nor for any approximation of it.",
+    )
+
+
+def spread(row: dict, name: str) -> str:
+    """Mean and standard deviation over seeds."""
+    return f"{row[name]:.1f}" + (f" ± {row[f'{name}_sd']:.1f}" if f"{name}_sd" in row else "")
 
 
 def attention(results: Results) -> str:

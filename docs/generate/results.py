@@ -14,6 +14,10 @@ class Results:
     def __init__(self, folder: Path):
         self._folder = folder
 
+    def has(self, name: str) -> bool:
+        """Whether a file is there."""
+        return (self._folder / f"{name}.json").exists()
+
     def file(self, name: str) -> dict[str, Any]:
         """One file, complete."""
         path = self._folder / f"{name}.json"
