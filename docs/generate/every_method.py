@@ -29,8 +29,10 @@ def blocks(results: Results) -> dict[str, str]:
     found = {"methods": main, "methods: made": made(known)}
     found["recast"] = recast_table(results)
     found["methods: reading"] = reading(rows, runs, agreement(results.file("bias")["notes"]))
-    recast = {row["method"]: row for row in results.rows("recast") if "n" in row and row.get("group") == "plain world"}
-    return found | {f"row: {name}": one(row, rows["baseline"]) for name, row in (rows | recast).items()}
+    forms = ("recast", "recast_moving")  # the file has cross entropy, ALBAR and ablations beside them
+    plain_world = [row for row in results.rows("recast") if "n" in row and row.get("world") == "plain"]
+    recast = {row["method"]: row for row in plain_world if row["method"] in forms}
+    return found | {f"row: {name}": one(row, rows["baseline"]) for name, row in (recast | rows).items()}
 
 
 def cell(row: dict, name: str) -> str:
@@ -41,8 +43,10 @@ def cell(row: dict, name: str) -> str:
 def recast_table(results: Results) -> str:
     """Every form and world of ``recast.json``."""
     names = ("iid", "scuba", "scufo", "scufo_probe", "conflfg", "anti", "swap", "reversed_flip")
-    heads = [*(HEADS[name] for name in names[:-1]), "Reversed, mirror ↑"]
-    rows = [row for row in results.rows("recast") if "n" in row and "iid" in row]
+    rows = [row for name in ("recast", "recast_worlds") if results.has(name) for row in results.rows(name)]
+    rows = [row for row in rows if "n" in row and "iid" in row]
+    names = [name for name in names if all(name in row for row in rows)]
+    heads = [{**HEADS, "reversed_flip": "Reversed, mirror ↑"}[name] for name in names]
     lines = [[row["title"].rpartition(": ")[0], str(row["n"]), *(cell(row, name) for name in names)] for row in rows]
     return table(["percent, mean ± sd", "seeds", *heads], lines)
 
