@@ -3,10 +3,11 @@
 # make test-fast  without the tests marked slow, about a minute: before each commit
 # make cover      all tests; coverage of lines and branches on the screen and in build/coverage/index.html
 # make lint       ruff and pyright
+# make docs       tables and reference of docs/ from result files and code; then the site, in build/docs
 # make hooks      lets git run the linters before each commit
 # make pins       writes requirements/ci.txt, the versions that CI installs, from what is installed
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast cover lint hooks pins clean
+.PHONY: help setup demo test test-fast cover lint docs hooks pins clean
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -46,6 +47,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pyright --pythonpath $(BIN)/python
+
+docs: setup
+	$(BIN)/python docs/generate
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 hooks: setup
 	$(BIN)/pre-commit install

@@ -107,7 +107,7 @@ WORDS = {  # what the report calls the measures
 }
 MEASURES: dict[str, tuple[str, Better]] = {name: (words, DEFINITIONS[name].better) for name, words in WORDS.items()}
 COLUMNS = tuple(MEASURES)
-HEADS = dict(  # of the README's table
+HEADS = dict(  # of the table in docs/results.md
     zip(
         COLUMNS,
         ("IID ↑", "SCUBA ↑", "SCUFO ↓", "Confl-FG ↑", "Contrasted ↑", "Least", "Probe ↓", "Anti ↑", "Swap ↑"),
@@ -442,7 +442,7 @@ def known_columns(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The README's tables: what was measured here, and below it what was published for HMDB51."""
+    """The tables of docs/results.md: what was measured here, and what was published for HMDB51."""
     known = known_columns(rows)
     titles = [HEADS[name] for name in known]
     lines = [f"| percent, mean ± sd | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]

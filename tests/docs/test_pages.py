@@ -1,0 +1,106 @@
+"""README and docs: their numbers are those of the files, their links lead somewhere, their commands are taken."""
+
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import tyro
+
+from unstill.pipeline.ood.build import OodConfig
+from unstill.pipeline.ood.mask_check import MaskCheckConfig
+from unstill.trainer.cli.diagnostics import QUESTIONS
+from unstill.trainer.cli.main import COMMANDS, _load
+from unstill.trainer.config import TrainConfig
+from unstill.trainer.recipes import RECIPES
+
+REPOSITORY = Path(__file__).parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+name_of = lambda page: str(page.relative_to(REPOSITORY))  # noqa: E731
+
+
+def generate(*arguments: str) -> None:
+    command = [sys.executable, str(REPOSITORY / "docs" / "generate"), "--check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tables_are_those_of_the_result_files():
+    generate("tables")
+
+
+@pytest.mark.slow
+def test_the_reference_is_that_of_the_code():
+    generate("reference")
+
+
+def test_the_readme_is_short():
+    words = len((REPOSITORY / "README.md").read_text().split())
+    assert words <= 1200, f"{words} words; longer texts belong to docs/"
+
+
+@cache
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+LINKING = [*PAGES, *(REPOSITORY / f"{name}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY", "bench/SCALING"))]
+
+
+@pytest.mark.parametrize("page", [*LINKING, *sorted((REPOSITORY / "docs/reference").glob("*.md"))], ids=name_of)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```|^    .*?$", "", page.read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^()\s]+)\)", text):
+        if re.match(r"https?:|mailto:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        to = (page.parent / path).resolve() if path else page
+        assert to.exists(), f"{target}: no such file"
+        assert not anchor or anchor in anchors(to), f"{target}: no such heading"
+
+
+def commands_on(page: Path) -> list[str]:
+    """The command lines in the page's code, without comments; lines that are no complete command are left out."""
+    text = re.sub(r"\\\n\s+", "", page.read_text())
+    lines = re.findall(r"^    (?:pip install [^\n]*&& )?(unstill [^\n#]+)", text, re.M)
+    lines = [re.split(r"\s{3,}", line.strip())[0] for line in lines]
+    return [line for line in lines if "..." not in line and "|" not in line and not re.search(r"\b[A-Z]{4,}\b", line)]
+
+
+@pytest.mark.parametrize(("page", "line"), [(page, line) for page in PAGES for line in commands_on(page)])
+def test_commands_are_taken(page, line):
+    """Options and recipes exist, and values are of their type."""
+    name, *arguments = shlex.split(line)[1:]
+    if name == "train":
+        recipe, *rest = arguments
+        config = RECIPES[recipe]()
+        tyro.cli(
+            tyro.conf.AvoidSubcommands[TrainConfig], default=config, args=[a for a in rest if a != "--print-config"]
+        )
+    elif name in ("ood", "diagnose"):
+        kind, *rest = arguments
+        options = QUESTIONS[kind].options if name == "diagnose" else OodConfig if kind == "build" else MaskCheckConfig
+        tyro.cli(options, args=rest)
+    elif name == "bench":
+        from unstill.bench import suites
+
+        assert arguments[0] in (*suites.names(), "report", "all")
+    else:
+        tyro.cli(_load(COMMANDS[name].options), args=arguments)
+
+
+def test_no_sentence_stands_twice():
+    """README and docs link to each other instead of repeating each other."""
+    found: dict[str, Path] = {}
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```|^    .*?$|^\|.*?$|^<!-- .*?$|^#.*?$", "", page.read_text(), flags=re.M | re.S)
+        for sentence in re.split(r"(?<=[.:;])\s+|\n\n", text):
+            words = " ".join(sentence.split())
+            if len(words) > 50:
+                assert words not in found, f"{name_of(page)} and {name_of(found[words])}: {words}"
+                found[words] = page
