@@ -153,8 +153,9 @@ def _outputs(model: nn.Module, clips: Tensor, layers: Sequence[str]) -> dict[str
         for name in layers:
             if modules.get(name) is layer:
                 first = output[0] if isinstance(output, tuple) else output
-                map_of_tokens = tokens and isinstance(first, Tensor) and first.ndim == 5
-                found[name] = first.permute(0, 4, 1, 2, 3) if map_of_tokens else first
+                if tokens and isinstance(first, Tensor) and first.ndim == 5:
+                    first = first.permute(0, 4, 1, 2, 3)
+                found[name] = first
 
     with _hooks(model, note), torch.no_grad():
         logits = model(clips)

@@ -210,8 +210,8 @@ def run_score(config: ScoreConfig) -> tuple[DetectionMap, DetectionMap]:
         turned = next((t for t in file.tubes if not (t.boxes[:, :2] < t.boxes[:, 2:]).all()), None)
         if turned is not None:
             raise InputError(f"{path}: {turned.video} has a box whose right or lower side comes before the other")
-    tubes = [_as_tubes(file) for file in (truth, found)]
-    return frame_map(*tubes, config.rules), video_map(*tubes, config.rules)
+    true_tubes, found_tubes = _as_tubes(truth), _as_tubes(found)
+    return frame_map(true_tubes, found_tubes, config.rules), video_map(true_tubes, found_tubes, config.rules)
 
 
 def _as_tubes(file: TubeFile) -> list[Tube]:
@@ -268,8 +268,8 @@ def _one_model(
     for row, features in _features(config.test, boxes, classifier, facts, config).items():
         for tube, own in zip(boxes.of_row[row], features, strict=True):
             found += scored(tube, own, probe, classes, times_own=config.boxes is not None)
-    measures = [measure(truth.all(), found, config.rules) for measure in (frame_map, video_map)]
-    return DetectResult(model, *measures, tuple(found))
+    frames, videos = (measure(truth.all(), found, config.rules) for measure in (frame_map, video_map))
+    return DetectResult(model, frames, videos, tuple(found))
 
 
 def _features(

@@ -62,7 +62,8 @@ class FeaturesConfig:
 
     def __post_init__(self):
         share = between(0, 1, "a share of the picture's side", without_low=True)
-        sizes = {name: between(1, 4096) for name in ("window", "stride", "frames")}
-        check_options(self, crop_share=share, batch_size=at_least(1), core_threads=at_least(0), **sizes)
+        size, least = between(1, 4096), at_least(1)
+        check_options(self, crop_share=share, window=size, stride=size, frames=size)
+        check_options(self, batch_size=least, core_threads=at_least(0))
         if self.layout == "flat" and (self.crops != 1 or self.pool != "mean"):
             raise InputError("layout flat is (T, D); expected --crops 1 --pool mean with it, or --layout crops")
