@@ -13,7 +13,6 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Column
 
 WIDE = 100  # columns of a terminal
 PLAIN_EVERY_S = 5.0  # without a terminal: often enough to see life, rare enough for a log file
@@ -46,15 +45,13 @@ class Progress:
             self._bar = RichProgress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                # numbers keep their width; where there is no room the note is cut, then the bar
-                BarColumn(bar_width=24 if self.console.width >= WIDE else 10),
+                BarColumn(bar_width=self._bar_width),
                 TextColumn(
-                    "{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}",
-                    table_column=Column(no_wrap=True),
+                    "{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}"
                 ),
-                TextColumn("{task.fields[rate]}", table_column=Column(no_wrap=True)),
-                TimeRemainingColumn(table_column=Column(no_wrap=True, min_width=7)),
-                TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1, overflow="ellipsis")),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
                 console=self.console,
                 transient=True,
             )
@@ -68,7 +65,8 @@ class Progress:
         self.note = self.note if note is None else note
         now = time.monotonic()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, rate=self._rate(now), note=self.note)
+            rate = self._rate(now)
+            self._bar.update(self._task, completed=self.done, rate=rate, note=self._fitting_note(rate))
         elif now - self._last >= PLAIN_EVERY_S:
             self._last = now
             self._print_line(now)
@@ -82,6 +80,18 @@ class Progress:
     def _rate(self, now: float) -> str:
         elapsed = now - self._start
         return f"{(self.done - self.before) / elapsed:,.1f} {self.unit}/s" if elapsed > 0 else ""
+
+    @property
+    def _bar_width(self) -> int:
+        return 24 if self.console.width >= WIDE else 10
+
+    def _fitting_note(self, rate: str) -> str:
+        """As much of the note as there is room for: what does not fit would cut the numbers."""
+        count = len(f"{self.done}" if self.total is None else f"{self.done}/{self.total}")
+        gaps, spinner, time_left = 6, 1, len("0:00:00")
+        used = spinner + len(self.stage) + self._bar_width + count + len(rate) + time_left + gaps
+        room = max(0, self.console.width - used)
+        return self.note if len(self.note) <= room else self.note[: max(0, room - 1)] + "…"[:room]
 
     def _print_line(self, now: float, last: bool = False) -> None:
         elapsed = now - self._start

@@ -188,6 +188,7 @@ def test_the_kubernetes_job_starts_what_its_text_says():
     spec = job["spec"]
     (container,) = spec["template"]["spec"]["containers"]
     arguments = get_args_parser().parse_args(container["args"])
+    assert {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"} in container["env"]
     assert container["command"] == ["torchrun"] and arguments.training_script == "unstill" and arguments.no_python
     assert int(arguments.nnodes) == spec["completions"] == spec["parallelism"] > 1
     # pod 0's name in the service's domain: the Job's name, its index, and the subdomain

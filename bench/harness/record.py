@@ -18,15 +18,14 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from ...pipeline.atomic_files import make_folder, write_atomic
 from .row import Row
@@ -181,7 +180,7 @@ def show(title: str, rows: Sequence[Mapping[str, object]], *, notes: Sequence[st
         table.add_column(column.replace("_", " "), justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
-    if console.measure(table).maximum <= console.width:
+    if console.measure(table, options=console.options.update(width=1 << 20)).maximum <= console.width:
         console.print(table)
     else:  # cells of several lines, and numbers cut off, would be all that is left of a table
         console.print(title, style="italic")
@@ -195,8 +194,9 @@ def _show_below(console: Console, row: Mapping[str, object]) -> None:
     """A row as a heading and its values below it, as many to a line as there is room for."""
     name, *rest = [(key.replace("_", " "), _cell(value)) for key, value in row.items() if value is not None]
     console.print(name[1], style="bold", markup=False, highlight=False)
-    values = Text("; ").join(Text(f"{key} {value}".replace(" ", "\u00a0")) for key, value in rest)
-    console.print(Padding(values, (0, 0, 0, 2)))
+    values = "; ".join(f"{key} {value}".replace(" ", "\u00a0") for key, value in rest)  # no pair is torn apart
+    for line in textwrap.wrap(values, console.width - 2, break_long_words=False, break_on_hyphens=False):
+        console.print("  " + line.replace("\u00a0", " "), markup=False, highlight=False, soft_wrap=True)
 
 
 def _cell(value: object) -> str:

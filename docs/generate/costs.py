@@ -1,9 +1,10 @@
-"""What the gradient penalty costs, and what protection costs, from their result files."""
+"""What the gradient penalty, protection and the recipes' steps cost, from their result files."""
 
 from blocks import paragraph, table
 from results import Results
 
 PENALTY, STEP, ATTENTION, SAFETY = "penalty-cost", "step-cpu", "attention-cpu", "safety-cpu"
+RECIPES = "recipes-plan"
 LAYERS = {  # the file's words, as in its titles and as an option
     "torchvision's layers": "off",
     "closed attention": "attention",
@@ -13,7 +14,7 @@ LAYERS = {  # the file's words, as in its titles and as an option
 
 
 def blocks(results: Results) -> dict[str, str]:
-    """``penalty: ...`` of docs/penalty.md and ``safety`` of docs/security.md."""
+    """``penalty: ...`` of docs/penalty.md, ``safety`` of docs/security.md, ``recipes: ...`` of docs/recipes.md."""
     return {
         "penalty: bytes": bytes_kept(results),
         "penalty: step": step(results),
@@ -22,7 +23,30 @@ def blocks(results: Results) -> dict[str, str]:
         "penalty: matters": matters(results),
         "penalty: attention": attention(results),
         "safety": safety(results),
+        "recipes: steps": recipes(results),
+        "recipes: cards": cards(results),
     }
+
+
+def recipes(results: Results) -> str:
+    """What a step of each recipe costs, as it was counted."""
+    rows = []
+    for row in results.rows(RECIPES):
+        if "clips_on_8_gb" in row:
+            fits = " / ".join(f"{row[f'clips_on_{card}_gb']:,}" for card in (8, 24, 80))
+            memory, rate = f"{row['gib_of_a_clip'] * 1024:,.0f}", f"{row['expected_clips_per_s']:,.0f}"
+            rows.append([f"`{row['recipe']}`", f"{row['value']:.3g}", memory, fits, rate])
+    return table(["recipe", "TFLOP a clip", "MiB a clip", "clips on 8 / 24 / 80 GB", "H100 clips/s"], rows)
+
+
+def cards(results: Results) -> str:
+    """Whether the recipes for videos of one's own fit the card that they name."""
+    rows = [
+        [f"`{row['recipe']}`", str(row["recipe_batch"]), f"{row['value']:.1f}", f"{row['at_most']:.1f} ({row['card']})"]
+        for row in results.rows(RECIPES)
+        if "card" in row
+    ]
+    return table(["recipe", "clips in a step", "GiB of a step", "GiB that torch can use"], rows)
 
 
 def bytes_kept(results: Results) -> str:

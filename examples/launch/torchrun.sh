@@ -16,6 +16,10 @@ set -euo pipefail
 
 : "${NODES:=1}" "${FIRST:=localhost:29400}" "${PROCESSES:=gpu}" "${JOB:=unstill}" "${RESTARTS:=10}"
 
+# torchrun's shared store would go on where it was, while a machine that replaces the first of them opens another one, and
+# the processes wait for each other in two places (seen with torch 2.14): a new store for every attempt
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec torchrun --nnodes "$NODES" --nproc-per-node "$PROCESSES" --max-restarts "$RESTARTS" \
     --rdzv-backend c10d --rdzv-endpoint "$FIRST" --rdzv-id "$JOB" \
     --no-python unstill train "$@"

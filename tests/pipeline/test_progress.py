@@ -1,6 +1,7 @@
 """The progress line: numbers are whole at 80 columns, and a resumed run counts what was done before."""
 
 import io
+import re
 
 from rich.console import Console
 
@@ -14,11 +15,12 @@ def test_time_left_is_whole_beside_a_long_note():
     with Progress("converting", 1000, "videos", console) as bar:
         bar.advance(500, note="123 quarantined, 456 of another codec and a great many more words than fit")
         assert bar._bar is not None
+        bar._bar.stop()
         with console.capture() as capture:
             console.print(bar._bar.get_renderable())
-    line = capture.get()
-    assert line.count("\n") == 1 and "500/1000" in line and "videos/s" in line
-    assert "0:00:0" in line and "…" in line
+    (line,) = capture.get().strip().splitlines()
+    assert "500/1000" in line and re.search(r" videos/s (-:--:--|\d:\d\d:\d\d) 123 qu.*…$", line)
+    assert len(line) <= 80
 
 
 def test_a_resumed_run_counts_what_was_done_before(capsys, monkeypatch):

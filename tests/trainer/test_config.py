@@ -27,6 +27,8 @@ def test_what_version_0_1_saved_is_read_as_the_same_run(path):
     # ... and say for how many clips their learning rate is
     optimiser = replace(today.optimiser, lr_batch=None)
     today = replace(today, device=device, step=step, optimiser=optimiser, loader=replace(today.loader, pipelines=1))
+    if path.stem.startswith("demo"):  # its tuning has chosen another weight since
+        today = replace(today, method=replace(today.method, w_adv=config.method.w_adv))
     assert config == today
     assert classes == ["left", "right"] and len(digest) == 64
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config

@@ -4,16 +4,20 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from distributed_scenarios import compiled_config
 from safetensors.torch import load_file
 from synthetic_run import loader_of, make_dataset, run_config
 
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
+from unstill.trainer.distributed import agree_on_name
 from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
@@ -50,6 +54,18 @@ def one_process(folder: Path, name: str, **changes):
         **changes,
     )
     return train(config, make_loader=loader_of())
+
+
+def test_a_group_agrees_on_a_name_whatever_the_dead_have_written():
+    store, seen = dist.HashStore(), set()
+    for _ in range(2):  # the second group meets all that the first has left
+        store.set("question/2", "of a process that died before it had an answer")
+        with ThreadPoolExecutor(3) as ranks:
+            names = set(ranks.map(lambda rank: agree_on_name(store, rank, 3), (2, 0, 1)))
+        assert len(names) == 1 and not names & seen
+        seen |= names
+    with pytest.raises(TimeoutError, match="ranks 1 of 2 did not come"):
+        agree_on_name(dist.HashStore(), 0, 2, timedelta(seconds=0.1))
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ A recipe gives ``lr`` for ``lr_batch`` clips in a step. With ``batch_size`` clip
     linear   lr x (batch_size / lr_batch)         Goyal et al. 2017, arXiv 1706.02677
     root     lr x sqrt(batch_size / lr_batch)     Malladi et al. 2022, arXiv 2205.10287
 
-linear is what the code of VideoMAE, MAE, MViTv2 and Video Swin does with AdamW, as well as that of ResNets with SGD.
+linear is what the codes of VideoMAE and MViTv2 do with AdamW, as well as those of ResNets with SGD.
 Epochs, warm-up in epochs and weight decay stay. The number of processes, ``step.accumulate`` and a restart with other
 ones change nothing: it is the global batch that counts.
 """

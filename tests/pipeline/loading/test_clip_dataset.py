@@ -83,7 +83,7 @@ def test_an_evaluation_is_every_view_on_every_pass(small_dataset):
 def test_worker_processes_and_batches_that_never_fill_are_refused(small_dataset):
     with pytest.raises(InputError, match="num_workers=0"):
         list(DataLoader(dataset(small_dataset), batch_size=None, num_workers=1))
-    with pytest.raises(InputError, match="10 samples are fewer than a batch of 11"):
+    with pytest.raises(InputError, match="10 clips are fewer than a batch of 11"):
         dataset(small_dataset, batch_size=11)
 
 
