@@ -47,12 +47,11 @@ class Case:
 
 
 CASES = {
-    **{f"{mode} {net} two": Case(mode, net) for mode in ("eager", "compiled") for net in (BATCH_NORM, LAYER_NORM)},
-    **{
-        f"{mode} {net} joint": Case(mode, net, replace(ALBAR, forward="joint"))
-        for mode in ("eager", "compiled")
-        for net in (BATCH_NORM, LAYER_NORM)
-    },
+    **{f"eager {net} two": Case("eager", net) for net in (BATCH_NORM, LAYER_NORM)},
+    **{f"eager {net} joint": Case("eager", net, replace(ALBAR, forward="joint")) for net in (BATCH_NORM, LAYER_NORM)},
+    # compiling takes seconds a case: layer norm in two passes is in the static parts below
+    f"compiled {BATCH_NORM} two": Case("compiled", BATCH_NORM),
+    f"compiled {LAYER_NORM} joint": Case("compiled", LAYER_NORM, replace(ALBAR, forward="joint")),
     **{f"accumulated {net}": Case("eager", net, accumulate=2) for net in (BATCH_NORM, LAYER_NORM)},
     "static parts": Case("eager", LAYER_NORM, static_parts=2),
     "compiled static parts": Case("compiled", LAYER_NORM, static_parts=2),
