@@ -17,14 +17,16 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
+from unstill_server import unstill_server
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.trainer.checkpoints.files import find_checkpoint
+from unstill.trainer.cli.main import run
 from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import MotionsConfig
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
-STEPS = 24
+STEPS = 12
 SAFETY_S = 1800  # no assertion depends on it
 SRUN = """#!{python}
 # two machines of two processes; the first argument is an option of srun
@@ -47,16 +49,37 @@ def data(tmp_path_factory):
     return root / "train"
 
 
+# each process waits in step 5 for the signal
+WAIT_FOR_SIGNAL = """
+import time
+from unstill.trainer.checkpoints.preemption import StopRequest
+from unstill.trainer.monitoring.run_monitor import RunMonitor
+note, record, came = StopRequest._note, RunMonitor.record, []
+def note_and_go_on(request, *arguments):
+    note(request, *arguments)
+    came.append(arguments)
+def record_and_wait(monitor, state, *arguments):
+    record(monitor, state, *arguments)
+    while state.step == 5 and not came:
+        time.sleep(0.02)
+StopRequest._note, RunMonitor.record = note_and_go_on, record_and_wait
+"""
+
+
 @pytest.fixture
 def environment(tmp_path):
     """Commands on PATH, and variables that keep four processes small."""
+    return variables(tmp_path, f'{sys.executable} -c "from unstill.trainer.cli.main import main; main()"')
+
+
+def variables(tmp_path: Path, unstill: str) -> dict[str, str]:
+    """Of the environment, where ``unstill`` is that command of the shell."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    start = f"exec {sys.executable}"
     scripts = {
-        "unstill": f'#!/bin/sh\n{start} -c "from unstill.trainer.cli.main import main; main()" "$@"\n',
+        "unstill": f'#!/bin/sh\nexec {unstill} "$@"\n',
         "srun": SRUN.format(python=sys.executable),
-        "torchrun": f'#!/bin/sh\n{start} -m torch.distributed.run "$@"\n',
+        "torchrun": f'#!/bin/sh\nexec {sys.executable} -m torch.distributed.run "$@"\n',
         "scontrol": f'#!/bin/sh\necho "$@" >> {tmp_path}/scontrol.log\n[ "$1" = show ] && echo localhost\nexit 0\n',
     }
     for name, text in scripts.items():
@@ -105,7 +128,12 @@ def wait_for_meeting_point(port: int, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path, environment):
+def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path):
+    with unstill_server(WAIT_FOR_SIGNAL) as unstill:
+        preempt_and_continue(data, tmp_path, variables(tmp_path, unstill))
+
+
+def preempt_and_continue(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:
     job = environment | {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "localhost", "SLURM_NTASKS": "4"}
     job |= {"SLURM_NTASKS_PER_NODE": "2"}
     out = tmp_path / "run"
@@ -120,7 +148,7 @@ def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_p
         assert process.wait(timeout=SAFETY_S) == 75, (tmp_path / "job.log").read_text()[-3000:]
         assert f"requeue {job['SLURM_JOB_ID']}" in (tmp_path / "scontrol.log").read_text()
         saved = int(find_checkpoint(out).name[5:])
-        assert 5 <= saved < STEPS
+        assert saved == 8  # where the ranks agree on stopping
         again = subprocess.run(command, env=job, stderr=log, stdout=log, timeout=SAFETY_S)
     text = (tmp_path / "job.log").read_text()
     assert again.returncode == 0 and f"continuing at step {saved} of {STEPS}" in text, text[-3000:]
@@ -167,9 +195,7 @@ def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data,
     assert 9 <= saved < steps, text[-3000:]
     # the rest with another number of processes, and all of it with one
     for folder in (out, tmp_path / "undisturbed"):
-        alone = [sys.executable, "-c", "from unstill.trainer.cli.main import main; main()", "train"]
-        done = subprocess.run([*alone, *options(data, folder, steps=steps)], env=environment, capture_output=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert run(["train", *options(data, folder, steps=steps)]) == 0
     expected, found = (
         load_file(find_checkpoint(folder) / "model.safetensors") for folder in (tmp_path / "undisturbed", out)
     )

@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import functools
 import graphlib
 import re
 from pathlib import Path
@@ -46,13 +47,16 @@ def imports_of(module: str) -> set[str]:
     return {name for name in found if name in FILES} - {module}
 
 
-IMPORTS = {module: imports_of(module) for module in FILES}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """Of every module; a second of parsing, for the tests that ask."""
+    return {module: imports_of(module) for module in FILES}
 
 
 def test_imports_go_one_way_between_the_roots():
     wrong = [
         f"{module} imports {name}"
-        for module, names in IMPORTS.items()
+        for module, names in imports().items()
         for name in names
         if ROOTS.index(name.split(".")[0]) > ROOTS.index(module.split(".")[0])
     ]
@@ -61,7 +65,7 @@ def test_imports_go_one_way_between_the_roots():
 
 @pytest.mark.parametrize("root", ROOTS)
 def test_no_files_of_a_root_import_each_other_in_a_circle(root):
-    graph = {module: names for module, names in IMPORTS.items() if module.split(".")[0] == root}
+    graph = {module: names for module, names in imports().items() if module.split(".")[0] == root}
     try:
         graphlib.TopologicalSorter(graph).prepare()
     except graphlib.CycleError as error:

@@ -30,7 +30,7 @@ def test_the_plan_shows_every_part():
 
 @pytest.mark.slow
 def test_a_part_is_stopped_with_all_that_it_started(tmp_path):
-    child = "import time; time.sleep(300)"
+    child = "import time; time.sleep(3000)"
     script = f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {child!r}])"
     script += "; print(p.pid, flush=True); p.wait()"
     said: list[str] = []
@@ -38,8 +38,8 @@ def test_a_part_is_stopped_with_all_that_it_started(tmp_path):
     assert run_within([sys.executable, "-c", script], 3, dict(os.environ), said.append).startswith(
         "stopped at its limit"
     )
-    assert time.monotonic() - begin < 60
-    for _ in range(100):  # the system takes a moment to bury it
+    assert time.monotonic() - begin < 1500
+    for _ in range(6000):  # the system takes a moment to bury it
         if not os.path.exists(f"/proc/{said[0]}") or " Z " in open(f"/proc/{said[0]}/stat").read():
             break
         time.sleep(0.1)
@@ -55,7 +55,7 @@ def test_a_benchmark_that_is_killed_half_way_leaves_its_rows(tmp_path):
     command = [sys.executable, "-c", code, "bench", "growth", *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
-        for _ in range(1800):
+        for _ in range(12_000):
             if list(tmp_path.glob("growth-*.json")) or process.poll() is not None:
                 break
             time.sleep(0.1)

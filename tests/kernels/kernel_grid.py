@@ -13,9 +13,17 @@ FEW = torch.cuda.is_available() or os.environ.get("UNSTILL_KERNEL_GRID") == "gpu
 
 
 def every_pair(*axes: Sequence) -> list[tuple]:
-    """All combinations; few: each value of each axis at least once."""
-    if not FEW:
+    """Each value of two axes, or of three (the middle one the shortest), with each value of every other one.
+
+    Few: each value of each axis at least once.
+    """
+    if not FEW and len(axes) == 2:
         return list(itertools.product(*axes))
+    if not FEW:
+        first, middle, last = axes
+        assert len(middle) <= min(len(first), len(last))
+        both = itertools.product(range(len(first)), range(len(last)))
+        return [(first[n], middle[(n + m) % len(middle)], last[m]) for n, m in both]
     return [tuple(axis[n % len(axis)] for axis in axes) for n in range(max(map(len, axes)))]
 
 

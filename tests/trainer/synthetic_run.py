@@ -107,6 +107,7 @@ def run_config(folder: Path, **changes) -> TrainConfig:
         "epochs": 40 / SAMPLES,
         "batch_size": 4,
         "device": "cpu",
+        "memory_check": "off",  # half of such a run's time; test_memory_plan.py and the runs with videos have it
         "checkpoint": CheckpointConfig(every=3),
         "log": LogConfig(every=2),
     }

@@ -46,7 +46,7 @@ def start(cache: Path, **environment) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen) -> tuple[dict, str]:
-    out, log = process.communicate(timeout=500)
+    out, log = process.communicate(timeout=1200)
     assert process.returncode == 0, log
     return json.loads(out.splitlines()[-1]), log
 

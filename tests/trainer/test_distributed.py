@@ -34,7 +34,7 @@ def torchrun(*arguments, restarts: int = 0) -> subprocess.CompletedProcess:
         [*launch, "--max-restarts", str(restarts), script, *arguments],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
         env=environment | {"OMP_NUM_THREADS": "1"},
     )
 
@@ -69,25 +69,20 @@ def test_a_group_agrees_on_a_name_whatever_the_dead_have_written():
 
 
 @pytest.mark.slow
-def test_averaged_gradients_and_skipped_steps_are_those_of_one_process(tmp_path):
+def test_two_processes_compute_what_one_does(tmp_path):
+    """Averaged gradients, skipped steps, and a compiled run that is stopped and resumed."""
     make_dataset(tmp_path / "data")
     done = torchrun("exact", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads((tmp_path / "exact.json").read_text())
-    assert len(report) == 19
+    assert len(report) == 17
     assert {case: error for case, error in report.items() if error > 1e-10} == {}
     records = [json.loads(line) for line in (tmp_path / "nan" / "metrics.jsonl").read_text().splitlines()]
     assert [record["skipped"] for record in records] == [0, 0, 1, 1, 1]  # rank 0 skips what only rank 1 saw was bad
     assert all(value.isfinite().all() for value in weights(tmp_path / "nan").values())
 
-
-@pytest.mark.slow
-def test_two_compiled_processes_that_resume_are_one_eager_process(tmp_path):
-    make_dataset(tmp_path / "data")
     eager = {"compile": "off", "accumulate": 1, "static_parts": 1}
     train(compiled_config(tmp_path, "eager", step=eager), make_loader=loader_of())
-    done = torchrun("compiled", tmp_path, "compiled")
-    assert done.returncode == 0, done.stderr[-3000:]
     final = [pointed(tmp_path / run / "checkpoints") for run in ("eager", "compiled")]
     for file in ("model.safetensors", "ema.safetensors"):
         expected, found = (load_file(path / file) for path in final)

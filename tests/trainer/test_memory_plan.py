@@ -136,7 +136,7 @@ def test_the_largest_batch_is_the_largest_that_fits(plan_of):
 
 
 def test_what_is_offered_instead_fits(tmp_path, plan_of):
-    config = run_config(tmp_path, batch_size=48, step=EAGER)
+    config = run_config(tmp_path, batch_size=48, step=EAGER, memory_check="on")
     plan = plan_of(step=EAGER)
     memory = plan.peak(20)
     with pytest.raises(OutOfMemory, match="--memory-check off") as refusal:
@@ -153,7 +153,7 @@ def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
     in_parts = lambda parts: plan_of(layer_norm_net, static_parts=parts, step=EAGER)  # noqa: E731
     one, two = (in_parts(parts).peak(4) for parts in (1, 2))
     assert one > 1.2 * two
-    config = run_config(tmp_path, batch_size=4, step=EAGER)
+    config = run_config(tmp_path, batch_size=4, step=EAGER, memory_check="on")
     with pytest.raises(OutOfMemory, match=r"--step\.static-parts 2"):
         refuse_what_cannot_fit(config, in_parts(1), 1, two, "this card", in_parts)
     with pytest.raises(OutOfMemory) as refusal:  # the motion pass alone needs more
@@ -164,17 +164,16 @@ def test_static_parts_are_offered_where_they_are_enough(tmp_path, plan_of):
 @pytest.mark.slow
 def test_as_few_static_parts_as_fit_are_taken(tmp_path, monkeypatch):
     data, ranks = DatasetInfo.read(make_dataset(tmp_path / "data")), Ranks(0, 1, torch.device("cpu"))
-    config = run_config(
-        tmp_path, step=replace(EAGER, static_parts=2), model=ModelConfig(name="synthetic_run:layer_norm_net")
-    )
+    options = {"model": ModelConfig(name="synthetic_run:layer_norm_net"), "memory_check": "on"}
+    config = run_config(tmp_path, step=replace(EAGER, static_parts=2), **options)
     state, step = build(config, data, ranks, steps=10)  # plans are of the network as it is trained, layers closed
     room = check_memory(config, state, step, CLASSES, ranks).peak(4)
     monkeypatch.setattr("unstill.trainer.memory_check.device_memory", lambda device: (room, "this card"))
     for settings, parts in ((EAGER, 2), (replace(EAGER, static_parts=4), 4)):
-        config = run_config(tmp_path, step=settings, model=ModelConfig(name="synthetic_run:layer_norm_net"))
+        config = run_config(tmp_path, step=settings, **options)
         state, step = build(config, data, ranks, steps=10)
         assert check_memory(config, state, step, CLASSES, ranks).peak(4) <= room and step.static_parts == parts
-    config = run_config(tmp_path, step=replace(EAGER, static_parts=1), model=config.model)
+    config = run_config(tmp_path, step=replace(EAGER, static_parts=1), **options)
     state, step = build(config, data, ranks, steps=10)
     with pytest.raises(OutOfMemory, match=r"--step\.static-parts 2"):
         check_memory(config, state, step, CLASSES, ranks)
@@ -204,7 +203,7 @@ def test_every_recipe_of_the_demonstration_can_be_traced(name, tmp_path, named_d
 
 def small_run(folder, model, **changes):
     make_dataset(folder / "data")
-    config = run_config(folder, method=Baseline(), step=EAGER, **changes)
+    config = run_config(folder, method=Baseline(), step=EAGER, **{"memory_check": "on"} | changes)
     return replace(config, model=replace(config.model, name=f"{__name__}:{model}"))
 
 

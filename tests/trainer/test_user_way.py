@@ -30,6 +30,19 @@ from unstill.trainer.validation import read_scores
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 UNSTILL = [sys.executable, "-c", "from unstill.trainer.cli.main import main; main()"]
+# after the first score it goes on only when Ctrl-C is pressed
+WAITS_FOR_CTRL_C = """
+import time
+from unstill.trainer.validation import Scoring
+score = Scoring.__call__
+def score_and_wait(scoring, *arguments):
+    score(scoring, *arguments)
+    while True:
+        time.sleep(0.1)
+Scoring.__call__ = score_and_wait
+from unstill.trainer.cli.main import main
+main()
+"""
 SAFETY_S = 1200  # no assertion depends on it
 
 
@@ -54,23 +67,27 @@ def options(data: Path, out: Path, *more: str) -> list[str]:
 class Terminal:
     """A command on a terminal of its own, 80 columns wide."""
 
-    def __init__(self, *arguments: str):
+    def __init__(self, *arguments: str, program: str = UNSTILL[-1]):
         self.shown, self._read = "", 0
         self.process, self._screen = pty.fork()
         if self.process == 0:
             os.environ |= {"COLUMNS": "80", "LINES": "24", "TERM": "xterm", "OMP_NUM_THREADS": "1"}
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background
             signal.signal(signal.SIGHUP, signal.SIG_DFL)
-            os.execv(UNSTILL[0], [*UNSTILL, *arguments])
+            os.execv(sys.executable, [sys.executable, "-c", program, *arguments])
 
     def read_until(self, text: str) -> None:
         """Read the screen until the text is there, after what was read before."""
         deadline = time.monotonic() + SAFETY_S
         while text not in self.shown[self._read :]:
             assert time.monotonic() < deadline, self.shown
-            if select.select([self._screen], [], [], 1)[0]:
-                self.shown += os.read(self._screen, 1 << 16).decode(errors="replace")
+            self.read(1)
         self._read = self.shown.index(text, self._read) + len(text)
+
+    def read(self, seconds: float) -> None:
+        """Read what is on the screen, or comes within so many seconds; a full screen would hold the command up."""
+        if select.select([self._screen], [], [], seconds)[0]:
+            self.shown += os.read(self._screen, 1 << 16).decode(errors="replace")
 
     def press_ctrl_c(self) -> None:
         """As a person does: the terminal sends the signal."""
@@ -94,25 +111,23 @@ def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, c
     monkeypatch.setenv("COLUMNS", "200")
     assert run(["audit", str(data / "videos" / "train")]) == 0
     out, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
-    length = ["--epochs", "60", "--checkpoint.every", "80"]  # long enough not to end before Ctrl-C is pressed
-    terminal = Terminal(*options(data, out, *length))
-    terminal.read_until("/240 steps")  # on the panel
+    terminal = Terminal(*options(data, out), program=WAITS_FOR_CTRL_C)
+    terminal.read_until("/12 steps")  # on the panel
     while not (metrics.exists() and read_scores(metrics)):  # until the first checkpoint is scored
-        time.sleep(0.05)
+        terminal.read(0.05)
     terminal.press_ctrl_c()
-    assert terminal.wait() in (75, 130), terminal.shown  # between a save and the next step there is nothing to save
-    assert "continue" in terminal.shown and f"{data / 'train'}: 24 videos, 8 classes" in terminal.shown.replace(
-        "\r\n", ""
-    )
-    stopped = pointed(out / "checkpoints")
-    assert stopped is not None and int(stopped.name[5:]) >= 80  # the step that was scored, or one after it
+    assert terminal.wait() == 130, terminal.shown  # 75 where there is something to save
+    shown = re.sub(r"\s+", " ", terminal.shown)
+    assert "newest checkpoint is that of step 4, nothing is lost; the same command continues from it" in shown
+    assert f"{data / 'train'}: 24 videos, 8 classes" in terminal.shown.replace("\r\n", "")
+    assert pointed(out / "checkpoints").name == "step-00000004"
 
-    again = subprocess.run([*UNSTILL, *options(data, out, *length)], capture_output=True, text=True, timeout=SAFETY_S)
+    again = subprocess.run([*UNSTILL, *options(data, out)], capture_output=True, text=True, timeout=SAFETY_S)
     assert again.returncode == 0, again.stderr
-    assert f"continuing at step {int(stopped.name[5:])} of 240" in again.stderr
+    assert "continuing at step 4 of 12" in again.stderr
     assert f"next: unstill evaluate {out / 'best'} --iid {data / 'val'}" in again.stdout
     scores = read_scores(metrics)
-    assert scores.keys() == {80, 160, 240}
+    assert scores.keys() == {4, 8, 12}
     best = max(scores, key=lambda step: (scores[step], -step))
     assert pointed(out / "checkpoints", "best").name == f"step-{best:08d}"
     assert json.loads((out / "config.json").read_text())["config"]["device"] in ("cpu", "cuda")
@@ -147,7 +162,7 @@ def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, c
         assert run(["predict", *videos, "--model", str(model)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if line.startswith(videos[0])] == [lines[-2]] * 3
-    both = [str(out / "best"), str(out / "step-240"), str(out / "step-160")]
+    both = [str(out / "best"), str(out / "step-12"), str(out / "step-8")]
     assert (
         run(["evaluate", *dict.fromkeys(b for b in both if b != str(out / f"step-{best}")), "--iid", str(data / "val")])
         == 0
@@ -241,29 +256,26 @@ def test_a_validation_set_that_cannot_be_used_is_refused_before_the_first_step(d
 
 
 def test_two_processes_share_validation_and_evaluation(data, tmp_path):
-    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-
-    def unstill(*arguments: str, processes: int) -> subprocess.CompletedProcess:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        script = [str(Path(__file__).with_name("unstill_process.py"))]
-        command = [*launch, *script, *arguments] if processes > 1 else [*UNSTILL, *arguments]
-        environment["OMP_NUM_THREADS"] = "1"
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SAFETY_S, env=environment)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
-
     out = tmp_path / "run"
-    trained = unstill(*options(data, out), processes=2)
-    assert trained.stderr.count("data: ") == 1 and "2 processes, each with cpu" in trained.stderr
+    views = ["--views.temporal", "3", "--batch-size", "5", "--compile", "off"]
+
+    def evaluate(name: str, *more: str) -> list[str]:
+        return ["evaluate", str(out), "--iid", str(data / "val"), "--out", str(tmp_path / name), *more]
+
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    script = str(Path(__file__).with_name("unstill_process.py"))
+    command = [*launch, script, *options(data, out), "then", *evaluate("two", *views)]
+    environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+    environment["OMP_NUM_THREADS"] = "1"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SAFETY_S, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stderr.count("data: ") == 1 and "2 processes, each with cpu" in done.stderr
     scores = read_scores(out / "metrics.jsonl")
     assert scores.keys() == {4, 8, 12}
-    for processes in (1, 2):
-        views = ["--views.temporal", "3", "--batch-size", "5", "--compile", "off"]
-        found = tmp_path / f"found{processes}"
-        unstill("evaluate", str(out), "--iid", str(data / "val"), *views, "--out", str(found), processes=processes)
-    one, two = (json.loads((tmp_path / f"found{n}" / "evaluation.json").read_text()) for n in (1, 2))
+
+    assert run(evaluate("one", *views)) == 0
+    one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
     assert one["models"] == two["models"]
-    single = tmp_path / "single"
-    assert run(["evaluate", str(out), "--iid", str(data / "val"), "--out", str(single)]) == 0
-    share = json.loads((single / "evaluation.json").read_text())["models"]["run"]["shares"]["iid"]
+    assert run(evaluate("single")) == 0
+    share = json.loads((tmp_path / "single" / "evaluation.json").read_text())["models"]["run"]["shares"]["iid"]
     assert share["value"] == pytest.approx(scores[12], abs=1e-6)

@@ -53,6 +53,7 @@ def test_every_committed_file_is_drawn_with_its_command_commit_device_and_day(pa
             assert note.replace("&", "&amp;").replace("'", "&#39;").replace(">", "&gt;").replace("<", "&lt;") in page
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(page):
     assert not re.search(r"<script|<link|@import|url\(|src=|https?://", page)
     widths = [float(w) for w in re.findall(r"(?:left|width):([\d.]+)%", page)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 import tyro
 
-from unstill.bench.harness.loader import on_cores, on_gpu, sweep
+from unstill.bench.harness.loader import on_cores, on_gpu, remote, sweep
 from unstill.bench.harness.loader.peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable
 from unstill.bench.harness.loader.turns import through_dali
 from unstill.bench.harness.record import ResultFile
@@ -53,11 +53,14 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     small = functools.partial(synthetic_dataset, frames=72, height=64, width=96)
     for module in (bench, on_cores):
         monkeypatch.setattr(module, "synthetic_dataset", small)
+    monkeypatch.setattr(remote, "_BATCH", 4)
+    monkeypatch.setattr(remote, "_WARM", 1)
     threads = torch.get_num_threads()
-    path = bench.run(bench.LoaderBench(out=tmp_path, videos=root.parent, rounds=1, clips=8, device="cpu"))
+    path = bench.run(bench.LoaderBench(out=tmp_path, videos=root.parent, rounds=1, clips=2, device="cpu"))
     torch.set_num_threads(threads)
     rows = {row["title"]: row for row in json.loads(path.read_text())["rows"]}
     assert {"unstill (GOPs only)", "DALI, whole file", "PyAV + DataLoader", "webdataset + PyAV"} <= rows.keys()
+    assert all(row["value"] > 0 for row in rows.values() if "met" in row and row["unit"] != "MB")
     found = {(row.get("at_least"), row.get("at_most")) for row in rows.values() if "met" in row}
     least, most = (1.15, 1.25, 0.8, 1.6, 1.8, 5000.0), (1.25, 1.15, 1.3, 16.0)
     if importlib.util.find_spec("moto") and importlib.util.find_spec("s3fs"):

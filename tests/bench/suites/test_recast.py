@@ -45,6 +45,7 @@ def test_recast_is_held_to_albar():
     assert [row.value for row in worst] == [-3.0] and comparisons({"albar": albar}, "shake") == []
 
 
+@pytest.mark.slow
 def test_a_steps_cost_is_relative_to_albars():
     rows = step_costs(RecastBench(cost_steps=8, seeds=()))
     assert rows[0].label == "ALBAR" and rows[0].value == 1

@@ -80,7 +80,9 @@ def test_an_evaluation_is_every_view_on_every_pass(small_dataset):
     assert positions([list(data), list(data)]) == [*range(20), *range(20)]
 
 
-def test_worker_processes_and_batches_that_never_fill_are_refused(small_dataset):
+def test_worker_processes_and_batches_that_never_fill_are_refused(small_dataset, monkeypatch):
+    # how long a DataLoader waits for a process that failed: 5 s
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
     with pytest.raises(InputError, match="num_workers=0"):
         list(DataLoader(dataset(small_dataset), batch_size=None, num_workers=1))
     with pytest.raises(InputError, match="10 clips are fewer than a batch of 11"):

@@ -229,5 +229,5 @@ def test_leaving_without_closing_ends_the_process_cleanly(small_dataset):
         " batch_size=4, device='cpu')\n"
         "next(loader)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr

@@ -367,5 +367,5 @@ def decode():
     return 75
 leave_with_code_of(decode)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200, check=False)
     assert (done.returncode, done.stdout) == (75, "2\n"), done.stderr[-500:]

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -14,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models import resnet18
+from unstill_server import unstill_server
 
 from unstill.trainer.cli.main import run
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig, video
@@ -146,18 +146,21 @@ SMALL = {
 }
 
 
-def run_example(script, folder, **variables):
-    unstill = f"{sys.executable} -m unstill_command"  # not on PATH where tests run
-    (folder / "unstill_command.py").write_text("from unstill.trainer.cli.main import main\nmain()\n")
+@pytest.fixture(scope="module")
+def unstill():
+    with unstill_server() as command:
+        yield command
+
+
+def run_example(unstill, script, folder, **variables):
     environment = os.environ | SMALL | {"UNSTILL": unstill, "OMP_NUM_THREADS": "1"} | variables
-    environment["PYTHONPATH"] = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     found = subprocess.run(["sh", EXAMPLES / script], cwd=folder, env=environment, capture_output=True, text=True)
     assert found.returncode == 0, found.stderr[-3000:]
     return found
 
 
 @pytest.mark.slow
-def test_the_published_comparison_on_hmdb51(tmp_path, downloads):
+def test_the_published_comparison_on_hmdb51(tmp_path, downloads, unstill):
     """From the layout of the downloads to one table; COMPARED and SEEDS in the environment: other methods and seeds."""
     people = ["video,frame,left,top,right,bottom"]
     for label in CLASSES:
@@ -169,6 +172,7 @@ def test_the_published_comparison_on_hmdb51(tmp_path, downloads):
     methods = os.environ.get("COMPARED", "stillmix albar").split()
     seeds = os.environ.get("SEEDS", "0").split()
     run_example(
+        unstill,
         "hmdb51.sh",
         tmp_path,
         METHODS=" ".join(methods),
@@ -191,8 +195,8 @@ def test_the_published_comparison_on_hmdb51(tmp_path, downloads):
 
 
 @pytest.mark.slow
-def test_the_published_comparison_on_ucf101(tmp_path, downloads):
-    run_example("ucf101.sh", tmp_path, SEEDS="0")
+def test_the_published_comparison_on_ucf101(tmp_path, downloads, unstill):
+    run_example(unstill, "ucf101.sh", tmp_path, SEEDS="0")
     with open(tmp_path / "results/ucf101/evaluation.csv", newline="") as file:
         backgrounds = {row["background"] for row in csv.DictReader(file)}
     assert backgrounds == {"", *(f"{kind}_{where}" for kind in ("boxes", "masks") for where in ("stripe", "places365"))}

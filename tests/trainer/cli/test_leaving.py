@@ -18,7 +18,7 @@ LEAVE = "from unstill.trainer.cli.leaving import leave_with_code_of\n"
 
 
 def ended(program: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=1200, check=False)
 
 
 @pytest.mark.slow

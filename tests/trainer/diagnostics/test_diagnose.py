@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from known_networks import Flow
 from torch import nn
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
@@ -52,23 +53,6 @@ class Movement(nn.Module):
         return self.head(torch.stack([change[:, :3].mean(1), change[:, 4:].mean(1)], 1))
 
 
-class Flow(nn.Module):
-    """The head sees how fast what changes moves right and down, by its slopes: the motion, whatever its colours."""
-
-    def __init__(self):
-        super().__init__()
-        self.head = nn.Linear(2, 8)
-
-    def forward(self, x):
-        later, middle = x.diff(dim=2), (x[:, :, 1:] + x[:, :, :-1]) / 2
-        moved = later.abs().amax(1, keepdim=True) > 0.05
-        speed = []
-        for axis in (4, 3):
-            slope = (middle.roll(-1, axis) - middle.roll(1, axis)) / 2 * moved
-            speed.append(-(later * slope).sum((1, 3, 4)) / (slope.square().sum((1, 3, 4)) + 1e-6))
-        return self.head(torch.stack(speed, 1).mean(2))
-
-
 class Red(nn.Module):
     """Evidence for every class is the red of the picture's left half."""
 
@@ -106,6 +90,7 @@ def subjects(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_information(data, subjects):
     """The scene is in the colours, of moving and of still clips; movement knows neither, and is gone from a still."""
     config = InformationConfig(
