@@ -66,8 +66,10 @@ def test_links_lead_somewhere(page):
 
 def commands_on(page: Path) -> list[str]:
     """The command lines in the page's code, without comments; lines that are no complete command are left out."""
-    text = re.sub(r"\\\n\s+", "", page.read_text())
-    lines = re.findall(r"^    (?:pip install [^\n]*&& )?(unstill [^\n#]+)", text, re.M)
+    indented = lambda block: re.sub(r"^", "    ", block[1], flags=re.M)  # noqa: E731
+    text = re.sub(r"^```(?:\w*)\n(.*?)^```", indented, page.read_text(), flags=re.M | re.S)
+    text = re.sub(r"\\\n\s+", "", text)
+    lines = re.findall(r"^    (unstill [^\n#]+)", text, re.M)
     lines = [re.split(r"\s{3,}", line.strip())[0] for line in lines]
     return [line for line in lines if "..." not in line and "|" not in line and not re.search(r"\b[A-Z]{4,}\b", line)]
 
@@ -102,5 +104,5 @@ def test_no_sentence_stands_twice():
         for sentence in re.split(r"(?<=[.:;])\s+|\n\n", text):
             words = " ".join(sentence.split())
             if len(words) > 50:
-                assert words not in found, f"{name_of(page)} and {name_of(found[words])}: {words}"
+                assert found.get(words, page) == page, f"{name_of(page)} and {name_of(found[words])}: {words}"
                 found[words] = page
