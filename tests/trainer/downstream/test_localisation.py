@@ -354,7 +354,8 @@ def test_the_command_writes_numbers_pictures_and_what_other_repositories_read(tm
     few = ["--epochs", "2", "--seeds", "3", "--channels", "8", "--timelines", "2", "--device", "cpu"]
     assert run(["localise", str(config.features), str(config.annotations), str(config.out), *few]) == 0
     said = capsys.readouterr().out
-    assert "tIoU .1 to .7" in said and "tIoU .3 to .7" in said
+    assert "mean .1 to .7" in said and "mean .3 to .7" in said and "mAP at tIoU .1: " in said
+    assert max(map(len, said.splitlines()[:-1])) <= 80
     record = json.loads((config.out / "localisation.json").read_text())
     values = list(record["mean_over_seeds"]["map"].values())
     assert len(values) == 7
