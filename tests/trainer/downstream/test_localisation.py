@@ -176,7 +176,8 @@ def test_targets_equal_plain_loops():
         start = g.uniform(-2, 110, n).astype(np.float32)
         end = start + g.uniform(0.5, 60, n).astype(np.float32)
         label = g.integers(3, size=n)
-        kinds, reach = targets_of(points, *map(torch.from_numpy, (start, end, label)), 3)
+        tensors = [torch.from_numpy(column) for column in (start, end, label)]
+        kinds, reach = targets_of(points, tensors[0], tensors[1], tensors[2], 3)
         expected, ends = plain_targets(points, list(zip(start.tolist(), end.tolist(), label.tolist(), strict=True)), 3)
         assert np.array_equal(kinds.numpy(), expected)
         finds = expected.any(1)
