@@ -1,4 +1,4 @@
-"""The downstream benchmark: lists say when things happen, intervals draw videos, the page says what the file says."""
+"""The downstream benchmark: lists say when things happen, intervals draw videos."""
 
 import numpy as np
 import pytest
