@@ -12,6 +12,8 @@ LOOKS = {
     "alike": "Where they follow it as in training",
 }
 
+WIDE = 10  # points
+
 
 def blocks(results: Results) -> dict[str, str]:
     """``downstream: ...`` of docs/downstream.md."""
@@ -19,6 +21,7 @@ def blocks(results: Results) -> dict[str, str]:
     return {
         "downstream: table": measures(rows),
         "downstream: gains": "\n\n".join(paragraph(gains(rows, looks)) for looks in LOOKS),
+        "downstream: seeds": paragraph(seeds(rows)),
         "downstream: cost": paragraph(cost(results)),
     }
 
@@ -52,6 +55,17 @@ def gains(rows: list[dict[str, Any]], looks: str) -> str:
     if behind:
         parts.append(f"behind cross entropy: {', '.join(behind)}")
     return f"{LOOKS[looks]} – {'; '.join(parts)}."
+
+
+def seeds(rows: list[dict[str, Any]]) -> str:
+    """Encoders whose seeds lie far apart, with the lowest and the highest."""
+    said = []
+    for row in rows:
+        if row.get("sd", 0) > WIDE:
+            values = [value for name, value in row.items() if name.startswith("seed_")]
+            said.append(f"{row['label']} in {row['task']}, {row['looks']}: {min(values):.1f} to {max(values):.1f}")
+    wide = f"Seeds whose standard deviation is above {WIDE} points, lowest to highest: {'; '.join(said)}. "
+    return (wide if said else "") + "Intervals do not contain what another seed would give."
 
 
 def cost(results: Results) -> str:
