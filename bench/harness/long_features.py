@@ -18,6 +18,7 @@ from ...trainer.evaluation.forward import Forward
 from ...trainer.evaluation.subject import Subject, load_subject
 
 FREE_AND_ALIKE: tuple[Split, ...] = ("free", "alike")
+SPLITS: tuple[Split, ...] = ("train", *FREE_AND_ALIKE)
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,14 @@ class LongVideos:
 
     def videos(self) -> Iterator[tuple[Split, int, str]]:
         """Split, index and key of every video."""
-        splits: list[tuple[Split, int]] = [("train", self.train), *((split, self.test) for split in FREE_AND_ALIKE)]
-        for split, count in splits:
-            for index in range(count):
-                yield split, index, f"{split}_{index:04}"
+        for split in SPLITS:
+            for index in range(self.train if split == "train" else self.test):
+                yield split, index, key_of(split, index)
+
+
+def key_of(split: str, index: int) -> str:
+    """The key of a video."""
+    return f"{split}_{index:04}"
 
 
 def write_features(videos: LongVideos, encoders: Mapping[str, Path]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import costs
 import demonstration
+import downstream
 import every_method
 import measured
 from blocks import with_blocks
@@ -25,7 +26,7 @@ def tables() -> dict[Path, str]:
     results = Results(REPOSITORY / "bench" / "results")
     blocks = {
         name: block
-        for part in (costs, demonstration, every_method, measured)
+        for part in (costs, demonstration, downstream, every_method, measured)
         for name, block in part.blocks(results).items()
     }
     pages = {REPOSITORY / name: (REPOSITORY / name).read_text() for name in PAGES}

@@ -1,5 +1,7 @@
 """``unstill features``, ``anomaly`` and ``localise``: what they print; the exit code is returned."""
 
+from typing import TYPE_CHECKING
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -8,6 +10,9 @@ from ...pipeline.safe_text import printable
 from ..downstream.anomaly.config import AnomalyConfig
 from ..downstream.features.config import FeaturesConfig
 from ..downstream.localisation.config import LocaliseConfig
+
+if TYPE_CHECKING:
+    from ..downstream.localisation.evaluation import LocaliseResult
 
 
 def features(config: FeaturesConfig) -> int:
@@ -49,26 +54,14 @@ def anomaly(config: AnomalyConfig) -> int:
 
 def localise(config: LocaliseConfig) -> int:
     """``unstill localise``."""
-    from ..downstream.localisation.evaluation import AVERAGES, run_localise
+    from ..downstream.localisation.evaluation import run_localise
     from ..downstream.localisation.files import write_localise
 
     result = run_localise(config)
+    Console().print(_precision_table(config, result))
     mean = result.mean()
-    averages = AVERAGES[config.tiou]
-    table = Table(
-        title=f"Average precision in percent, {len(result.test.videos)} videos, mean of {len(config.seeds)} seeds"
-    )
-    for name in ("class", *(f"{threshold:g}" for threshold in mean.thresholds), *(f"mean {name}" for name in averages)):
-        table.add_column(name, justify="left" if name == "class" else "right")
-    for name, row in zip(mean.classes, mean.table, strict=True):
-        own = [row[[mean.thresholds.index(t) for t in over]].mean() for over in averages.values()]
-        table.add_row(escape(printable(name)), *(f"{100 * value:.1f}" for value in (*row, *own)))
-    table.add_section()
-    table.add_row("mAP", *(f"{100 * v:.1f}" for v in (*mean.at(), *(mean.average(t) for t in averages.values()))))
-    Console().print(table)
-    for name, over in averages.items():
-        seeds = " ".join(f"{100 * measure.average(over):.1f}" for measure in result.measures.values())
-        print(f"mAP averaged over tIoU {name}: {100 * mean.average(over):.1f} (of each seed {seeds})")
+    each = " ".join(f"{t:g}".lstrip("0") + f": {100 * v:.1f}" for t, v in zip(mean.thresholds, mean.at(), strict=True))
+    print(f"mAP at tIoU {each}")
     for videos in (result.train, result.test):
         if videos.left_out:
             print(f"{len(videos.left_out)} videos left out, first {printable(videos.left_out[0])}")
@@ -77,6 +70,29 @@ def localise(config: LocaliseConfig) -> int:
     write_localise(config, result)
     print(f"written: {config.out / 'localisation.json'}, detections, timelines, files for other repositories")
     return 0
+
+
+def _precision_table(config: LocaliseConfig, result: "LocaliseResult") -> Table:
+    """A row a class, then their mean, then that of each seed; three thresholds and the averages, to fit a terminal."""
+    from ..downstream.localisation.evaluation import AVERAGES
+
+    averages = AVERAGES[config.tiou]
+    shown = (0.3, 0.5, 0.7) if config.tiou == "thumos" else (0.5, 0.75, 0.95)
+    count = len(result.test.videos)
+    table = Table(title=f"Average precision in percent, {count} videos, mean of {len(config.seeds)} seeds")
+    table.add_column("class")
+    for name in (*(f"tIoU {t:g}".replace("0.", ".") for t in shown), *(f"mean {name}" for name in averages)):
+        table.add_column(name, justify="right")
+    mean = result.mean()
+    places = [[mean.thresholds.index(t) for t in over] for over in (*((t,) for t in shown), *averages.values())]
+    cells = lambda row: [f"{100 * row[place].mean():.1f}" for place in places]  # noqa: E731
+    for name, row in zip(mean.classes, mean.table, strict=True):
+        table.add_row(escape(printable(name)), *cells(row))
+    table.add_section()
+    table.add_row("mAP", *cells(mean.at()))
+    for seed, measure in result.measures.items():
+        table.add_row(f"mAP, seed {seed}", *cells(measure.at()))
+    return table
 
 
 def _percent(interval, sign: str = "") -> str:

@@ -1,11 +1,11 @@
-"""The downstream benchmark: lists say when things happen, intervals draw videos, the page says what the file says."""
+"""The downstream benchmark: lists say when things happen, intervals draw videos."""
 
 import numpy as np
 import pytest
 import torch
 
 from unstill.bench.harness.long_features import LongVideos, windows, write_annotations
-from unstill.bench.suites.downstream import DownstreamBench, Scores, rows
+from unstill.bench.suites.downstream import DownstreamBench, Scores, anomaly_score, localisation_score, rows
 from unstill.trainer.demo.motions.long_videos import MOTIONS, LongMotionsConfig, plan
 from unstill.trainer.downstream.anomaly.annotations import frame_truth, problem_of, read_train_list, read_truth
 from unstill.trainer.downstream.localisation import annotations as actions
@@ -48,6 +48,23 @@ def test_windows_are_runs_of_frames():
     assert found.shape == (5, 8, 16, 16, 3)
     assert all(torch.equal(found[k], torch.from_numpy(frames[3 * k : 3 * k + 8])) for k in range(5))
     assert windows(np.full((8, 16, 16, 3), 77, np.uint8), 8, 1, 8).unique().tolist() == [77]
+
+
+def test_scores_of_a_split_are_of_its_videos_alone():
+    truth = {"video": ["free_0000", "free_0001", "alike_0000"], "label": ["a", "a", "a"]}
+    truth |= {"start": [0.0, 1.0, 2.0], "end": [3.0, 4.0, 5.0]}
+    found = {**truth, "score": [0.5, 0.4, 0.9], "start": [0.0, 3.9, 2.0]}  # the second of free is missed
+    score = localisation_score({"truth": truth, "found": found}, "free", 2)
+    assert score(None) == 0.5
+    assert score(np.array([2, 0])) == 1.0
+    assert localisation_score({"truth": truth, "found": found}, "alike", 1)(None) == 1.0
+    frames = {"free_0000": {"scores": [0.1, 0.9], "truth": [False, True]}}
+    frames |= {
+        "free_0001": {"scores": [0.95, 0.0], "truth": [False, False]},
+        "alike_0000": {"scores": [1.0], "truth": [0]},
+    }
+    assert anomaly_score(frames, "free", 2)(None) == pytest.approx(2 / 3)
+    assert anomaly_score(frames, "free", 2)(np.array([1, 0])) == 1.0
 
 
 def test_a_row_is_a_mean_over_seeds_and_its_difference_draws_the_same_videos():

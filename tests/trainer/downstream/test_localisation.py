@@ -176,7 +176,8 @@ def test_targets_equal_plain_loops():
         start = g.uniform(-2, 110, n).astype(np.float32)
         end = start + g.uniform(0.5, 60, n).astype(np.float32)
         label = g.integers(3, size=n)
-        kinds, reach = targets_of(points, *map(torch.from_numpy, (start, end, label)), 3)
+        tensors = [torch.from_numpy(column) for column in (start, end, label)]
+        kinds, reach = targets_of(points, tensors[0], tensors[1], tensors[2], 3)
         expected, ends = plain_targets(points, list(zip(start.tolist(), end.tolist(), label.tolist(), strict=True)), 3)
         assert np.array_equal(kinds.numpy(), expected)
         finds = expected.any(1)
@@ -354,7 +355,8 @@ def test_the_command_writes_numbers_pictures_and_what_other_repositories_read(tm
     few = ["--epochs", "2", "--seeds", "3", "--channels", "8", "--timelines", "2", "--device", "cpu"]
     assert run(["localise", str(config.features), str(config.annotations), str(config.out), *few]) == 0
     said = capsys.readouterr().out
-    assert "tIoU .1 to .7" in said and "tIoU .3 to .7" in said
+    assert "mean .1 to .7" in said and "mean .3 to .7" in said and "mAP at tIoU .1: " in said
+    assert max(map(len, said.splitlines()[:-1])) <= 80
     record = json.loads((config.out / "localisation.json").read_text())
     values = list(record["mean_over_seeds"]["map"].values())
     assert len(values) == 7

@@ -127,7 +127,8 @@ def find_in(
         labels += [classes[int(k)] for k in found.label[good]]
         for column, value in zip(columns, (start, end, found.score), strict=True):
             column.append(value[good])
-    return Segments(names, labels, *(np.concatenate(column) for column in columns))
+    start, end, score = (np.concatenate(column) for column in columns)
+    return Segments(names, labels, start, end, score)
 
 
 def _refuse_widths(folder: FeatureFolder, videos: Sequence[LocatedVideo], material: Sequence[TrainingVideo]) -> None:

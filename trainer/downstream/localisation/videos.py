@@ -84,7 +84,8 @@ def usable_videos(
         rate = facts.fps or fps
         if rate is None:
             raise InputError(f"{folder.path}: no record says at how many frames/s it was made; give --fps")
-        problem = problem_of(video, facts.frames, rate, folder.window)
+        # without a record the frames behind the last row are not known, up to a stride of them
+        problem = problem_of(video, facts.frames, rate, max(folder.window, folder.stride))
         if problem is not None:
             bad.append(f"{video.video}: {problem}")
             continue
