@@ -27,6 +27,7 @@ SECTIONS = {
         title="What the models read",
         text="The demonstration's models asked by `unstill diagnose`: is the label still in what a still clip leaves?",
         order=16,
+        picture="models",
         charts={
             "known": Chart(
                 title="What the logits know of SCUBA clips",
