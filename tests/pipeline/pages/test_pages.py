@@ -10,9 +10,9 @@ import unstill.pipeline.pages
 from unstill.pipeline.pages import template, with_contents
 
 ROOT = Path(__file__).parents[3]
-SHARED = Path(unstill.pipeline.pages.__file__).parent
+SHARED = Path(unstill.pipeline.pages.__file__).resolve().parent
 PAGES = [path for root in ("bench", "pipeline", "trainer") for path in (ROOT / root).rglob("*.html.j2")]
-PAGES = [path for path in PAGES if path.parent != SHARED]
+PAGES = [path for path in PAGES if path.resolve().parent != SHARED]
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

@@ -75,5 +75,5 @@ source $1; words=(${=2}); CURRENT=$#words; PREFIX=$words[-1]; _unstill | grep -e
 
 
 def test_another_shell_is_refused():
-    with pytest.raises(InputError, match="no shell named 'tcsh'; expected bash or zsh or fish"):
+    with pytest.raises(InputError, match="no shell named 'tcsh'"):
         completion.run(["tcsh"])

@@ -19,13 +19,13 @@ def test_a_help_text_breaks_where_there_is_an_empty_line_alone():
 
 def test_lines_of_a_help_keep_their_width():
     for line, expected in {
-        "│ --out {None}|PATH    Folder. (default: None)   │": "│ --out PATH    Folder.                            │",
-        "│ [[PATH [PATH ...]]]  Runs. (default: )         │": "│ [PATH ...]  Runs.                              │",
-        "│ --scuba [STR PATH [STR PATH ...]]  Sets.       │": "│ --scuba [STR PATH ...]  Sets.                  │",
-        "│ --seed INT           Of it. (default: 0)       │": "│ --seed INT           Of it. (default: 0)       │",
-        "│                      (default: None)           │": "",
+        "│ --out {None}|PATH    Folder. (default: None)   │": "│ --out PATH    Folder.",
+        "│ [[PATH [PATH ...]]]  Runs. (default: )         │": "│ [PATH ...]  Runs.",
+        "│ --scuba [STR PATH [STR PATH ...]]  Sets.       │": "│ --scuba [STR PATH ...]  Sets.",
+        "│ --seed INT           Of it. (default: 0)       │": "│ --seed INT           Of it. (default: 0)",
     }.items():
-        assert polish(line) == expected
+        assert polish(line) == expected.ljust(len(line) - 1) + "│"
+    assert polish("│                      (default: None)           │") == ""
 
 
 def test_the_first_line_of_a_recipe_says_data_network_method_and_memory():
