@@ -4,6 +4,7 @@ python examples/lightning_loop.py data/own/train
 """
 
 import argparse
+from pathlib import Path
 
 import lightning
 import torch
@@ -12,6 +13,7 @@ from torchvision.models.video import r3d_18
 
 from unstill import AugmentConfig, ClipConfig, ClipDataset
 from unstill.kernels import clip_prep
+from unstill.pipeline.shards.dataset_info import DatasetInfo
 
 
 def normalised(clips):
@@ -53,7 +55,7 @@ def main() -> None:
         device="cuda" if torch.cuda.is_available() else "cpu",
         prepare=normalised,
     )
-    model = Classifier(len(data.index.classes))
+    model = Classifier(len(DatasetInfo.read(Path(options.data)).classes))
     trainer = lightning.Trainer(max_epochs=options.epochs, logger=False, enable_checkpointing=False)
     # the dataset makes the batches, in threads of its own: batch_size=None and no worker processes
     trainer.fit(model, DataLoader(data, batch_size=None))

@@ -34,6 +34,7 @@ SECTIONS = {
                 reading="Lower bound of the information in the eight logits, as a share of what there is to know; "
                 "scene and actor given the class.",
                 whiskers="lowest to highest seed",
+                main=False,
             ),
             "follows": Chart(
                 title="What the last features follow",
