@@ -92,17 +92,15 @@ def read_measured(path: Path, name: str) -> Measured:
     path = path / "evaluation.json" if path.is_dir() else path
     try:
         record = read_json(path)
-        models = record["models"]
-        chosen = models[name] if name in models or len(models) != 1 else next(iter(models.values()))
+        models = dict(record["models"])
+        if name not in models and len(models) != 1:
+            raise InputError(f"{path}: no model {name!r} in it, only {', '.join(map(repr, models))}")
+        chosen = models.get(name) or next(iter(models.values()))
         shares = {str(measure): _share(found) for measure, found in chosen["shares"].items()}
         return Measured(shares, {str(fact): str(value) for fact, value in record["facts"].items()})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; expected a folder that `unstill evaluate --out` wrote") from None
-    except KeyError as error:
-        if error.args == (name,):
-            raise InputError(f"{path}: no model {name!r} in it, only {', '.join(map(repr, models))}") from None
-        raise InputError(f"{path}: damaged (no {error}); evaluate again") from None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise InputError(f"{path}: damaged ({type(error).__name__}: {error}); evaluate again") from None
 
 
