@@ -11,7 +11,7 @@ from ..trainer.cli.help_texts import parse
 from ..trainer.cli.suggestions import unknown
 from . import suites
 
-REPORT = "One page and one picture of all result files."
+REPORT = "One page and a few pictures of all result files."
 
 
 def main(arguments: list[str]) -> int:

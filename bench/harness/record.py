@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...pipeline.atomic_files import make_folder, write_atomic
+from ...pipeline.source_commit import commit
 from .row import Row
 
 RESULTS = Path("bench/results")
@@ -67,18 +68,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def commit() -> str:
-    """The checkout's commit, with ``+`` when tracked files differ (results do not count); ``unknown`` without."""
-    root = Path(__file__).parent
-    run = lambda *args: subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False)  # noqa: E731
-    head = run("rev-parse", "--short=12", "HEAD")
-    if head.returncode != 0:
-        return "unknown"
-    code = (":/", ":(top,exclude)bench/results")
-    dirty = run("status", "--porcelain", "--untracked-files=no", "--", *code).stdout.strip()
-    return head.stdout.strip() + ("+" if dirty else "")
 
 
 def this_command() -> str:

@@ -5,6 +5,13 @@ from dataclasses import dataclass, field
 
 from .row import Better
 
+PICTURES = {  # file name -> title
+    "models": "What the models read",
+    "data": "From videos to clips",
+    "training": "A training step",
+    "kernels": "The kernels",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Chart:
@@ -40,10 +47,12 @@ class Section:
         title: of the section.
         text: what it is about, in a sentence.
         order: sections are sorted by it.
+        picture: name of the PNG that its main figures are in, one of ``PICTURES``.
         charts: name -> figure; rows name theirs.
     """
 
     title: str
     text: str
     order: int = 100
+    picture: str = ""
     charts: Mapping[str, Chart] = field(default_factory=dict)

@@ -5,13 +5,28 @@ that has no section are drawn too, one figure a unit.
 """
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from ...pipeline.errors import InputError
+from ...trainer.augmentations import Augmentation
+from ...trainer.methods import Albar, Baseline
+from ...trainer.methods.base_methods import BaseMethod
 from ..harness.result_files import Result
 from ..harness.row import Better, Role, Row, finite, number
 from ..harness.section import Chart, Section
+
+_PARTS = (Albar, Baseline, *get_args(BaseMethod), *get_args(Augmentation))
+# not those that are words of English, too, in their usual form, such as Recast
+_NAMES = {part.title.lower(): part.title for part in _PARTS if not (part.title.istitle() or len(part.title) < 3)}
+_LOWERED = re.compile(rf"\b({'|'.join(map(re.escape, _NAMES))})\b")
+
+
+def as_written(text: str) -> str:
+    """Text of a result file with the methods' names as people write them: ``albar`` is ALBAR."""
+    return _LOWERED.sub(lambda found: _NAMES[found[0]], text)
 
 
 @dataclass(frozen=True)
@@ -75,8 +90,15 @@ class Figure:
         return any(bar.low is not None for bar in self.bars)
 
     @property
+    def percent(self) -> bool:
+        """Whether the axis is that of all percentages, 0 to 100."""
+        return self.unit == "percent" and all(0 <= bar.value <= 100 for bar in self.bars)
+
+    @property
     def end(self) -> float:
         """Where the axis ends."""
+        if self.percent:
+            return 100.0
         ends = [v for bar in self.bars for v in (bar.value, bar.high or 0.0)] + [mark.value for mark in self.marks]
         return max(ends) * 1.02 or 1.0
 
@@ -147,8 +169,8 @@ def _bars(rows: Sequence[Row], chart: Chart) -> list[Bar]:
     for row in sorted(rows, key=lambda row: groups.index(row.group)):
         value, low, high = _ends(row, chart.column)
         if finite(value):
-            label = row.label or row.title
-            found.append(Bar(label, value, low, high, role=row.role, group=row.group, detail=row.detail))
+            words = {"group": as_written(row.group), "detail": as_written(row.detail)}
+            found.append(Bar(as_written(row.label or row.title), value, low, high, role=row.role, **words))
     return found
 
 
@@ -181,7 +203,8 @@ class Target:
     @property
     def what(self) -> str:
         """What was measured, and of how many it is the worst."""
-        return f"{self.row.title} (the worst of {self.of})" if self.of > 1 else self.row.title
+        title = as_written(self.row.title)
+        return f"{title} (the worst of {self.of})" if self.of > 1 else title
 
     @property
     def bound(self) -> str:

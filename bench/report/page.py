@@ -1,7 +1,7 @@
-"""`unstill bench report`: one page and one picture of all result files: ours, peers, limits and targets.
+"""`unstill bench report`: one page and a few pictures of all result files: ours, peers, limits and targets.
 
 It reads the JSON files and nothing else: whoever has them can draw the report again. ``report.html`` needs no other
-file, no network and no script; ``report.png`` is for a README.
+file, no network and no script; ``report-NAME.png``, one for each of ``section.PICTURES``, are for a README.
 """
 
 import json
@@ -15,10 +15,12 @@ from ...pipeline.pages import template
 from ..harness.record import RESULTS
 from ..harness.result_files import Result, read_results
 from ..harness.row import Row, finite, number
+from ..harness.section import PICTURES
 from ..suites import sections as suite_sections
 from .figures import Target, figures, headlines, on_several_devices, targets
 from .picture import picture
 
+SAID = 3  # missed targets that the first sentence names
 HIDDEN = ("figure", "label", "group", "role", "detail", "headline", "target")  # of a row: how it is drawn
 
 
@@ -29,11 +31,11 @@ class ReportOptions:
     results: Path | None = None
     """Folder of the result files; by default that of --out."""
     out: Path | None = None
-    """Folder for report.html and report.png; bench/results by default, $OUT when that is set."""
+    """Folder for report.html and the pictures; bench/results by default, $OUT when that is set."""
 
 
 def run(config: ReportOptions) -> Path:
-    """Draw the page and the picture; return the page's path.
+    """Draw the page and the pictures; return the page's path.
 
     Raises:
         InputError: there are no result files, or one is broken.
@@ -43,8 +45,21 @@ def run(config: ReportOptions) -> Path:
     sections = _sections(results)
     make_folder(out)
     write_atomic(out / "report.html", _render(results, sections).encode())
-    write_atomic(out / "report.png", picture([figure for section in sections for figure in section["figures"]]))
+    for name, title in PICTURES.items():
+        own = [figure for section in sections if section["picture"] == name for figure in section["figures"]]
+        if main := [figure for figure in own if figure.chart.main]:
+            write_atomic(out / f"report-{name}.png", picture(title, main))
     return out / "report.html"
+
+
+def render_results(folder: Path) -> str:
+    """The page of a folder's result files, as text.
+
+    Raises:
+        InputError: there are no result files, or one is broken.
+    """
+    results = read_results(folder)
+    return _render(results, _sections(results))
 
 
 def _sections(results: Sequence[Result]) -> list[dict]:
@@ -62,13 +77,15 @@ def _sections(results: Sequence[Result]) -> list[dict]:
         summaries = [result.summary for result in own if result.summary]
         tables = [_table(result) for result in own]
         found = {"name": name, "title": title, "text": text, "summaries": summaries, "figures": drawn, "tables": tables}
-        sections.append(found)
+        sections.append(found | {"picture": section.picture if section else ""})
     return sections
 
 
 def _render(results: Sequence[Result], sections: list[dict]) -> str:
     found = [target for section in sections for table in section["tables"] for target in targets(table["result"])]
     return template(Path(__file__).with_name("report.html.j2")).render(
+        files=len(results),
+        days=" to ".join(dict.fromkeys(edge(result.date[:10] for result in results) for edge in (min, max))),
         verdict=verdict(results, found),
         tiles=headlines([table["result"] for section in sections for table in section["tables"]]),
         targets=sorted(found, key=lambda target: bool(target.row.met)),
@@ -86,7 +103,9 @@ def verdict(results: Sequence[Result], found: Sequence[Target]) -> str:
     places = list(dict.fromkeys(result.where for result in results if result.machine))
     text = f"{len(found) - len(missed)} of {len(found)} targets are met" if found else "No file names a target"
     if missed:
-        text += f"; missed: {'; '.join(f'{t.what}, {measured(t.row)} instead of {t.bound}' for t in missed)}"
+        said = [f"{t.what}, {measured(t.row)} instead of {t.bound}" for t in missed[:SAID]]
+        more = [f"{len(missed) - SAID} more, which are first in the table of targets"] if len(missed) > SAID else []
+        text += f"; missed: {'; '.join(said + more)}"
     text += f". Measured on {', '.join(places)}." if places else "."
     if not any("gpu" in result.machine for result in results):
         text += " No GPU has been measured, so nothing here claims to be fast on one."

@@ -1,4 +1,4 @@
-"""The report's figures as one PNG: two columns, each figure with its caption, one figure of two devices in a row."""
+"""Figures of the report as a PNG for a README: one column, at twice the 830 pixels of GitHub's page, with captions."""
 
 import io
 import textwrap
@@ -20,33 +20,31 @@ _INSTALLED = set(get_font_names())
 FONTS = [name for name in ("Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans") if name in _INSTALLED]
 
 # inches
-WIDTH, MARGIN, GUTTER, LABELS, VALUES = 13.6, 0.5, 0.6, 2.1, 0.6
-COLUMN = (WIDTH - 2 * MARGIN - GUTTER) / 2
+WIDTH, MARGIN, LABELS, VALUES = 8.3, 0.3, 2.7, 0.6
+COLUMN = WIDTH - 2 * MARGIN
 BAR_STEP, GROUP_STEP, LINE, TITLE, GAP = 0.25, 0.27, 0.185, 0.3, 0.34
-DPI = 110
+DPI = 200
+LONGEST = 42  # characters of a label that fit
 
 
-def picture(figures: Sequence[Figure]) -> bytes:
-    """A PNG of all figures that are marked ``main``."""
-    main = [figure for figure in figures if figure.chart.main]
-    placed, tops = [], [1.0, 1.0]  # below the head, in inches from the top
-    for together in _side_by_side(main):
-        if len(together) > 1:
-            tops = [max(tops)] * 2
-        for place, figure in enumerate(together):
-            column = place % 2 if len(together) > 1 else int(tops[1] < tops[0])
-            placed.append((figure, column, tops[column]))
-            tops[column] += _height(figure) + GAP
-    height = max(tops) + 0.1
+def picture(title: str, figures: Sequence[Figure]) -> bytes:
+    """A PNG of the figures, one below the other.
+
+    Args:
+        title: of the picture.
+        figures: what is drawn; one of several devices names its device.
+    """
+    height = 1.0 + sum(_height(figure) + GAP for figure in figures) + 0.1
     sheet = Sheet(figsize=(WIDTH, height), dpi=DPI, facecolor=PAGE)
     FigureCanvasAgg(sheet)
     canvas = _Canvas(sheet, height)
-    canvas.text(MARGIN, 0.45, "unstill: every number next to its peer and its limit", size=17, weight="bold")
+    canvas.text(MARGIN, 0.42, title, size=15, weight="bold")
     _key(canvas)
-    several = on_several_devices(main)
-    for figure, column, top in placed:
-        title = f"{figure.title}: {figure.result.where}" if figure.title in several else figure.title
-        _draw(canvas, figure, title, MARGIN + column * (COLUMN + GUTTER), top)
+    several, top = on_several_devices(figures), 1.0  # below the head, in inches from the top
+    for figure in figures:
+        words = f"{figure.title}: {figure.result.where}" if figure.title in several else figure.title
+        _draw(canvas, figure, words, MARGIN, top)
+        top += _height(figure) + GAP
     file = io.BytesIO()
     sheet.savefig(file, format="png", facecolor=PAGE, metadata={"Software": None})
     # a palette makes the file a third of its size; of Pillow's three ways MAXCOVERAGE alone keeps thin coloured lines
@@ -76,14 +74,6 @@ class _Canvas:
         return axes
 
 
-def _side_by_side(figures: Sequence[Figure]) -> list[list[Figure]]:
-    """Figures of one title, which are those of several devices, together."""
-    together: dict[tuple, list[Figure]] = {}
-    for figure in figures:
-        together.setdefault((figure.result.name, figure.title), []).append(figure)
-    return list(together.values())
-
-
 def _key(canvas: _Canvas) -> None:
     axes = canvas.axes(MARGIN, 0.58, WIDTH - 2 * MARGIN, 0.22)
     axes.set_xlim(0, WIDTH - 2 * MARGIN)
@@ -98,12 +88,12 @@ def _key(canvas: _Canvas) -> None:
     axes.plot([x, x], [0, 1], color=FAINT, linewidth=1.4)
     x = _key_words(axes, x + 0.1, "reference")
     axes.errorbar(x + 0.15, 0.5, xerr=0.15, color=INK, linewidth=1.2, capsize=2.5)
-    _key_words(axes, x + 0.38, "spread of repeated measurements")
+    _key_words(axes, x + 0.38, "spread")
 
 
 def _key_words(axes: Axes, x: float, words: str) -> float:
     axes.text(x, 0.45, words, fontsize=9.5, color=SOFT, va="center", family=FONTS)
-    return x + 0.076 * len(words) + 0.34
+    return x + 0.072 * len(words) + 0.2
 
 
 def _hatch(role: str) -> dict:
@@ -111,7 +101,7 @@ def _hatch(role: str) -> dict:
 
 
 def _reading(figure: Figure) -> list[str]:
-    return textwrap.wrap(figure.chart.reading, 98) if figure.chart.reading else []
+    return textwrap.wrap(figure.chart.reading, 118) if figure.chart.reading else []
 
 
 def _unit(figure: Figure) -> str:
@@ -125,7 +115,7 @@ def _unit(figure: Figure) -> str:
 
 
 def _caption(figure: Figure) -> list[str]:
-    return textwrap.wrap(figure.result.source, 112)
+    return textwrap.wrap(figure.result.source, 140)
 
 
 def _groups(figure: Figure) -> int:
@@ -164,14 +154,16 @@ def _draw(canvas: _Canvas, figure: Figure, title: str, x: float, top: float) -> 
     at, last = 0.0, ""
     for bar in figure.bars:
         if bar.group != last:
-            axes.text(-LABELS * inch, at + 0.17, bar.group, fontsize=8.8, color=SOFT, weight="bold", family=FONTS)
+            style: dict[str, Any] = {"fontsize": 8.8, "color": SOFT, "weight": "bold", "family": FONTS, "zorder": 5}
+            behind = {"facecolor": PAGE, "edgecolor": "none", "pad": 1.0}  # a line may run through it
+            axes.text(-LABELS * inch, at + 0.17, bar.group, bbox=behind, **style)
             at, last = at + GROUP_STEP, bar.group
         middle = at + BAR_STEP / 2
         axes.barh(middle, bar.value, height=0.155, color=COLOURS[bar.role], zorder=2, **_hatch(bar.role))
         if bar.low is not None and bar.high is not None:
             ends = [[bar.value - bar.low], [bar.high - bar.value]]
             axes.errorbar(bar.value, middle, xerr=ends, color=INK, linewidth=1.1, capsize=2.2, zorder=4)
-        label = bar.label if len(bar.label) <= 36 else bar.label[:35] + "…"
+        label = bar.label if len(bar.label) <= LONGEST else bar.label[: LONGEST - 1] + "…"
         axes.text(-0.1 * inch, middle, label, fontsize=8.8, color=INK, va="center", ha="right", family=FONTS)
         value = figure.end + (VALUES - 0.02) * inch
         axes.text(value, middle, figure.text(bar.value), fontsize=8.8, color=INK, va="center", ha="right", family=FONTS)

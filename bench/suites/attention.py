@@ -30,6 +30,7 @@ SECTIONS = {
         title="Attention with a double backward",
         text="One layer: forward, gradient, and gradient of the gradient, as the penalty takes them.",
         order=52,
+        picture="kernels",
         charts={
             **{
                 kind: Chart(title=f"Attention: {kind}", reading="One layer. Empty where a peer has no such pass.")

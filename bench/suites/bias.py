@@ -30,8 +30,8 @@ from ...trainer.demo import recipes
 from ...trainer.demo.motions.boxes import write_boxes
 from ...trainer.demo.motions.files import write_motions
 from ...trainer.demo.motions.harder import HarderWorld
-from ...trainer.demo.motions.world import TESTS, MotionsConfig
-from ...trainer.demo.settings import DemoConfig, demo_sets
+from ...trainer.demo.motions.world import CLASSES, TESTS, MotionsConfig
+from ...trainer.demo.settings import CHANCE, DemoConfig, demo_sets
 from ...trainer.diagnostics.config import StillBankConfig
 from ...trainer.diagnostics.still_bank import build_still_bank
 from ...trainer.evaluation.config import EvaluateOptions
@@ -127,6 +127,7 @@ PUBLISHED_HMDB51 = {
     "stillmix": (74.82, 51.81, 13.39, 47.38, 40.28),
     "albar": (73.20, 53.2, 0.42, 49.84, 53.02),
 }
+GUESSING = (CHANCE, f"guessing, {CHANCE:g} %")
 
 
 def _charts(title: str, reading: str, measures: Sequence[str], main: Sequence[str]) -> dict[str, Chart]:
@@ -140,6 +141,7 @@ def _charts(title: str, reading: str, measures: Sequence[str], main: Sequence[st
             of="methods",
             unit="percent",
             better=MEASURES[measure][1],
+            reference=GUESSING if DEFINITIONS[measure].guess(len(CLASSES)) == CHANCE else None,
         )
         for measure in measures
     }
@@ -150,6 +152,7 @@ SECTIONS = {
         title="Every method on one dataset",
         text="Accuracy when scene, still frame or appearance no longer give the class away.",
         order=11,
+        picture="models",
         charts=_charts(
             "Every method",
             "Means over seeds, every method on the same videos.",
@@ -161,6 +164,7 @@ SECTIONS = {
         title="Three settings of every method",
         text="The same budget for each, on other seeds than the table's.",
         order=12,
+        picture="models",
         charts=_charts(
             "Every method's settings",
             "Means over seeds that the table of all methods does not use.",

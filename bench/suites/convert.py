@@ -51,6 +51,7 @@ SECTIONS = {
         title="Conversion: videos to shards",
         text="How fast, against the ffmpeg command line, and in how much memory.",
         order=20,
+        picture="data",
         charts={
             "ffmpeg": Chart(
                 title="Converting against the ffmpeg command line",

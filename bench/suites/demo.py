@@ -15,19 +15,21 @@ from ...trainer.demo.settings import COLUMNS, DemoConfig
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
-from .bias import MEASURES
+from .bias import GUESSING, MEASURES
 
 SECTIONS = {
     "demo": Section(
         title="The demonstration",
         text="One network trained twice: does it name what moves, or what stands in the picture?",
         order=10,
+        picture="models",
         charts={
             "models": Chart(
                 title="What the demonstration's models read",
                 reading="Means over seeds, on videos where scene and appearance give the class away in 95 % of the "
                 "training set.",
                 whiskers="lowest to highest seed",
+                reference=GUESSING,
             )
         },
     )

@@ -33,6 +33,7 @@ SECTIONS = {
         title="Growth with the dataset",
         text="What ten thousand to ten million videos cost before the first clip.",
         order=40,
+        picture="data",
         charts={
             "memory": Chart(
                 title="Memory for each video of a dataset",

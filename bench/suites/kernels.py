@@ -44,6 +44,7 @@ SECTIONS = {
         title="Kernels: frames to clips, logits to losses",
         text="Triton against torch, and what the memory allows.",
         order=50,
+        picture="kernels",
         charts={
             "clip_prep": Chart(title="clip_prep: frames to both clips", reading="One training batch."),
             "static_losses": Chart(title="static_losses: losses and gradient", reading="In one pass over the logits."),
@@ -57,16 +58,19 @@ SECTIONS = {
         title="Kernels, compiled for sm_90",
         text="What the compiler reports without running them.",
         order=51,
+        picture="kernels",
         charts={
             "registers": Chart(
                 title="Registers of the compiled kernels",
                 reading="The configuration of each that needs most registers, compiled for sm_90 by ptxas. Up to 64, a "
                 "multiprocessor holds four programs of 256 threads.",
+                main=False,
             ),
             "attention-registers": Chart(
                 title="Registers of the compiled attention kernels",
                 reading="The configuration of each that needs most, of 255 that a thread can have; a multiprocessor "
                 "holds at least two programs of all.",
+                main=False,
             ),
         },
     ),

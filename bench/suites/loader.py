@@ -75,12 +75,14 @@ SECTIONS = {
         title="Loader: shards to clips",
         text="Random clips against other loaders, on the same videos.",
         order=30,
+        picture="data",
         charts=_CHARTS,
     ),
     "loader_on_cpu": Section(
         title="Loader on the processor of a GPU machine",
         text="Where the GPU's video decoders cannot be used.",
         order=31,
+        picture="data",
         charts=_CHARTS,
     ),
 }

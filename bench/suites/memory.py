@@ -47,6 +47,7 @@ SECTIONS = {
         title="Memory of a step, known before the run",
         text="Counted from a trace of the step on tensors without data, and compared with real steps.",
         order=65,
+        picture="training",
         charts={
             "per_clip": Chart(
                 title="Memory of one more clip",

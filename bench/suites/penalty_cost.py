@@ -41,6 +41,7 @@ SECTIONS = {
         title="What the exact gradient penalty costs",
         text="ALBAR's step on swin3d_t against plain cross entropy.",
         order=66,
+        picture="training",
         charts={
             "penalty": Chart(
                 title="Memory of the exact gradient penalty",

@@ -34,7 +34,7 @@ from ...trainer.models.camera_motion import Kind
 from ..harness.record import ResultFile, quantiles, show, spread
 from ..harness.row import Better, Row
 from ..harness.section import Chart, Section
-from .bias import METHODS, BiasBench, make_data, run_one, summary
+from .bias import GUESSING, METHODS, BiasBench, make_data, run_one, summary
 
 WORLDS: dict[str, HarderWorld] = {
     "plain": HarderWorld(),
@@ -126,6 +126,7 @@ SHOWN: dict[str, Better] = {
 }
 
 ANTI = Chart(
+    reference=GUESSING,
     title="Recast: anti, scene and actor of other classes",
     reading="Means over seeds.",
     main=True,
@@ -140,6 +141,7 @@ SECTIONS = {
         title="Recast: learning what moves",
         text="Accuracy where scene and actor are another class's, on the procedural dataset, and what each part does.",
         order=17,
+        picture="models",
         charts={
             "anti": ANTI,
             "cost": Chart(

@@ -51,6 +51,7 @@ SECTIONS = {
         title="The recipes' steps",
         text="What a step of each published recipe costs, for one clip of its full shape.",
         order=70,
+        picture="training",
         charts={
             "step": Chart(
                 title="Arithmetic of a recipe's step",
@@ -62,6 +63,7 @@ SECTIONS = {
             "memory": Chart(
                 title="Memory of a recipe's step",
                 reading="Forward, backward and update.",
+                main=False,
                 column="peak_mib",
                 of="step",
                 unit="MiB",

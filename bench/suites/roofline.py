@@ -46,12 +46,14 @@ SECTIONS = {
         title="What limits this machine",
         text="Each stage against the ceiling that was measured for it.",
         order=90,
+        picture="training",
         charts=_CHARTS,
     ),
     "roofline_on_cpu": Section(
         title="What limits the processor of a GPU machine",
         text="Each stage against the ceiling that was measured for it.",
         order=91,
+        picture="training",
         charts=_CHARTS,
     ),
 }

@@ -54,6 +54,7 @@ SECTIONS = {
         title="The training step",
         text="The ALBAR step against eager torch, the official arithmetic and plain cross entropy.",
         order=60,
+        picture="training",
         charts={
             "time": Chart(
                 title="One training step",

@@ -53,12 +53,14 @@ SECTIONS = {
         title="Training",
         text="Complete runs: how fast, and how long they wait for data.",
         order=80,
+        picture="training",
         charts=_CHARTS,
     ),
     "train_on_cpu": Section(
         title="Training on the processor of a GPU machine",
         text="Where the GPU's video decoders cannot be used.",
         order=81,
+        picture="training",
         charts=_CHARTS,
     ),
 }

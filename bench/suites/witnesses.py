@@ -27,12 +27,14 @@ SECTIONS = {
         title="What the models read",
         text="The demonstration's models asked by `unstill diagnose`: is the label still in what a still clip leaves?",
         order=16,
+        picture="models",
         charts={
             "known": Chart(
                 title="What the logits know of SCUBA clips",
                 reading="Lower bound of the information in the eight logits, as a share of what there is to know; "
                 "scene and actor given the class.",
                 whiskers="lowest to highest seed",
+                main=False,
             ),
             "follows": Chart(
                 title="What the last features follow",

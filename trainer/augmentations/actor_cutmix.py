@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 class ActorCutMix(BatchAugmentation):
     """Put the people of each clip before the background of another; needs the people's boxes (`people`)."""
 
+    title: ClassVar[str] = "ActorCutMix"
+
     mixes_labels: ClassVar[bool] = True
     needs_people: ClassVar[bool] = True
 

@@ -8,7 +8,7 @@ are used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class BackgroundErasing(BatchAugmentation):
     """Blend one frame of each clip into all its frames."""
+
+    title: ClassVar[str] = "BE"
 
     most: float = 0.3
     """Largest share of the still frame; the share is uniform from 0."""

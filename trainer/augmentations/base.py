@@ -2,6 +2,7 @@
 
 An augmentation is a frozen dataclass with
 
+    title                   what people call it
     mixes_labels            whether labels become distributions
     needs_people            whether it wants ``per_sample["people"]``, where people are in each clip
     second_share            weight of a second view of each clip in the loss; 0 where it makes none
@@ -53,6 +54,7 @@ class BatchAugmentation(ABC):
     """What static clips repeat, for methods that use them: a frame of the clip as it was (with its own label), as the
     official ALBAR code feeds them, or of the augmented clip (with its label)."""
 
+    title: ClassVar[str]
     mixes_labels: ClassVar[bool] = False
     needs_people: ClassVar[bool] = False
 

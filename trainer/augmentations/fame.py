@@ -6,7 +6,7 @@ The label is the foreground's; ``foreground`` says where that is.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from .base import BatchAugmentation, Context
 @dataclass(frozen=True, kw_only=True)
 class Fame(BatchAugmentation):
     """Put what moves in each clip before another clip's background; the label is what moves."""
+
+    title: ClassVar[str] = "FAME"
 
     beta: float = 0.5
     """Share of the pixels that count as foreground."""

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class Mixup(BatchAugmentation):
     """Blend each clip and its label with another clip of the batch."""
 
+    title: ClassVar[str] = "Mixup"
+
     alpha: float = 0.2
     """The own share is drawn from Beta(alpha, alpha)."""
 

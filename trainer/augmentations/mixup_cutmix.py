@@ -18,6 +18,8 @@ from .videomix import VideoMix
 class MixupCutmix(BatchAugmentation):
     """Mixup or CutMix: blend each clip and its label with another of the batch, or paste a rectangle of it in."""
 
+    title: ClassVar[str] = "Mixup and CutMix"
+
     prob: float = 1.0
     """Probability that a sample is augmented."""
     switch: float = 0.5

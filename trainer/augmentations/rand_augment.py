@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
@@ -47,6 +47,8 @@ OPERATORS: tuple[tuple[Operator, Callable[[float, float], float]], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class RandAugment(BatchAugmentation):
     """Random picture operators on each clip, a rectangle of noise, then Mixup or CutMix."""
+
+    title: ClassVar[str] = "RandAugment"
 
     prob: float = 0.5
     """Probability of each operator."""

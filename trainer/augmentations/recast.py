@@ -15,7 +15,7 @@ need not work on ordinary clips.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Recast(BatchAugmentation):
     """Give what moves in each clip the colours of what moves in another clip."""
+
+    title: ClassVar[str] = "Recast"
 
     prob: float = 1.0
     """Probability that a clip is recast in the first view."""

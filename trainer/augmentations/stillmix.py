@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class StillMix(BatchAugmentation):
     """Blend a still picture into all frames of each clip."""
+
+    title: ClassVar[str] = "StillMix"
 
     a: float = 200.0
     """The clip's share is drawn from Beta(a, b): with 200 and 200 about one half."""

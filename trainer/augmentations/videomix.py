@@ -22,6 +22,8 @@ Span = tuple[int, int]
 class VideoMix(BatchAugmentation):
     """Paste a cuboid of another clip of the batch into each clip."""
 
+    title: ClassVar[str] = "VideoMix"
+
     alpha: float = 1.0
     """The own share is drawn from Beta(alpha, alpha), before the cuboid is cut off at the borders."""
     cuboid: Literal["spatial", "temporal", "spatio_temporal"] = "spatial"

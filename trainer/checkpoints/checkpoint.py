@@ -23,6 +23,7 @@ from ...pipeline.bounded_files import check_plain, read_json
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ...pipeline.shards.dataset_info import DatasetInfo
+from ...pipeline.source_commit import commit
 from ..config import TrainConfig, differences, from_dict, to_dict
 from ..distributed import Ranks, average_buffers
 from ..models.clip_view import add_view
@@ -249,6 +250,7 @@ def run_record(config: TrainConfig, data: DatasetInfo) -> dict:
         "dataset": {"samples": data.samples, "digest": data.digest},
         "environment": {
             "unstill": __version__,
+            "commit": commit(),
             "torch": torch.__version__,
             "python": platform.python_version(),
             "device": torch.cuda.get_device_name() if config.device == "cuda" else platform.machine(),

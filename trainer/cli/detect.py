@@ -1,6 +1,5 @@
 """``unstill detect``: what it prints; the exit code is returned."""
 
-import tyro
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -8,6 +7,7 @@ from rich.table import Table
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ..downstream.detection.config import DetectConfig, ScoreConfig
+from .help_texts import parse
 from .suggestions import unknown
 
 _COLUMNS = ("frame .2", "frame .5", "frame .5:.95", "video .2", "video .5", "video .5:.95")
@@ -24,9 +24,9 @@ def detect(arguments: list[str]) -> int:
         return 0
     action, *rest = arguments
     if action == "fit":
-        return _fit(tyro.cli(DetectConfig, prog="unstill detect fit", args=rest))
+        return _fit(parse(DetectConfig, prog="unstill detect fit", args=rest))
     if action == "score":
-        return _score(tyro.cli(ScoreConfig, prog="unstill detect score", args=rest))
+        return _score(parse(ScoreConfig, prog="unstill detect score", args=rest))
     raise InputError(unknown("action", action, ("fit", "score"), "unstill detect"))
 
 

@@ -5,7 +5,7 @@ Each returns the exit code.
 
 import importlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -74,9 +74,12 @@ def diagnose(arguments: list[str]) -> int:
     options = parse(question.options, prog=f"unstill diagnose {name}", args=rest)
     # after the options: --help need not wait for torch
     from ..diagnostics.presentation import show, write
+    from ..evaluation.facts import made_now
 
     module, _, function = question.function.partition(":")
     diagnosis = getattr(importlib.import_module(f"unstill.trainer.diagnostics.{module}"), function)(options)
+    device = options.device if isinstance(options, SceneBiasConfig) else options.run.device
+    diagnosis = replace(diagnosis, facts={**diagnosis.facts, "made": made_now(str(device))})
     show(diagnosis)
     if options.out is not None:
         print(f"written: {', '.join(map(str, write(diagnosis, options.out)))}")

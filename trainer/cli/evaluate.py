@@ -69,7 +69,9 @@ def _score(sets: TestSets, predictions: dict[str, Predictions]) -> Scorecard:
 
 
 def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
-    counts = sample_counts(cards)
+    counts, console = sample_counts(cards), Console(soft_wrap=False)
+    # several models do not fit a narrow terminal with their intervals: these go below the values, unbroken
+    apart = " " if 34 + 21 * len(cards) <= console.width else "\n"
     table = Table(title="Percent, with the 95 % interval", title_justify="left")
     table.add_column("measure")
     table.add_column("n", justify="right")
@@ -81,19 +83,18 @@ def _print_scores(cards: dict[str, Scorecard], facts: dict[str, str]) -> None:
         title = f"{known.title}{dot and ' '}{background}" if known else measure
         arrow = {"higher": " ↑", "lower": " ↓"}.get(known.better, "") if known else ""
         shares = [card.shares.get(measure) for card in cards.values()]
-        cells = ["" if s is None else f"{s.value:.1f} [{s.low:.1f}, {s.high:.1f}]" for s in shares]
+        cells = ["" if s is None else f"{s.value:.1f}{apart}[{s.low:.1f}, {s.high:.1f}]" for s in shares]
         note = " (one-sided)" if known and known.one_sided else ""
         table.add_row(escape(printable(title)) + arrow + note, counts[measure], *cells)
-    console = Console(soft_wrap=False)
     console.print(table)
     if len(cards) > 1:
-        console.print(_differences_table(cards))
+        console.print(_differences_table(cards, apart))
     for fact, value in facts.items():
         console.print(printable(f"{fact}: {value}"), highlight=False, markup=False)
 
 
-def _differences_table(cards: dict[str, Scorecard]) -> Table:
-    """Every other model less the first, in points; bold where the interval leaves 0 out."""
+def _differences_table(cards: dict[str, Scorecard], apart: str) -> Table:
+    """Every other model less the first, in points; bold where the interval, after ``apart``, leaves 0 out."""
     changes = changes_from_first(cards)
     table = Table(title=f"Difference to {escape(printable(next(iter(cards))))}, points", title_justify="left")
     table.add_column("measure")
@@ -103,7 +104,7 @@ def _differences_table(cards: dict[str, Scorecard]) -> Table:
         cells = []
         for found in changes.values():
             d = found.get(measure)
-            text = "" if d is None else f"{d.value:+.1f} [{d.low:+.1f}, {d.high:+.1f}]"
+            text = "" if d is None else f"{d.value:+.1f}{apart}[{d.low:+.1f}, {d.high:+.1f}]"
             cells.append(f"[bold]{escape(text)}[/]" if d is not None and d.certain else escape(text))
         table.add_row(escape(MEASURES[measure].title if measure in MEASURES else measure), *cells)
     return table

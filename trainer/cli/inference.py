@@ -10,6 +10,8 @@ def export(config: ExportConfig) -> int:
     exported = export_model(config)
     for name, difference in exported.difference.items():
         print(f"{name}: largest difference of a logit to the trained model {difference:.1e} of the largest")
+    if exported.address is not None:
+        print(f"uploaded: {exported.address}")
     print(f"written: {exported.folder}; next: unstill predict VIDEO... --model {exported.folder}")
     return 0
 

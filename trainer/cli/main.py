@@ -128,11 +128,19 @@ COMMANDS = {
     "detect": Command(
         "Say who does what where, with a linear layer on a network's features of boxes.", "trainer.cli.detect:detect"
     ),
-    "completion": Command(
-        "Print a script that completes commands, recipes and options in bash or zsh.", "trainer.cli.completion:run"
-    ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),
+    "completion": Command("Print what bash, zsh or fish need to complete commands.", "trainer.cli.completion:run"),
+}
+SECTIONS = {  # of the list of commands
+    "Start": ("demo",),
+    "Data": ("convert", "audit", "verify", "ood"),
+    "Training": ("train",),
+    "Evaluation": ("evaluate", "diagnose"),
+    "Use": ("export", "predict"),
+    "Long videos": ("features", "anomaly", "localise", "detect"),
+    "What single methods need": ("still-bank", "scene-labels", "recast-clips"),
+    "This machine": ("bench", "completion"),
 }
 
 MOVED = {"scene-bias": ("diagnose", "scene-bias"), "hat": ("diagnose", "hat")}  # since 0.1.0
@@ -220,8 +228,12 @@ def _load(path: str) -> Callable:
 def _print_commands() -> None:
     console = Console()
     console.print("unstill: train video models that recognise motion, not the background.\n")
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, command in COMMANDS.items():
-        table.add_row(f"unstill {name}", command.summary)
-    console.print(table)
-    console.print("\nunstill COMMAND --help shows the options of one command; --debug shows tracebacks.")
+    for title, names in SECTIONS.items():
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
+        table.title_style = "bold"
+        table.add_column(width=len("unstill ") + max(map(len, COMMANDS)))
+        for name in names:
+            table.add_row(f"unstill {name}", COMMANDS[name].summary)
+        console.print(table)
+        console.print()
+    console.print("unstill COMMAND --help shows the options of one command; --debug shows tracebacks.")

@@ -16,6 +16,7 @@ from ...pipeline.errors import InputError
 from ..config import TrainConfig, to_dict
 from ..recipes import RECIPES
 from .help_texts import parse
+from .recipe_words import by_data, in_one_line
 from .suggestions import unknown
 
 
@@ -31,11 +32,12 @@ def run(arguments: list[str]) -> int:
     name, *rest = arguments = [argument for argument in arguments if argument != "--print-config"]
     if name not in RECIPES:
         raise InputError(unknown("recipe", name, RECIPES, "unstill train"))
+    recipe = RECIPES[name]
     config = parse(
         tyro.conf.AvoidSubcommands[TrainConfig],  # the recipe chooses the method; its options are flags like the rest
-        default=RECIPES[name](),
+        default=recipe(),
         prog=f"unstill train {name}",
-        description=_text(RECIPES[name]),
+        description=f"{in_one_line(recipe)}\n\n{_text(recipe)}",
         args=rest,
     )
     if show_config:
@@ -73,12 +75,17 @@ def go_on(arguments: list[str]) -> str:
 def _print_recipes() -> None:
     console = Console()
     console.print("usage: unstill train RECIPE [--option value ...]\n", markup=False)
-    table = Table(box=None, show_header=False, padding=(0, 2))
-    for name, recipe in RECIPES.items():
-        table.add_row(name, _text(recipe).split("\n")[0])
-    console.print(table)
+    width = max(map(len, RECIPES))
+    for title, names in by_data(RECIPES).items():
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=title, title_justify="left")
+        table.title_style = "bold"
+        table.add_column(width=width)
+        for name in names:
+            table.add_row(name, _text(RECIPES[name]).split("\n")[0])
+        console.print(table)
+        console.print()
     console.print(
-        "\nunstill train RECIPE --help shows every option with the recipe's value; --print-config prints them all."
+        "unstill train RECIPE --help shows every option with the recipe's value; --print-config prints them all."
     )
 
 

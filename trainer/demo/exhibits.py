@@ -26,7 +26,7 @@ from ..evaluation.subject import load_subject
 from .motions.files import read_mask, video_name
 from .motions.world import CLASSES
 from .report import GradCamExample, ReportData, SheetRow
-from .settings import CHANCE, COLUMNS, MODELS, DemoConfig, train_configs
+from .settings import COLUMNS, MODELS, DemoConfig, train_configs
 from .verdict import verdict
 
 SHEET = {
@@ -51,7 +51,7 @@ def gather(config: DemoConfig, shares: dict[str, dict[str, Share]], seconds: dic
         verdict=verdict({name: {m: s.value for m, s in found.items()} for name, found in shares.items()}),
         results={MODELS[name]: shares[name] for name in runs},
         measures=COLUMNS,
-        chance=CHANCE,
+        classes=len(CLASSES),
         metrics={MODELS[name]: read_metrics(run.out / "metrics.jsonl") for name, run in runs.items()},
         sheet=contact_sheet(config),
         examples=heat.examples,

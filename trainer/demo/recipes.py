@@ -17,6 +17,7 @@ from ..step_config import StepConfig
 from .circular_shift import CircularShift
 
 MOTIONS = DATA / "motions"
+DATA_TITLE = "the demonstration's videos"
 SCENES, PEOPLE = MOTIONS / "truth" / "train.csv", MOTIONS / "people.csv"
 GREY, SPREAD = 110 / 255, 60 / 255  # of the videos' pixels, in units of the full range
 

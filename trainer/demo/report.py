@@ -65,7 +65,7 @@ class ReportData:
         verdict: the sentence on what was removed and what was only reduced.
         results: model -> measure -> share; the first model is the one that others are compared with.
         measures: which measures the table has, in order.
-        chance: accuracy of guessing, in percent.
+        classes: number of classes.
         metrics: model -> the records of its metrics.jsonl.
         sheet: the contact sheet.
         examples: Grad-CAM examples.
@@ -79,7 +79,7 @@ class ReportData:
     verdict: str
     results: dict[str, dict[str, Share]]
     measures: Sequence[str]
-    chance: float
+    classes: int
     metrics: dict[str, list[dict]]
     sheet: Sequence[SheetRow]
     examples: Sequence[GradCamExample]
@@ -89,12 +89,17 @@ class ReportData:
     facts: Sequence[tuple[str, str]]
     configs: dict[str, str]
 
+    @property
+    def chance(self) -> float:
+        """Accuracy of guessing, in percent."""
+        return 100 / self.classes
+
 
 # (title, explanation, [(metric, dashed?)], lowest y, what the dashed reference is, reference)
 _CHARTS = (
     ("Accuracy on moving clips", "in training, percent", "top1", 100.0, 0.0, None),
     ("Accuracy on still clips", "in training, percent; dashed: chance", "static_top1", 100.0, 0.0, "chance"),
-    ("Undecided about still clips", "entropy over its maximum, percent", "static_entropy_share", 100.0, None, None),
+    ("Undecided about still clips", "entropy over its maximum, percent", "static_entropy_share", 100.0, 0.0, None),
     ("Gradient penalty", "norm of the logits' gradient by the still clip", "gp", 1.0, 0.0, None),
 )
 
@@ -168,7 +173,7 @@ def _charts(data: ReportData, models: list[str]) -> list[dict]:
             records = [r for r in data.metrics[model] if r.get(metric) is not None]
             if records:
                 values = smooth([r[metric] * scale for r in records], 0.6)
-                lines.append(Line(f"m{number}", [r["epoch"] for r in records], values))
+                lines.append(Line(f"c{1 - number}", [r["epoch"] for r in records], values))
                 shown.append(model)
         if lines:
             svg = line_chart(lines, title, low=low, reference=data.chance if reference else None)

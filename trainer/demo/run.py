@@ -1,12 +1,13 @@
 """``unstill demo``: from rendered videos to a debiased model, a table and a report.
 
-    render -> convert -> verify -> train_baseline -> train_albar -> evaluate -> report
+    render -> convert -> verify -> train_baseline -> train_albar -> evaluate -> export -> report
 
 Everything goes through the same code as real data: video files, shards, the loader, the trainer, the evaluator. A stage
 that is done is not repeated, so the command can be stopped and given again.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,9 +25,13 @@ from ...pipeline.loading.device import resolve_device
 from ..config import TrainConfig, to_dict
 from ..evaluation.config import EvaluateOptions
 from ..evaluation.evaluate import evaluate
+from ..evaluation.facts import describe_dataset, describe_views, set_paths
 from ..evaluation.measures import MEASURES
 from ..evaluation.protocols import Share
 from ..evaluation.subject import load_subject
+from ..inference.card import Measured
+from ..inference.config import ExportConfig
+from ..inference.export import export
 from ..train import train
 from . import report
 from .exhibits import gather
@@ -36,7 +41,7 @@ from .settings import COLUMNS, MODELS, SPLITS, DemoConfig, demo_sets, train_conf
 from .stages import Stages
 from .verdict import verdict
 
-STAGES = ("render", "convert", "verify", "train_baseline", "train_albar", "evaluate", "report")
+STAGES = ("render", "convert", "verify", "train_baseline", "train_albar", "evaluate", "export", "report")
 
 
 def demo(config: DemoConfig) -> dict:
@@ -72,6 +77,7 @@ def demo(config: DemoConfig) -> dict:
     trained = [f"train_{name}" for name in runs]
     stages.run("evaluate", scored, products, lambda: _evaluate(config), ["render", *trained])
     shares = read_shares(out / "evaluation.json")
+    stages.run("export", {}, [out / "models"], lambda: _export(config, shares), ["evaluate"])
     stages.run("report", {}, [out / "report.html"], lambda: _report(config, shares, stages.seconds), ["evaluate"])
 
     results = {name: {column: round(found[column].value, 2) for column in COLUMNS} for name, found in shares.items()}
@@ -101,6 +107,9 @@ def show(results: dict, shares: Mapping[str, Mapping[str, Share]], out: Path, co
     console.print(verdict(results))
     minutes, seconds = divmod(round(results["seconds"]["total"]), 60)
     console.print(f"{minutes} min {seconds:02d} s. Report: {out / 'report.html'}; numbers: {out / 'results.json'}")
+    console.print(
+        f"Models with their cards: {out / 'models'}; next: unstill predict VIDEO --model {out / 'models/albar'}"
+    )
 
 
 def read_shares(path: Path) -> dict[str, dict[str, Share]]:
@@ -160,6 +169,17 @@ def _evaluate(config: DemoConfig) -> None:
         for name, result in found.items()
     }
     write_atomic(config.out / "evaluation.json", json.dumps(plain, indent=1).encode())
+
+
+def _export(config: DemoConfig, shares: dict[str, dict[str, Share]]) -> None:
+    """Both models as others can use them: weights, configuration, classes and model card."""
+    shutil.rmtree(config.out / "models", ignore_errors=True)
+    options = EvaluateOptions(device=config.device, seed=config.seed)
+    facts = {f"set {name}": describe_dataset(path) for name, path in set_paths(demo_sets(config)).items()}
+    facts |= {"views": describe_views(options), "seed": str(config.seed)}
+    for name, run in train_configs(config).items():
+        folder = config.out / "models" / name
+        export(ExportConfig(run=run.out, out=folder, formats=(), card=True), Measured(shares[name], facts))
 
 
 def _report(config: DemoConfig, shares: dict[str, dict[str, Share]], seconds: dict[str, float]) -> None:

@@ -11,7 +11,7 @@ from .motions.world import CLASSES, MIRROR_CLASS, TESTS
 from .recipes import demo_albar, demo_baseline
 
 SPLITS = ("train", *TESTS)
-MODELS = {"baseline": "baseline", "albar": "ALBAR"}  # name in results.json -> name that people read
+MODELS = {"baseline": "cross entropy", "albar": "ALBAR"}  # name in results.json -> name that people read
 CHANCE = 100 / len(CLASSES)
 # the published measures, what SCUFO's accuracy cannot tell, those that only exact masks allow, and the controls for a
 # motion gate

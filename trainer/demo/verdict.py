@@ -18,12 +18,13 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> str:
     read = f"reads the class from the logits of {before['scufo_probe']:.1f} → {after['scufo_probe']:.1f} %"
     still = f"what a still frame gives away ({scufo}; {least}, and a linear probe {read})"
     scene = (
-        f"the influence of the scene (from IID to SCUBA the baseline loses {lost['baseline']:.1f} points, "
+        f"the influence of the scene (from IID to SCUBA cross entropy loses {lost['baseline']:.1f} points, "
         f"ALBAR {lost['albar']:.1f})"
     )
     actor = (
         "the influence of the moving actor's appearance: with another class's actor and scene it is right on "
-        f"{after['anti']:.1f} % of the videos (baseline {before['anti']:.1f} %), against {after['iid']:.1f} % on IID"
+        f"{after['anti']:.1f} % of the videos (cross entropy {before['anti']:.1f} %), against {after['iid']:.1f} % on "
+        "IID"
     )
     # SCUFO alone never says "removed": a network that makes the label the least likely class is right on fewer still
     # clips than guessing is, and knows the label all the same. What a probe of the logits or features still reads is

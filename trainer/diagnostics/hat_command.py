@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 
 from ..evaluation.derived_clips import as_filmed
 from ..evaluation.evaluate import predict
+from ..evaluation.facts import describe_dataset, describe_runs
 from ..evaluation.protocols import Share
 from ..evaluation.subject import load_subject
 from ..evaluation.truth import labels_from_csv, read_truth
@@ -70,7 +71,7 @@ def diagnose_hat(config: HatConfig) -> Diagnosis:
         },
         charts=[Chart("HAT's measures, percent", bars, max(100.0, *(b.value for b in bars if b.value == b.value)))],
         tables=[Table("Percent", ("measure", *found), rows)],
-        facts={name: str(path) for name, path in sets.items()},
+        facts=describe_runs(config.runs) | {name: describe_dataset(path) for name, path in sets.items()},
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...pipeline.errors import InputError
 from ..evaluation.derived_clips import ClipTransform, as_filmed, shuffled, still
+from ..evaluation.facts import describe_dataset, describe_runs
 from ..evaluation.protocols import source_video
 from ..evaluation.subject import load_subject
 from ..evaluation.truth import read_truth
@@ -67,7 +68,8 @@ def diagnose_information(config: InformationConfig) -> Diagnosis:
             )
         ],
         facts={
-            "data": str(config.data),
+            **describe_runs(config.runs),
+            "data": describe_dataset(config.data),
             "probe": f"linear, L2 chosen inside the training folds, {config.folds} folds by source video"
             + (", own for each class" if config.by_class else ""),
             "seed": str(config.run.seed),

@@ -20,6 +20,7 @@ from ...pipeline.ood.masks import MaskReader, open_masks
 from ...pipeline.progress import Progress
 from ...pipeline.shards.about import about_sample
 from ...pipeline.shards.index import SampleIndex
+from ..evaluation.facts import describe_dataset, describe_runs
 from ..evaluation.protocols import Share, share
 from ..evaluation.subject import Subject, load_subject
 from .clip_features import check_subjects
@@ -134,7 +135,8 @@ def diagnose_look(config: LookConfig) -> Diagnosis:
         tables=tables,
         strips=[_strip(shown) for shown in found.shown],
         facts={
-            "data": str(config.data),
+            **describe_runs(config.runs),
+            "data": describe_dataset(config.data),
             "evidence for": _TARGETS[config.target],
             "Grad-CAM": f"last layer with a map of {config.places} x {config.places} places or more",
             "integrated gradients": f"from {_BASELINES[config.baseline]}, {config.steps} steps; the sum misses the "

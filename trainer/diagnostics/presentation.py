@@ -67,6 +67,11 @@ class Chart:
     reading: str = ""
     reference: tuple[float, str] | None = None
 
+    @property
+    def percent(self) -> bool:
+        """Whether the bars are percentages."""
+        return self.end >= 100
+
 
 @dataclass(frozen=True)
 class Table:

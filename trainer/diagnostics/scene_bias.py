@@ -17,6 +17,7 @@ from ...pipeline.errors import InputError
 from ...pipeline.loading.device import resolve_device
 from ..evaluation.config import EvaluateOptions
 from ..evaluation.derived_clips import still
+from ..evaluation.facts import describe_dataset, describe_runs
 from ..evaluation.linear_probe import fit
 from ..evaluation.protocols import Share, share
 from ..evaluation.subject import load_subject
@@ -82,8 +83,9 @@ def diagnose_scene_bias(config: SceneBiasConfig) -> Diagnosis:
             )
         ],
         facts={
-            "trained on": str(config.train),
-            "tested on": str(config.test),
+            **(describe_runs([config.run]) if config.run is not None else {}),
+            "trained on": describe_dataset(config.train),
+            "tested on": describe_dataset(config.test),
             "frames": f"{frames} a video, {drawn}",
             "L2 penalty": f"{config.decay:g}",
         },

@@ -6,6 +6,7 @@ from dataclasses import asdict
 import numpy as np
 
 from ..evaluation.derived_clips import ClipTransform, as_filmed, shuffled
+from ..evaluation.facts import describe_dataset, describe_runs
 from ..evaluation.protocols import source_video
 from ..evaluation.subject import load_subject
 from .clip_features import clip_features
@@ -73,6 +74,8 @@ def diagnose_static_dynamic(config: StaticDynamicConfig) -> Diagnosis:
             Table("Dimensions and units", columns, counts, note, text=("layer",)),
         ],
         facts={
+            **describe_runs(config.runs),
+            "data": describe_dataset(config.data),
             "dynamic pairs": pairs,
             "static pairs": "each clip, and its frames in another order",
             "seed": str(config.run.seed),

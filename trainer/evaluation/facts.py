@@ -11,9 +11,11 @@ from unstill import __version__
 from ...pipeline.errors import InputError
 from ...pipeline.loading.sampler import ViewConfig
 from ...pipeline.shards.dataset_info import DatasetInfo
+from ..checkpoints.checkpoint import read_record
+from ..checkpoints.files import find_checkpoint, run_folder
 from .config import PUBLISHED_VIEWS, EvaluateOptions, TestSets
 from .evaluate import Evaluation
-from .subject import Subject
+from .subject import Subject, origin_of
 
 
 def told_apart(subjects: Sequence[Subject]) -> list[Subject]:
@@ -51,16 +53,35 @@ def evaluation_facts(
     classes = sorted({len(subject.classes) for subject in subjects})
     return {
         **{f"model {subject.name}": _model(subject) for subject in subjects},
-        **{f"set {name}": _dataset(path, scored.get(name)) for name, path in _paths(sets).items()},
+        **{f"set {name}": describe_dataset(path, scored.get(name)) for name, path in set_paths(sets).items()},
         "guessing": ", ".join(f"{100 / count:.4g} % of {count} classes" for count in classes),
         "views": describe_views(options),
         "short videos": ", ".join(f"{s.name}: {s.clip.short_video}" for s in subjects),
         "seed": str(options.seed),
         "decoder": ", ".join(decoders),
         **({"backgrounds of SCUBA and SCUFO": ", ".join(sets.scuba)} if sets.scuba else {}),
-        "made": f"unstill {__version__}, {datetime.datetime.now().astimezone().isoformat(timespec='seconds')}, "
-        f"on {options.device}",
+        "made": made_now(str(options.device)),
     }
+
+
+def made_now(device: str) -> str:
+    """Program, time and device, for whatever is measured now."""
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    return f"unstill {__version__}, {now}, on {device}"
+
+
+def describe_runs(runs: Sequence[Path]) -> dict[str, str]:
+    """Where the models at these paths come from, by name; nothing of their weights is read.
+
+    Raises:
+        InputError: there is no complete checkpoint at one of them.
+    """
+    found = {}
+    for run in runs:
+        checkpoint = find_checkpoint(run)
+        config, _, _ = read_record(checkpoint / "config.json")
+        found[f"model {run_folder(run).resolve().name}"] = str(origin_of(checkpoint, config))
+    return found
 
 
 def describe_views(options: EvaluateOptions) -> str:
@@ -83,13 +104,14 @@ def _model(subject: Subject) -> str:
     return f"{type(subject.model).__name__}, of no run, {subject.precision}"
 
 
-def _paths(sets: TestSets) -> dict[str, Path]:
+def set_paths(sets: TestSets) -> dict[str, Path]:
+    """Where each test set is, by name."""
     found = {"iid": sets.iid, **{f"scuba.{name}": path for name, path in sets.scuba.items()}, "conflfg": sets.conflfg}
     found |= {"conflfg truth": sets.conflfg_truth, **sets.others}
     return {name: path for name, path in found.items() if path is not None}
 
 
-def _dataset(path: Path, scored: int | None) -> str:
+def describe_dataset(path: Path, scored: int | None = None) -> str:
     """Path, videos and the first digits of the digest; the path alone for a file or a remote dataset."""
     try:
         data = DatasetInfo.read(path)

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.bounded_files import read_json
@@ -209,6 +210,7 @@ def html(
 ) -> str:
     """One self-contained page: the table, differences to the first model, the spread over seeds, measures per class."""
     measures = list(dict.fromkeys(m for card in cards.values() for m in card.shares))
+    classes = {model: {len(of.classes) for of in card.sampled.values()} for model, card in cards.items()}
     return template(Path(__file__).with_name("evaluation.html.j2")).render(
         cards=cards,
         spreads=spreads,
@@ -216,12 +218,23 @@ def html(
         changes=changes or {},
         first=next(iter(cards)),
         facts=facts,
-        rows=[
-            (name, MEASURES.get(name.partition(".")[0], plain_accuracy(name)), name.partition(".")[2])
-            for name in measures
-        ],
+        subjects={name: value for name, value in facts.items() if name.startswith(_SUBJECTS)},
+        rows=[(name, _measure(name), name.partition(".")[2]) for name in measures],
         classes=list(dict.fromkeys(c for card in cards.values() for t in card.per_class.values() for c in t)),
+        guessed=sorted(set().union(*classes.values())),
+        guess=lambda name, model: _measure(name).guess(*classes[model]) if len(classes[model]) == 1 else None,
+        title=lambda name: _measure(name).title + (f" · {name.partition('.')[2]}" if "." in name else ""),
+        points=_points,
     )
+
+
+_SUBJECTS = ("model ", "set ")  # facts that say what was evaluated
+
+
+def _points(difference: Difference) -> Markup:
+    """``+3.1``, in bold where its interval leaves 0 out."""
+    text = f"{difference.value:+.1f}".replace("-", "−")
+    return Markup(f"<b>{text}</b>" if difference.certain else text)
 
 
 def sample_counts(cards: Mapping[str, Scorecard]) -> dict[str, str]:

@@ -159,6 +159,8 @@ class Measure:
         one_sided: a high value shows something, a low one proves nothing.
         clips: name of the set of clips that it is taken on; by default the measure's own name.
         score: one score for each of these clips.
+        guessing: percent that guessing gives: "one class" of all, "even" for two answers, "" where guessing has no one
+            value.
     """
 
     title: str
@@ -167,6 +169,11 @@ class Measure:
     one_sided: bool = False
     clips: str = ""
     score: Callable[[Evidence], Scores] = accuracy
+    guessing: Literal["one class", "even", ""] = "one class"
+
+    def guess(self, classes: int) -> float | None:
+        """Percent that guessing gives among so many classes; None where it has no one value."""
+        return {"one class": 100 / classes, "even": 50.0}.get(self.guessing)
 
 
 # in the order of the tables
@@ -209,6 +216,7 @@ MEASURES = {
         "Right on a SCUBA video and wrong on its SCUFO twin.",
         clips="scufo",
         score=_contrasted,
+        guessing="",
     ),
     "conflfg": Measure(
         "Confl-FG", "higher", "Names the moving actor's class although another class's actor stands next to it."
@@ -229,6 +237,7 @@ MEASURES = {
         one_sided=True,
         clips="reversed",
         score=_keeps_class,
+        guessing="",
     ),
     "reversed_flip": Measure(
         "Reversed: flip",
@@ -237,6 +246,7 @@ MEASURES = {
         one_sided=True,
         clips="reversed",
         score=_flips_class,
+        guessing="",
     ),
     "reversed": Measure(
         "Reversed",
@@ -264,6 +274,7 @@ MEASURES = {
         "Gives the moving actor's class a higher probability than the still one's.",
         clips="conflfg",
         score=_preference,
+        guessing="even",
     ),
     "static_entropy": Measure(
         "Static entropy",
@@ -271,6 +282,7 @@ MEASURES = {
         "How undecided the model is about SCUFO clips; 100 is evenly spread.",
         clips="scufo",
         score=_undecided,
+        guessing="",
     ),
 }
 

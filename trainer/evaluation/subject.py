@@ -10,6 +10,7 @@ from ...pipeline.loading.sampler import ClipConfig
 from ..checkpoints.checkpoint import load_model, read_record
 from ..checkpoints.files import AVERAGE, find_checkpoint, pointed, run_folder, step_of
 from ..config import TrainConfig
+from ..methods import Baseline
 from ..models.network import head_of
 from ..step_config import Precision
 
@@ -120,6 +121,8 @@ def origin_of(checkpoint: Path, config: TrainConfig) -> Origin:
 
 
 def method_words(config: TrainConfig) -> str:
-    """What a run minimises, and how its batches are augmented: ``albar + stillmix``."""
-    parts = [config.method, *([config.augmentation] if config.augmentation is not None else [])]
-    return " + ".join(type(part).__name__.lower() for part in parts)
+    """What a run minimises, and how its batches are augmented: ``ALBAR + SDN + StillMix``."""
+    base = getattr(config.method, "base", None)  # what ALBAR is added to
+    parts = [config.method, *([base] if base is not None and not isinstance(base, Baseline) else [])]
+    parts += [config.augmentation] if config.augmentation is not None else []
+    return " + ".join(part.title for part in parts)

@@ -21,6 +21,17 @@ class ExportConfig:
     """New folder."""
     formats: tuple[Literal["torch_export", "onnx"], ...] = ("torch_export",)
     """Besides the weights: torch_export (model.pt2), onnx (model.onnx; needs `pip install onnx onnxscript`)."""
+    card: bool = False
+    """Write a model card, too: README.md as the Hugging Face Hub reads it, with data, recipe, commit, measures, limits
+    and licence."""
+    evaluation: Path | None = None
+    """With --card: folder of `unstill evaluate --out`, whose measures go into the card."""
+    license: str = ""
+    """With --card: licence of the weights by its name on the Hub, such as cc-by-nc-4.0. By default the card says that
+    none is stated."""
+    push: str | None = None
+    """Upload the folder to this repository of the Hub, ORG/NAME, which is private if it is new; with the card. Needs
+    `pip install 'unstill[hub]'` and `hf auth login`."""
     trust_model_code: bool = False
     """Run the code that the run's config.json names, where its network is a `module:function`."""
 
@@ -32,7 +43,8 @@ class PredictConfig:
     videos: Annotated[tuple[Path, ...], Positional]
     """Video files of any kind that FFmpeg reads."""
     model: Path
-    """Folder made by `unstill export`, a run folder (its newest checkpoint), RUN/best, or RUN/step-500."""
+    """Folder made by `unstill export`, a run folder (its newest checkpoint), RUN/best, RUN/step-500, or `hf:ORG/NAME`
+    of the Hugging Face Hub (hf:ORG/NAME@REVISION for one version), which needs `pip install 'unstill[hub]'`."""
     top: int = 3
     """Classes shown for each video."""
     views: int = 1

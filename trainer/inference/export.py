@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import save_file
 
 from ...pipeline.errors import InputError
+from .card import CARD, Measured, card_text, read_measured, read_origin
 from .classifier import WEIGHTS, Classifier, Facts, load_classifier
 from .config import ExportConfig
+from .hub import push
 
 log = logging.getLogger(__name__)
 
@@ -32,22 +34,32 @@ class Exported:
     Attributes:
         folder: the new folder.
         difference: format -> largest difference of its logits from the original's, relative to the largest logit.
+        address: of the repository that it was uploaded to, if it was.
     """
 
     folder: Path
     difference: dict[str, float]
+    address: str | None = None
 
 
-def export(config: ExportConfig) -> Exported:
+def export(config: ExportConfig, measured: Measured | None = None) -> Exported:
     """Write the folder, and check every format against the original on random frames.
 
     The folder appears complete or not at all.
+
+    Args:
+        config: what, and where to.
+        measured: for the card; by default that of ``config.evaluation``.
 
     Raises:
         InputError: no run there, the folder exists, the network cannot be exported, or an export does not agree.
     """
     if config.out.exists():
         raise InputError(f"{config.out}: exists already; choose another --out")
+    card = config.card or config.push is not None
+    origin = read_origin(config.run) if card else None
+    if origin is not None and config.evaluation is not None:
+        measured = read_measured(config.evaluation, origin.name)
     classifier, facts = load_classifier(config.run, trust_model_code=config.trust_model_code)
     clip = facts.clip
     example = torch.randint(0, 256, (2, clip.frames, clip.size, clip.size, 3), dtype=torch.uint8)
@@ -59,6 +71,8 @@ def export(config: ExportConfig) -> Exported:
         facts.save(partial)
         state = {name: value.contiguous() for name, value in classifier.model.state_dict().items()}
         save_file(state, partial / WEIGHTS)
+        if origin is not None:
+            (partial / CARD).write_text(card_text(origin, facts, measured, config.license))
         difference = {}
         for name in config.formats:
             run = {"torch_export": to_torch_export, "onnx": to_onnx}[name](classifier, facts, example, partial)
@@ -72,7 +86,8 @@ def export(config: ExportConfig) -> Exported:
         raise InputError(f"{config.out}: cannot be written ({error.strerror}); choose another --out") from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Exported(config.out, difference)
+    address = None if config.push is None else push(config.out, config.push)
+    return Exported(config.out, difference, address)
 
 
 def to_torch_export(classifier: Classifier, facts: Facts, example: torch.Tensor, folder: Path) -> Callable:

@@ -23,6 +23,7 @@ from ...pipeline.sandbox.process import Sandbox
 from .classifier import load_classifier
 from .config import PredictConfig
 from .export import ONNX_FILE, TORCH_FILE, onnx_runner
+from .hub import model_folder
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def predict(config: PredictConfig) -> list[Prediction]:
     """
     if config.views < 1 or config.top < 1:
         raise InputError(f"views {config.views}, top {config.top}: expected at least 1")
-    config = replace(config, device=resolve_device(config.device))
+    config = replace(config, device=resolve_device(config.device), model=model_folder(config.model))
     classifier, facts = load_classifier(config.model, trust_model_code=config.trust_model_code)
     run = _engine(config, classifier)
     found = []

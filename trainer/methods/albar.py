@@ -42,6 +42,8 @@ NORM_EPS = 1e-12
 class Albar(MethodDefaults):
     """ALBAR: the network must not be able to tell the class from a static clip."""
 
+    title: ClassVar[str] = "ALBAR"
+
     w_adv: float = 1.0
     """Weight of the static adversary, minus the cross entropy of the static clips."""
     w_ent: float = 4.25

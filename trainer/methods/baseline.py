@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from .consistency import with_consistency
 from .terms import MethodDefaults, Network, RowLosses, agreement
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Baseline(MethodDefaults):
     """Plain cross entropy on the motion clips."""
+
+    title: ClassVar[str] = "cross entropy"
 
     label_smoothing: float = 0.0
     """Share of the label's mass that is spread over all classes."""

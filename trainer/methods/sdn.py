@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 class Sdn(MethodDefaults):
     """Scene debiasing: features that do not show the scene, and uncertainty where people are painted over."""
 
+    title: ClassVar[str] = "SDN"
+
     scenes: Path | None = None
     """Scene of each training video: a .npz with keys and probabilities, or a .csv with the columns key and scene."""
     alpha: float = 0.5

@@ -32,6 +32,7 @@ class MethodDefaults:
     """A method without static clips, penalty, data or parameters of its own.
 
     Attributes:
+        title: what people call the method.
         static: whether the method wants static clips.
         static_in_loss: whether ``loss`` reads them.
         static_pass: whether ``static_loss`` is added to ``loss``, in a forward and backward of its own.
@@ -43,6 +44,7 @@ class MethodDefaults:
         lower_if_not_finite: options that a run whose loss is no longer finite is advised to lower.
     """
 
+    title: ClassVar[str]
     static: ClassVar[Literal["none", "full"]] = "none"
     static_in_loss: ClassVar[bool] = False
     static_pass: ClassVar[bool] = False

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 class TwoStreams(MethodDefaults):
     """Two networks with independent features, one of which sees only static clips."""
 
+    title: ClassVar[str] = "two streams (HSIC)"
+
     w_hsic: float = 1.0
     """Weight of the dependence (HSIC) between the two networks' features."""
     hsic_into: Literal["unbiased", "both"] = "unbiased"

@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from unstill.bench.harness.bottleneck import Stage
 from unstill.bench.harness.ceilings import Ceiling
 from unstill.bench.harness.loader import on_gpu
 from unstill.bench.harness.result_files import Result, read_results
 from unstill.bench.harness.row import Row
+from unstill.bench.harness.section import PICTURES
 from unstill.bench.harness.step_process import variant_row
 from unstill.bench.harness.training_step import Variant
 from unstill.bench.report.figures import figures, targets
@@ -37,10 +39,11 @@ def page(tmp_path_factory) -> str:
     """The page of the committed files."""
     out = tmp_path_factory.mktemp("report")
     path = run(ReportOptions(results=COMMITTED, out=out))
-    assert (out / "report.png").read_bytes()[:4] == b"\x89PNG" and {p.name for p in out.iterdir()} == {
-        "report.html",
-        "report.png",
-    }
+    pictures = {f"report-{name}.png" for name in PICTURES}
+    assert {path.name for path in out.iterdir()} == {"report.html", *pictures}
+    for name in pictures:  # on GitHub's page, 830 pixels wide, a picture is at most three screens high
+        width, height = Image.open(out / name).size
+        assert width == 2 * 830 and height < 2 * 830 * 3, name
     return path.read_text()
 
 

@@ -40,8 +40,9 @@ def test_the_whole_demonstration(tmp_path, capsys, single_thread):
     assert f"{results['albar']['contrasted']:.1f}" in printed.out and "ALBAR" in printed.out
     page = (config.out / "report.html").read_text()
     assert page.count('<div class="measure">') == 13 and page.count('class="example"') == 6
-    shown = re.findall(r"</div><span>([\d.]+)</span>", page)
+    shown = re.findall(r'<span class="value">([\d.]+)</span>', page)
     assert shown[:2] == [f"{results[name]['iid']:.1f}" for name in ("baseline", "albar")]
+    assert "| Contrasted ↑ |" in (config.out / "models/albar/README.md").read_text()
     sets = "iid reversed shuffled static_iid scuba.unseen scufo.unseen shaken_scufo.unseen conflfg anti swap".split()
     assert {p.name for p in (config.out / "predictions").glob("albar.*")} == {f"albar.{name}.npz" for name in sets}
 

@@ -1,0 +1,49 @@
+"""Help texts flow, and say nothing where there is nothing to say."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from unstill.trainer.cli.help_texts import paragraphs, polish
+from unstill.trainer.cli.recipe_words import MEMORY, in_one_line
+from unstill.trainer.recipes import RECIPES
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_help_text_breaks_where_there_is_an_empty_line_alone():
+    text = "One sentence that\n    goes on, `here`\n    and ``there``.\n\n    Another\n    one.\n\n    unstill train\n"
+    assert paragraphs(text) == "One sentence that goes on, `here` and `there`.\n\nAnother one.\n\nunstill train"
+
+
+def test_lines_of_a_help_keep_their_width():
+    for line, expected in {
+        "│ --out {None}|PATH    Folder. (default: None)   │": "│ --out PATH    Folder.",
+        "│ [[PATH [PATH ...]]]  Runs. (default: )         │": "│ [PATH ...]  Runs.",
+        "│ --scuba [STR PATH [STR PATH ...]]  Sets.       │": "│ --scuba [STR PATH ...]  Sets.",
+        "│ --seed INT           Of it. (default: 0)       │": "│ --seed INT           Of it. (default: 0)",
+    }.items():
+        assert polish(line) == expected.ljust(len(line) - 1) + "│"
+    assert polish("│                      (default: None)           │") == ""
+
+
+def test_the_first_line_of_a_recipe_says_data_network_method_and_memory():
+    lines = {name: in_one_line(recipe) for name, recipe in RECIPES.items()}
+    assert lines["hmdb51_albar"] == (
+        "HMDB51 (data/hmdb51/train); swin3d_t, 32x2 frames of 224, fp32; ALBAR; batch 6, about 21 GiB."
+    )
+    assert "ALBAR + StillMix" in lines["hmdb51_albar_stillmix"] and "cross entropy" in lines["own_small"]
+    assert all(line.count("; ") == 3 and "batch " in line for line in lines.values())
+
+
+def test_the_memory_of_the_table_is_that_of_the_plan():
+    rows = json.loads((ROOT / "bench/results/memory-plan.json").read_text())["rows"]
+    planned = {
+        (row["model"], row["clip"], {"albar": "ALBAR"}.get(row["method"], row["method"]), row["precision"]): row
+        for row in rows
+        if "fixed_gib" in row
+    }
+    for key, (fixed, each) in MEMORY.items():
+        row = planned[key]
+        assert fixed == pytest.approx(row["fixed_gib"], rel=0.02) and each == pytest.approx(row["value"], rel=0.02), key
