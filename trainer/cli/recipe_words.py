@@ -2,11 +2,9 @@
 
 import sys
 from collections.abc import Callable, Mapping
-from typing import get_args
 
 from ..config import TrainConfig
 from ..methods import Albar, Baseline
-from ..methods.base_methods import BaseMethod
 
 DATA = {  # folder below data/ -> name
     "hmdb51": "HMDB51",
@@ -49,7 +47,7 @@ def in_one_line(make: Callable[[], TrainConfig]) -> str:
     recipe = make()
     clip, parts = recipe.clip, [recipe.method.title]
     base = getattr(recipe.method, "base", None)
-    parts += [base.title] if isinstance(base, get_args(BaseMethod)) else []
+    parts += [base.title] if base is not None else []
     parts += [recipe.augmentation.title] if recipe.augmentation is not None else []
     network = recipe.model.name.rpartition(":")[2] if recipe.model.name.startswith("unstill.") else recipe.model.name
     shape = f"{clip.frames}x{clip.stride} frames of {clip.size}"
