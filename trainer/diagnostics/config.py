@@ -76,8 +76,8 @@ class StillBankConfig:
     """Quantile of the largest probability below which frames are left out."""
     stills: int = 1024
     """Number of stills."""
-    frames: int = 8
-    """Frames of each video that are considered, spread evenly; the paper takes all, or every 20th of Kinetics."""
+    every: int = 1
+    """Every how many frames one is considered; the paper takes all, and of Kinetics every 20th."""
     size: int = 224
     """Side of the stills in pixels."""
     squeeze: bool = True
@@ -93,7 +93,7 @@ class StillBankConfig:
 
     def __post_init__(self):
         quantile = between(0, 1, "a quantile", without_high=True)
-        check_options(self, tau=quantile, stills=at_least(1), frames=at_least(1))
+        check_options(self, tau=quantile, stills=at_least(1), every=at_least(1))
 
 
 @dataclass(frozen=True, kw_only=True)

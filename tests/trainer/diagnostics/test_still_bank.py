@@ -37,7 +37,7 @@ def data(tmp_path_factory):
 
 
 def test_random_bank(tmp_path, data):
-    config = StillBankConfig(data=data, out=tmp_path / "bank.safetensors", stills=10, frames=3, size=32, device="cpu")
+    config = StillBankConfig(data=data, out=tmp_path / "bank.safetensors", stills=10, every=3, size=32, device="cpu")
     stills = load_file(build_still_bank(config))["stills"]
     assert stills.shape == (10, 3, 32, 32) and stills.dtype == torch.uint8
     assert len(stills.flatten(1).unique(dim=0)) == 10
@@ -67,14 +67,15 @@ def test_bank_of_a_reference_network(tmp_path, data, one_thread):
         reference=tmp_path / "reference",
         tau=0.75,
         stills=99,
-        frames=2,
+        every=4,
         size=32,
         device="cpu",
     )
     stills = load_file(build_still_bank(config))["stills"]
     with open(tmp_path / "bank.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 32 and len(stills) == 8  # a quarter of 32 frames
+    assert len(rows) == 32 and len(stills) == 8  # a quarter of 32 frames: numbers 0 and 4 of 16 videos
+    assert [row["frame"] for row in rows] == ["0", "4"] * 16
     assert all(0 < float(row["p_class"]) <= float(row["p_max"]) <= 1 for row in rows)
     with pytest.raises(InputError, match="tau is 1"):
         StillBankConfig(data=data, out=tmp_path / "x", tau=1.0)
