@@ -45,7 +45,9 @@ class Hub(http.server.BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     self.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self._json({"commitUrl": f"http://hub/me/mine/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+            self._json(
+                {"commitUrl": f"https://huggingface.co/me/mine/commit/{COMMIT}", "commitOid": COMMIT, "success": True}
+            )
         else:
             self._json({"warnings": [], "errors": []})
 
