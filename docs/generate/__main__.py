@@ -14,6 +14,7 @@ import demonstration
 import downstream
 import every_method
 import measured
+import witnesses
 from blocks import with_blocks
 from results import Results
 
@@ -26,7 +27,7 @@ def tables() -> dict[Path, str]:
     results = Results(REPOSITORY / "bench" / "results")
     blocks = {
         name: block
-        for part in (costs, demonstration, downstream, every_method, measured)
+        for part in (costs, demonstration, downstream, every_method, measured, witnesses)
         for name, block in part.blocks(results).items()
     }
     pages = {REPOSITORY / name: (REPOSITORY / name).read_text() for name in PAGES}
