@@ -14,6 +14,7 @@ import demonstration
 import downstream
 import every_method
 import measured
+import witnesses
 from blocks import with_blocks
 from results import Results
 
@@ -26,7 +27,7 @@ def tables() -> dict[Path, str]:
     results = Results(REPOSITORY / "bench" / "results")
     blocks = {
         name: block
-        for part in (costs, demonstration, downstream, every_method, measured)
+        for part in (costs, demonstration, downstream, every_method, measured, witnesses)
         for name, block in part.blocks(results).items()
     }
     pages = {REPOSITORY / name: (REPOSITORY / name).read_text() for name in PAGES}
@@ -53,18 +54,19 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=("tables", "reference"), help="by default both")
     arguments = parser.parse_args()
     parts = {"tables": tables, "reference": reference}
-    wanted = [arguments.part] if arguments.part else list(parts)
-    pages = {path: text for name in wanted for path, text in parts[name]().items()}
-    stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
-    if arguments.check:
-        if stale:
-            names = ", ".join(str(path.relative_to(REPOSITORY)) for path in stale)
-            sys.exit(f"out of date: {names}; run `python docs/generate`")
-        return
-    for path in stale:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(pages[path])
-        print(f"written: {path.relative_to(REPOSITORY)}")
+    out_of_date = []
+    for name in [arguments.part] if arguments.part else parts:
+        pages = parts[name]()
+        stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
+        out_of_date += [str(path.relative_to(REPOSITORY)) for path in stale]
+        if arguments.check:
+            continue
+        for path in stale:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(pages[path])
+            print(f"written: {path.relative_to(REPOSITORY)}")
+    if arguments.check and out_of_date:
+        sys.exit(f"out of date: {', '.join(out_of_date)}; run `python docs/generate`")
 
 
 main()

@@ -20,7 +20,7 @@ MEASURES = {
     "reversed_keep": "Reversed: keeps the label ↓",
     "reversed_flip": "Reversed: names the mirror class ↑",
 }
-SHORT = ("iid", "scuba", "scufo", "contrasted", "anti")  # the README's
+SHORT = ("iid", "scuba", "scufo", "scufo_probe", "contrasted", "anti")  # the README's
 GUESSING = 12.5  # percent, eight classes
 
 

@@ -17,6 +17,8 @@ WIDE = 10  # points
 
 def blocks(results: Results) -> dict[str, str]:
     """``downstream: ...`` of docs/downstream.md."""
+    if not results.has(NAME):
+        return {f"downstream: {name}": "Not measured yet." for name in ("table", "gains", "seeds", "cost")}
     rows = [row for row in results.rows(NAME) if "encoder" in row]
     return {
         "downstream: table": measures(rows),
