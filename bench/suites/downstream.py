@@ -1,9 +1,9 @@
 """`unstill bench downstream`: what the features of baseline, ALBAR and Recast are good for in long procedural videos.
 
 Writes ``bench/results/downstream.json``: anomaly detection and temporal localisation with frozen encoders under one
-head, where looks mislead (``free``) and where they follow the label as in training (``alike``). Encoders are those of
-`unstill bench bias` and `unstill bench recast`, in the same folders; one that is not there is trained first. Features
-and what heads make of them are kept: a repeated command goes on where the last one stopped.
+head, where appearance misleads (``free``) and where it follows the label as in training (``alike``). Encoders are those
+of `unstill bench bias` and `unstill bench recast`, in the same folders; one that is not there is trained first.
+Features and what heads make of them are kept: a repeated command goes on where the last one stopped.
 
     unstill bench downstream                            both tasks, three encoders, three seeds
     unstill bench downstream --seeds --train-cost 2000  how long the anomaly head trains on 1,610 videos, alone
@@ -42,7 +42,7 @@ from ..harness.section import Chart, Section
 from .bias import METHODS, BiasBench, folder_of, known_measures, make_data, run_one
 from .recast import TITLES, RecastBench, recipe_for
 
-SPLITS = {"free": "looks independent of the label", "alike": "looks as in training"}
+SPLITS = {"free": "appearance independent of the label", "alike": "appearance as in training"}
 MEASURES = {
     "anomaly": "anomaly detection, frame-level ROC-AUC",
     "localisation": "temporal localisation, mAP over tIoU .3 to .7",
@@ -52,7 +52,7 @@ SECTIONS = {
     "downstream": Section(
         title="What the features are good for",
         text="Frozen encoders in long videos, one head for all. Scene and actor follow the label in training.",
-        order=18,
+        order=19,
         charts={
             task: Chart(
                 title=f"Frozen features: {words}",
@@ -73,7 +73,7 @@ Outcome = dict[str, Any]  # of a head, in the form of JSON
 
 @dataclass(frozen=True, kw_only=True)
 class DownstreamBench:
-    """Put one head on the frozen features of each encoder, and measure it where looks mislead and where they help."""
+    """Put one head on the frozen features of each encoder, and measure it where appearance misleads and helps."""
 
     out: Path | None = None
     """Folder of the result file; bench/results by default."""
@@ -92,7 +92,7 @@ class DownstreamBench:
     train: int = 84
     """Training videos of a task."""
     test: int = 48
-    """Test videos of a task, each with two looks."""
+    """Test videos of a task, each with two appearances."""
     resamples: int = 1000
     """Of the intervals."""
     train_cost: int = 0
@@ -276,7 +276,7 @@ def rows(config: DownstreamBench, task: Task, split: str, scores: Scores) -> lis
     made = []
     for column, name in enumerate(names):
         low, high = np.quantile(drawn[:, column], [0.025, 0.975])
-        facts: dict[str, Any] = {"task": task, "looks": split, "encoder": name, "n": len(seeds)}
+        facts: dict[str, Any] = {"task": task, "appearance": split, "encoder": name, "n": len(seeds)}
         facts |= {f"seed_{seed}": round(float(v), 3) for seed, v in zip(seeds, values[column], strict=True)}
         if len(seeds) > 1:
             facts["sd"] = round(float(values[column].std(ddof=1)), 3)
@@ -305,7 +305,7 @@ def rows(config: DownstreamBench, task: Task, split: str, scores: Scores) -> lis
 
 def line(row: Row) -> dict[str, Any]:
     """A row as the table shows it."""
-    shown = {"task": row.facts["task"], "looks": row.facts["looks"], "encoder": row.label}
+    shown = {"task": row.facts["task"], "appearance": row.facts["appearance"], "encoder": row.label}
     shown |= {"value": _one(row.value), "interval": f"{_one(row.p20)} to {_one(row.p80)}"}
     if "gain" in row.facts:
         ends = f"{row.facts['gain_low']:+.1f} to {row.facts['gain_high']:+.1f}"

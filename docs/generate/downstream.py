@@ -7,7 +7,7 @@ from results import Results
 
 NAME = "downstream"
 TASKS = {"anomaly": "ROC-AUC", "localisation": "mAP"}
-LOOKS = {
+SPLITS = {
     "free": "Where scene and actor are independent of the label",
     "alike": "Where they follow it as in training",
 }
@@ -22,32 +22,33 @@ def blocks(results: Results) -> dict[str, str]:
     rows = [row for row in results.rows(NAME) if "encoder" in row]
     return {
         "downstream: table": measures(rows),
-        "downstream: gains": "\n\n".join(paragraph(gains(rows, looks)) for looks in LOOKS),
+        "downstream: gains": "\n\n".join(paragraph(gains(rows, split)) for split in SPLITS),
         "downstream: seeds": paragraph(seeds(rows)),
         "downstream: cost": paragraph(cost(results)),
     }
 
 
 def measures(rows: list[dict[str, Any]]) -> str:
-    """Every encoder, task and look, with its interval."""
-    found = {(row["label"], row["task"], row["looks"]): row for row in rows}
-    columns = [(task, looks) for task in TASKS for looks in LOOKS]
+    """Every encoder, task and set of test videos, with its interval."""
+    found = {(row["label"], row["task"], row["appearance"]): row for row in rows}
+    columns = [(task, split) for task in TASKS for split in SPLITS]
     lines = []
     for name in dict.fromkeys(row["label"] for row in rows):
         own = [found[name, *column] for column in columns]
         lines.append([name, *(f"{row['value']:.1f} [{row['p20']:.1f}, {row['p80']:.1f}]" for row in own)])
-    heads = [f"{task} ({TASKS[task]}), {looks}" for task, looks in columns]
+    heads = [f"{task} ({TASKS[task]}), {split}" for task, split in columns]
     return table(["encoder", *heads], lines)
 
 
-def gains(rows: list[dict[str, Any]], looks: str) -> str:
+def gains(rows: list[dict[str, Any]], split: str) -> str:
     """How far each encoder is ahead of cross entropy, and where it is not."""
     ahead, level, behind = [], [], []
     for row in rows:
-        if row["looks"] != looks or "gain" not in row:
+        if row["appearance"] != split or "gain" not in row:
             continue
         ends = f"[{row['gain_low']:+.1f}, {row['gain_high']:+.1f}]"
-        said = f"{row['label']} in {row['task']} ({row['gain']:+.1f} points of {TASKS[row['task']]} {ends})"
+        higher = f"higher in {seeds_ahead(rows, row)} of {row['n']} seeds"
+        said = f"{row['label']} in {row['task']} ({row['gain']:+.1f} points of {TASKS[row['task']]} {ends}, {higher})"
         (ahead if row["gain_low"] > 0 else behind if row["gain_high"] < 0 else level).append(said)
     parts = []
     if ahead:
@@ -56,7 +57,13 @@ def gains(rows: list[dict[str, Any]], looks: str) -> str:
         parts.append(f"no clear difference: {', '.join(level)}")
     if behind:
         parts.append(f"behind cross entropy: {', '.join(behind)}")
-    return f"{LOOKS[looks]} – {'; '.join(parts)}."
+    return f"{SPLITS[split]} – {'; '.join(parts)}."
+
+
+def seeds_ahead(rows: list[dict[str, Any]], row: dict[str, Any]) -> int:
+    """In how many seeds an encoder is above cross entropy."""
+    same = [r for r in rows if (r["task"], r["appearance"]) == (row["task"], row["appearance"]) and "gain" not in r]
+    return sum(row[name] > same[0][name] for name in row if name.startswith("seed_"))
 
 
 def seeds(rows: list[dict[str, Any]]) -> str:
@@ -65,8 +72,9 @@ def seeds(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         if row.get("sd", 0) > WIDE:
             values = [value for name, value in row.items() if name.startswith("seed_")]
-            said.append(f"{row['label']} in {row['task']}, {row['looks']}: {min(values):.1f} to {max(values):.1f}")
-    wide = f"Seeds whose standard deviation is above {WIDE} points, lowest to highest: {'; '.join(said)}. "
+            said.append(f"{row['label']} in {row['task']}, {row['appearance']}: {min(values):.1f} to {max(values):.1f}")
+    wide = f"Where the standard deviation over seeds is above {WIDE} points, from the lowest to the highest: "
+    wide += f"{'; '.join(said)}. "
     return (wide if said else "") + "Intervals do not contain what another seed would give."
 
 
