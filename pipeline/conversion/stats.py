@@ -35,7 +35,6 @@ def write_stats(output: LocalOutput, dataset: dict, index: SampleIndex, failures
     rates = Counter(index.fps_milli.tolist())
     counts = np.bincount(index.label, minlength=len(index.classes))
     page = _TEMPLATE.render(
-        name=printable("/".join(output.name.rstrip("/").split("/")[-2:])),  # such as hmdb51/train
         dataset=dataset,
         recipe=dataset["settings"]["recipe"],
         frames=int(index.frames.sum(dtype=np.int64)),

@@ -72,7 +72,7 @@ def test_latest_best_and_steps_are_paths(folder, whole):
         find_checkpoint(run / "step-4")
     subject = load_subject(run / "best", trust_model_code=True)
     assert (subject.name, subject.origin.step, subject.origin.pointers) == ("run", 6, ("best",))
-    assert "run, step 6 (best); albar, synthetic_run:dropout_net, moving average" in str(subject.origin)
+    assert "run, step 6 (best); ALBAR, synthetic_run:dropout_net, moving average" in str(subject.origin)
 
 
 def test_a_run_without_one_finite_step_fails(folder):

@@ -83,7 +83,7 @@ def test_the_verdict_claims_no_more_than_the_numbers():
     assert "removed what a still frame" in verdict(numbers(scufo=12.5, scufo_probe=13.0, scufo_feature_probe=14.0))
     assert (
         "but only reduced the influence of the moving actor's appearance" in text
-        and "40.0 % of the videos (baseline 1.3 %)" in text
+        and "40.0 % of the videos (cross entropy 1.3 %)" in text
     )
     assert text.count(".") - len(re.findall(r"\d\.\d", text)) == 1  # one sentence
     assert "only reduced what a still frame gives away" in verdict(numbers(scufo=30.0))

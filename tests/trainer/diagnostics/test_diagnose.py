@@ -87,6 +87,7 @@ def subjects(monkeypatch):
     found = {n: Subject(n, m.eval(), CLASSES, clip, (0.0,) * 3, (1.0,) * 3) for n, m in made.items()}
     for module in (information_command, static_dynamic_command, look_command, scene_bias):
         monkeypatch.setattr(module, "load_subject", lambda run, **_: found[run.name])
+        monkeypatch.setattr(module, "describe_runs", lambda runs: {})
     return found
 
 
