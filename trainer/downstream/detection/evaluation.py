@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ....pipeline.errors import InputError
+from ....pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ....pipeline.loading.frame_walk import FrameWalk
 from ....pipeline.shards.index import SampleIndex
 from ...evaluation.linear_probe import LinearProbe, fit
@@ -210,8 +211,8 @@ def run_score(config: ScoreConfig) -> tuple[DetectionMap, DetectionMap]:
         turned = next((t for t in file.tubes if not (t.boxes[:, :2] < t.boxes[:, 2:]).all()), None)
         if turned is not None:
             raise InputError(f"{path}: {turned.video} has a box whose right or lower side comes before the other")
-    true_tubes, found_tubes = _as_tubes(truth), _as_tubes(found)
-    return frame_map(true_tubes, found_tubes, config.rules), video_map(true_tubes, found_tubes, config.rules)
+    there, said = _as_tubes(truth), _as_tubes(found)
+    return frame_map(there, said, config.rules), video_map(there, said, config.rules)
 
 
 def _as_tubes(file: TubeFile) -> list[Tube]:
@@ -268,15 +269,18 @@ def _one_model(
     for row, features in _features(config.test, boxes, classifier, facts, config).items():
         for tube, own in zip(boxes.of_row[row], features, strict=True):
             found += scored(tube, own, probe, classes, times_own=config.boxes is not None)
-    frames, videos = (measure(truth.all(), found, config.rules) for measure in (frame_map, video_map))
-    return DetectResult(model, frames, videos, tuple(found))
+    there, rules = truth.all(), config.rules
+    return DetectResult(model, frame_map(there, found, rules), video_map(there, found, rules), tuple(found))
 
 
 def _features(
     dataset: Path, tubes: PlacedTubes, classifier: Classifier, facts: Facts, config: DetectConfig
 ) -> dict[int, list[TubeFeatures]]:
     device = next(classifier.parameters()).device
-    with FrameWalk(dataset, facts.clip.size, threads=config.core_threads, device=device.type) as walk:
+    with (
+        FrameWalk(dataset, facts.clip.size, threads=config.core_threads, device=device.type) as walk,
+        leave_a_core_for_decoding(device),
+    ):
         found, bad = tube_features(
             walk,
             tubes.of_row,
