@@ -18,9 +18,10 @@ from ....pipeline.loading.frame_walk import FrameWalk
 from ....pipeline.shards.index import SampleIndex
 from ...evaluation.linear_probe import LinearProbe, fit
 from ...inference.classifier import Classifier, Facts
-from ..detection_map import DetectionMap, frame_map, video_map
+from ..detection_map import DetectionMap, bootstrap, frame_map, video_map
 from ..encoder import load_encoder
 from ..features.extract import own_device
+from ..ranking import Interval
 from .config import BadAnnotations, DetectConfig, ScoreConfig
 from .roi_features import TubeFeatures, tube_features
 from .tubes import Tube, TubeFile, box_iou, linked, plain_name, problem_of, read_tubes, within
@@ -74,12 +75,14 @@ class DetectReport:
         truth: the test tubes.
         left_out: annotations that were left out, a line each.
         cut: tubes cut at the last frame of their video.
+        gains: of each model against the first, "frame .5" and "video .5", with intervals; empty for the first.
     """
 
     results: tuple[DetectResult, ...]
     truth: tuple[Tube, ...]
     left_out: tuple[str, ...]
     cut: int
+    gains: tuple[dict[str, Interval], ...]
 
 
 def run_detect(config: DetectConfig) -> DetectReport:
@@ -102,7 +105,12 @@ def run_detect(config: DetectConfig) -> DetectReport:
     results = [_one_model(model, config, placed["train"], extra, boxes, placed["test"]) for model in config.models]
     missing = tuple(sorted(unknown_videos(truth, [train, test])))
     left_out = (*problems, *(f"{video}: in neither dataset" for video in missing))
-    return DetectReport(tuple(results), tuple(placed["test"].all()), left_out, sum(p.cut for p in placed.values()))
+    first, gains = results[0], [{}]
+    for result in results[1:]:
+        pairs = {"frame .5": (first.frames, result.frames), "video .5": (first.videos, result.videos)}
+        gains.append({name: bootstrap(*pair, 0.5, config.resamples) for name, pair in pairs.items()})
+    cut = sum(tubes.cut for tubes in placed.values())
+    return DetectReport(tuple(results), tuple(placed["test"].all()), left_out, cut, tuple(gains))
 
 
 def unknown_videos(tubes: TubeFile, indices: Sequence[SampleIndex]) -> set[str]:
