@@ -38,9 +38,9 @@ def printed(script, folder, **variables):
     return [shlex.split(line) for line in (folder / "commands").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("script", ["hmdb51.sh", "ucf101.sh"])
+@pytest.mark.parametrize("script", ["hmdb51.sh", "ucf101.sh", "transfer.sh"])
 def test_every_command_is_one_that_is_taken(script, tmp_path):
-    lines = printed(script, tmp_path)
+    lines = printed(script, tmp_path, ENCODER="runs/encoder")
     used = set()
     for name, *arguments in lines:
         used.add(name)
@@ -53,7 +53,9 @@ def test_every_command_is_one_that_is_taken(script, tmp_path):
             tyro.cli(OodConfig if action == "build" else MaskCheckConfig, args=rest)
         else:
             tyro.cli(_load(COMMANDS[name].options), args=arguments)
-    assert {"convert", "ood", "train", "evaluate"} <= used
+    assert {"convert", "train"} | ({"transfer"} if script == "transfer.sh" else {"ood", "evaluate"}) <= used
+    if script == "transfer.sh":
+        assert len(lines) == 6 + 1 + 3 + 1  # three splits
     if script == "hmdb51.sh":
         trained = {arguments[0] for name, *arguments in lines if name == "train"}
         rows = {"mixup", "videomix", "sdn", "be", "actor_cutmix", "fame", "stillmix", "albar", "two_streams"}

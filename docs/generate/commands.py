@@ -17,6 +17,7 @@ from unstill.trainer.augmentations import Augmentation
 from unstill.trainer.cli.diagnostics import QUESTIONS
 from unstill.trainer.cli.main import COMMANDS, _load
 from unstill.trainer.config import TrainConfig
+from unstill.trainer.downstream.detection.config import DetectConfig, ScoreConfig
 from unstill.trainer.methods import Method
 from unstill.trainer.recipes import RECIPES
 
@@ -91,6 +92,16 @@ def _ood() -> list[str]:
     ]
 
 
+def _detect() -> list[str]:
+    fit = "A linear layer on frozen features of boxes; frame-mAP and video-mAP of each model."
+    score = "The same measures of any detector's boxes."
+    return [
+        *("## unstill detect", COMMANDS["detect"].summary),
+        *_command("unstill detect fit", fit, DetectConfig, level=3),
+        *_command("unstill detect score", score, ScoreConfig, level=3),
+    ]
+
+
 def _diagnose() -> list[str]:
     parts = ["## unstill diagnose", COMMANDS["diagnose"].summary + " What each can show: [diagnose](../diagnose.md)."]
     for name, question in QUESTIONS.items():
@@ -107,7 +118,7 @@ def _bench() -> list[str]:
     ]
 
 
-_OWN = {"train": _train, "ood": _ood, "diagnose": _diagnose, "bench": _bench}
+_OWN = {"train": _train, "ood": _ood, "detect": _detect, "diagnose": _diagnose, "bench": _bench}
 
 
 def _tables(

@@ -15,6 +15,7 @@ from unstill.pipeline.ood.mask_check import MaskCheckConfig
 from unstill.trainer.cli.diagnostics import QUESTIONS
 from unstill.trainer.cli.main import COMMANDS, _load
 from unstill.trainer.config import TrainConfig
+from unstill.trainer.downstream.detection.config import DetectConfig, ScoreConfig
 from unstill.trainer.recipes import RECIPES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -88,6 +89,8 @@ def test_commands_are_taken(page, line):
         kind, *rest = arguments
         options = QUESTIONS[kind].options if name == "diagnose" else OodConfig if kind == "build" else MaskCheckConfig
         tyro.cli(options, args=rest)
+    elif name == "detect":
+        tyro.cli({"fit": DetectConfig, "score": ScoreConfig}[arguments[0]], args=arguments[1:])
     elif name == "bench":
         from unstill.bench import suites
 

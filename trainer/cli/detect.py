@@ -43,6 +43,10 @@ def _fit(config: DetectConfig) -> int:
             gains = [100 * (value - first) for value, first in zip(values, rows[0][1], strict=True)]
             table.add_row("  minus the first", *(f"{gain:+.1f}" for gain in gains))
     Console().print(table)
+    for (name, _), gains in zip(rows, report.gains, strict=True):
+        for column, gain in gains.items():
+            ends = f"[{100 * gain.low:+.1f}, {100 * gain.high:+.1f}]"
+            print(f"{name} minus the first, {column}: {100 * gain.value:+.1f} {ends}, 95 % over videos")
     if config.boxes is None:
         print("on the true boxes: where people are was given, only their classes were in question")
     if report.left_out:

@@ -128,6 +128,11 @@ COMMANDS = {
     "detect": Command(
         "Say who does what where, with a linear layer on a network's features of boxes.", "trainer.cli.detect:detect"
     ),
+    "transfer": Command(
+        "Measure an encoder on other data sets: linear probe, fine-tuned runs, mean of splits.",
+        "trainer.cli.transfer:transfer",
+        "trainer.downstream.transfer.config:TransferConfig",
+    ),
     # named here, never imported by the trainer: bench -> trainer is the only direction
     "bench": Command("Measure this machine: every part next to its peers and its limit.", "bench.cli:main"),
     "completion": Command("Print what bash, zsh or fish need to complete commands.", "trainer.cli.completion:run"),
@@ -137,7 +142,7 @@ SECTIONS = {  # of the list of commands
     "Data": ("convert", "audit", "verify", "ood"),
     "Training": ("train",),
     "Evaluation": ("evaluate", "diagnose"),
-    "Use": ("export", "predict"),
+    "Use": ("export", "predict", "transfer"),
     "Long videos": ("features", "anomaly", "localise", "detect"),
     "What single methods need": ("still-bank", "scene-labels", "recast-clips"),
     "This machine": ("bench", "completion"),

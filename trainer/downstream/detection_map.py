@@ -23,10 +23,26 @@ import numpy as np
 
 from ...pipeline.errors import InputError
 from .detection.tubes import Tube, box_iou
+from .ranking import Interval
 
 Rules = Literal["act", "pascal"]
 COCO = tuple(k / 100 for k in range(50, 100, 5))
 THRESHOLDS = (0.2, *COCO)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The detections of one class, by falling score.
+
+    Attributes:
+        right: bool (K, N), at each threshold.
+        video: int64 (N,), place of the detection's video in ``DetectionMap.videos``; V where it has no truth.
+        truth: int64 (V + 1,), boxes or tubes of each video that are there; the last is 0.
+    """
+
+    right: np.ndarray
+    video: np.ndarray
+    truth: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -38,12 +54,18 @@ class DetectionMap:
         thresholds: K of intersection over union.
         table: float64 (C, K), average precision, 0 to 1.
         ignored: detections of classes without truth.
+        rules: by which it was computed.
+        videos: V names, sorted: those with truth.
+        matches: of each class.
     """
 
     classes: tuple[str, ...]
     thresholds: tuple[float, ...]
     table: np.ndarray
     ignored: int
+    rules: Rules
+    videos: tuple[str, ...]
+    matches: tuple[Matches, ...]
 
     def at(self, threshold: float) -> float:
         """Mean over classes at one threshold."""
@@ -52,6 +74,16 @@ class DetectionMap:
     def average(self) -> float:
         """Mean over classes and over the thresholds .5, .55, ... .95."""
         return float(self.table[:, [self.thresholds.index(t) for t in COCO]].mean())
+
+    def weighted(self, threshold: float, weight: np.ndarray) -> float:
+        """Mean over the classes with truth, video v counted ``weight[v]`` times, int64 (V + 1,); NaN without any."""
+        k, area = self.thresholds.index(threshold), _AREAS[self.rules]
+        found = [
+            area(match.right[k], int((weight * match.truth).sum()), weight[match.video])
+            for match in self.matches
+            if (weight * match.truth).any()
+        ]
+        return float(np.mean(found)) if found else float("nan")
 
 
 @dataclass(frozen=True)
@@ -132,18 +164,21 @@ def _evaluate(
         raise InputError("no truth boxes; expected at least one tube")
     if any(np.isnan(tube.scores).any() for tube in found):
         raise InputError("a score is not a number; expected finite scores")
-    classes = sorted({tube.label for tube in truth})
+    classes, videos = sorted({tube.label for tube in truth}), sorted({tube.video for tube in truth})
     limits = np.asarray(thresholds, np.float64)
-    table = []
+    table, matches = [], []
     for name in classes:
         own = [[tube for tube in tubes if tube.label == name] for tubes in (truth, found)]
-        table.append(average_precisions(compare(*own), limits, rules))
+        matches.append(matched(compare(*own), limits, rules, videos))
+        table.append([_AREAS[rules](row, int(matches[-1].truth.sum())) for row in matches[-1].right])
     ignored = sum(tube.label not in set(classes) for tube in found)
-    return DetectionMap(tuple(classes), tuple(thresholds), np.array(table), ignored)
+    return DetectionMap(
+        tuple(classes), tuple(thresholds), np.array(table), ignored, rules, tuple(videos), tuple(matches)
+    )
 
 
-def average_precisions(places: _Places, thresholds: np.ndarray, rules: Rules) -> np.ndarray:
-    """float64 (K,): average precision of one class at each threshold."""
+def matched(places: _Places, thresholds: np.ndarray, rules: Rules, videos: Sequence[str]) -> Matches:
+    """Which detections of one class are right, at each threshold; those in videos without truth count as wrong."""
     rows_at: dict[object, list[int]] = {}
     for row, place in enumerate(places.truth_place):
         rows_at.setdefault(place, []).append(row)
@@ -162,18 +197,57 @@ def average_precisions(places: _Places, thresholds: np.ndarray, rules: Rules) ->
         hit = np.flatnonzero((overlap[best] >= thresholds) & ~taken[np.arange(len(thresholds)), rows[best]])
         taken[hit, rows[best[hit]]] = True
         right[hit, column] = True
-    area = _under_lines if rules == "act" else _under_envelope
-    return np.array([area(row, len(places.truth_place)) for row in right])
+    number = {name: n for n, name in enumerate(videos)}
+    video = np.array([number.get(_video_of(places.found_place[row]), len(videos)) for row in order.tolist()], np.int64)
+    there = np.array([number[_video_of(place)] for place in places.truth_place], np.int64)
+    return Matches(right, video, np.bincount(there, minlength=len(videos) + 1))
 
 
-def _under_envelope(right: np.ndarray, truth: int) -> float:
-    """Area under precision over recall, precision made falling; ``right`` is bool (N,), by falling score."""
-    precision = np.cumsum(right) / np.arange(1, len(right) + 1)
+def bootstrap(first: DetectionMap, second: DetectionMap, threshold: float, samples: int, seed: int = 0) -> Interval:
+    """Difference of the mean average precision of two models, second minus first, on the same truth.
+
+    The 95 % interval draws videos with replacement, the same for both: boxes of one video are no independent samples.
+
+    Args:
+        first, second: results on the same truth.
+        threshold: one of theirs.
+        samples, seed: of the draws.
+    """
+    random, count = np.random.default_rng(seed), len(first.videos)
+    found = []
+    for _ in range(samples):
+        # the last place is of detections in videos without truth: they count once in every sample
+        weight = np.append(np.bincount(random.integers(0, count, count), minlength=count), 1)
+        found.append(second.weighted(threshold, weight) - first.weighted(threshold, weight))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Interval(second.at(threshold) - first.at(threshold), float(low), float(high), samples)
+
+
+def _video_of(place: object) -> str:
+    return str(place[0] if isinstance(place, tuple) else place)
+
+
+def _under_envelope(right: np.ndarray, truth: int, weight: np.ndarray | None = None) -> float:
+    """Area under precision over recall, precision made falling.
+
+    Args:
+        right: bool (N,), by falling score.
+        truth: how many there are.
+        weight: int64 (N,), how often each detection counts; by default once.
+    """
+    weight = np.ones(len(right), np.int64) if weight is None else weight
+    precision = np.cumsum(right * weight) / np.maximum(np.cumsum(weight), 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(envelope[right].sum() / truth)
+    return float((envelope * weight)[right].sum() / truth)
 
 
-def _under_lines(right: np.ndarray, truth: int) -> float:
-    """Area under straight lines between the points of precision over recall, from (0, 1) on."""
-    precision = np.concatenate([[1.0], np.cumsum(right) / np.arange(1, len(right) + 1)])
-    return float((precision[1:] + precision[:-1])[right].sum() / 2 / truth)
+def _under_lines(right: np.ndarray, truth: int, weight: np.ndarray | None = None) -> float:
+    """Area under straight lines between the points of precision over recall, from (0, 1) on; see above."""
+    weight = np.ones(len(right), np.int64) if weight is None else weight
+    counted = np.cumsum(weight)
+    precision = np.where(counted > 0, np.cumsum(right * weight) / np.maximum(counted, 1), 1.0)
+    precision = np.concatenate([[1.0], precision])
+    return float(((precision[1:] + precision[:-1]) * weight)[right].sum() / 2 / truth)
+
+
+_AREAS = {"act": _under_lines, "pascal": _under_envelope}

@@ -98,7 +98,7 @@ def cross_fitted(
         decay = decays[0]
         if len(decays) > 1:
             inner = fold == (k + 1) % folds
-            decay = _best_decay(x, y, n_classes, (fold != k) & ~inner, inner, decays, offset)
+            decay = best_decay(x, y, n_classes, (fold != k) & ~inner, inner, decays, offset)
         train, test = fold != k, fold == k
         known = None if offset is None else offset[train]
         probe = fit(x[train], y[train], n_classes, decay, known)
@@ -186,7 +186,7 @@ def folds_of(labels: np.ndarray, groups: Sequence[Hashable] | None, folds: int) 
     return np.array([fold[name] for name in names], np.int64)
 
 
-def _best_decay(
+def best_decay(
     x: np.ndarray,
     y: np.ndarray,
     classes: int,

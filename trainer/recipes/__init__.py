@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     RECIPES: dict[str, Callable[[], TrainConfig]]
     """Every recipe by its name; the families are imported on first use."""
 
-FAMILIES = (".hmdb51", ".ucf101", ".kinetics400", ".kinetics400_networks", ".own", ".choi", "..demo.recipes")
+FAMILIES = (
+    ".hmdb51",
+    ".ucf101",
+    ".kinetics400",
+    ".kinetics400_networks",
+    ".own",
+    ".choi",
+    ".transfer",
+    "..demo.recipes",
+)
 
 
 def __getattr__(name: str) -> "dict[str, Callable[[], TrainConfig]]":

@@ -220,9 +220,9 @@ def test_who_is_where_is_found_from_the_places_of_boxes(shards, model, tmp_path,
         command += [f"--{name}", str(path)]
     command += ["--boxes", str(tmp_path / "test.csv"), "--train-boxes", str(tmp_path / "train.csv")]
     assert run(command) == 0
-    assert "+0.0" in capsys.readouterr().out  # the same model twice
+    assert "frame .5: +0.0 [+0.0, +0.0]" in capsys.readouterr().out  # the same model twice
     record = json.loads((tmp_path / "out" / "detect.json").read_text())
-    found = record["models"][model]
+    found = record["models"][f"0 {model}"]
     assert found["frame_map"]["mean"]["0.5"] > 0.95 and found["video_map"]["mean"]["0.5"] > 0.95
     # its detections, scored from the files
     detections = next((tmp_path / "out").glob("detections_0*.csv"))

@@ -8,7 +8,7 @@ import pytest
 
 from unstill.pipeline.errors import InputError
 from unstill.trainer.downstream.detection.tubes import Tube
-from unstill.trainer.downstream.detection_map import COCO, frame_map, tube_iou, video_map
+from unstill.trainer.downstream.detection_map import COCO, bootstrap, frame_map, tube_iou, video_map
 
 THRESHOLDS = (0.2, 0.5, 0.75)
 BOX = (0.0, 0.0, 1.0, 1.0)
@@ -130,6 +130,23 @@ def test_the_overlap_of_tubes_is_spatial_times_temporal():
     a, b = tube(frames=range(0, 10)), tube(frames=range(5, 15), boxes=[(0, 0, 1, 0.5)] * 10)
     assert tube_iou(a, b) == pytest.approx(0.5 * 5 / 15)
     assert tube_iou(a, tube(frames=range(20, 22))) == 0
+
+
+@pytest.mark.parametrize("rules", ["act", "pascal"])
+def test_the_interval_draws_videos(rules):
+    videos = [f"v{n:02}" for n in range(20)]
+    truth = [tube(v, label) for v in videos for label in "ab"]
+    good = [replace(t, scores=np.array([0.5])) for t in truth]
+    poor = [*good[: len(good) // 2], tube("w", "a", scores=[0.9])]  # half of the videos, and one where nothing is
+    better, worse = (frame_map(truth, found, rules, (0.5,)) for found in (good, poor))
+    weight = np.append(np.ones(20, np.int64), 1)
+    assert worse.weighted(0.5, weight) == pytest.approx(worse.at(0.5), abs=1e-12)
+    weight[:10] = 0  # of the videos that the poor one knows
+    assert worse.weighted(0.5, weight) == 0 and better.weighted(0.5, weight) == 1
+    gain = bootstrap(worse, better, 0.5, 200)
+    assert gain.value == better.at(0.5) - worse.at(0.5) and 0.2 < gain.low < gain.value < gain.high < 0.9
+    same = bootstrap(better, better, 0.5, 20)
+    assert (same.low, same.high) == (0, 0)
 
 
 def test_no_truth_and_scores_that_are_no_numbers_are_refused():

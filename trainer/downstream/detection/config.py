@@ -48,6 +48,8 @@ class DetectConfig:
     """Of the squared weights of the linear layer."""
     rules: Rules = "act"
     """act: as results on UCF101-24 and JHMDB are published. pascal: as on AVA."""
+    resamples: int = 500
+    """Of the 95 % intervals of differences, which draw test videos with replacement."""
     bad_annotations: BadAnnotations = "refuse"
     """Tubes whose video is in neither dataset, or that do not fit it: stop and name them, or leave them out, count and
     name them."""
@@ -73,6 +75,7 @@ class DetectConfig:
             every=at_least(1),
             penalty=more_than(0),
             batch_size=at_least(1),
+            resamples=at_least(2),
             core_threads=at_least(0),
         )
 

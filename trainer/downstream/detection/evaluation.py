@@ -13,13 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from ....pipeline.errors import InputError
+from ....pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ....pipeline.loading.frame_walk import FrameWalk
 from ....pipeline.shards.index import SampleIndex
 from ...evaluation.linear_probe import LinearProbe, fit
 from ...inference.classifier import Classifier, Facts
-from ..detection_map import DetectionMap, frame_map, video_map
+from ..detection_map import DetectionMap, bootstrap, frame_map, video_map
 from ..encoder import load_encoder
 from ..features.extract import own_device
+from ..ranking import Interval
 from .config import BadAnnotations, DetectConfig, ScoreConfig
 from .roi_features import TubeFeatures, tube_features
 from .tubes import Tube, TubeFile, box_iou, linked, plain_name, problem_of, read_tubes, within
@@ -73,12 +75,14 @@ class DetectReport:
         truth: the test tubes.
         left_out: annotations that were left out, a line each.
         cut: tubes cut at the last frame of their video.
+        gains: of each model against the first, "frame .5" and "video .5", with intervals; empty for the first.
     """
 
     results: tuple[DetectResult, ...]
     truth: tuple[Tube, ...]
     left_out: tuple[str, ...]
     cut: int
+    gains: tuple[dict[str, Interval], ...]
 
 
 def run_detect(config: DetectConfig) -> DetectReport:
@@ -101,7 +105,12 @@ def run_detect(config: DetectConfig) -> DetectReport:
     results = [_one_model(model, config, placed["train"], extra, boxes, placed["test"]) for model in config.models]
     missing = tuple(sorted(unknown_videos(truth, [train, test])))
     left_out = (*problems, *(f"{video}: in neither dataset" for video in missing))
-    return DetectReport(tuple(results), tuple(placed["test"].all()), left_out, sum(p.cut for p in placed.values()))
+    first, gains = results[0], [{}]
+    for result in results[1:]:
+        pairs = {"frame .5": (first.frames, result.frames), "video .5": (first.videos, result.videos)}
+        gains.append({name: bootstrap(*pair, 0.5, config.resamples) for name, pair in pairs.items()})
+    cut = sum(tubes.cut for tubes in placed.values())
+    return DetectReport(tuple(results), tuple(placed["test"].all()), left_out, cut, tuple(gains))
 
 
 def unknown_videos(tubes: TubeFile, indices: Sequence[SampleIndex]) -> set[str]:
@@ -210,8 +219,8 @@ def run_score(config: ScoreConfig) -> tuple[DetectionMap, DetectionMap]:
         turned = next((t for t in file.tubes if not (t.boxes[:, :2] < t.boxes[:, 2:]).all()), None)
         if turned is not None:
             raise InputError(f"{path}: {turned.video} has a box whose right or lower side comes before the other")
-    true_tubes, found_tubes = _as_tubes(truth), _as_tubes(found)
-    return frame_map(true_tubes, found_tubes, config.rules), video_map(true_tubes, found_tubes, config.rules)
+    there, said = _as_tubes(truth), _as_tubes(found)
+    return frame_map(there, said, config.rules), video_map(there, said, config.rules)
 
 
 def _as_tubes(file: TubeFile) -> list[Tube]:
@@ -268,15 +277,18 @@ def _one_model(
     for row, features in _features(config.test, boxes, classifier, facts, config).items():
         for tube, own in zip(boxes.of_row[row], features, strict=True):
             found += scored(tube, own, probe, classes, times_own=config.boxes is not None)
-    frames, videos = (measure(truth.all(), found, config.rules) for measure in (frame_map, video_map))
-    return DetectResult(model, frames, videos, tuple(found))
+    there, rules = truth.all(), config.rules
+    return DetectResult(model, frame_map(there, found, rules), video_map(there, found, rules), tuple(found))
 
 
 def _features(
     dataset: Path, tubes: PlacedTubes, classifier: Classifier, facts: Facts, config: DetectConfig
 ) -> dict[int, list[TubeFeatures]]:
     device = next(classifier.parameters()).device
-    with FrameWalk(dataset, facts.clip.size, threads=config.core_threads, device=device.type) as walk:
+    with (
+        FrameWalk(dataset, facts.clip.size, threads=config.core_threads, device=device.type) as walk,
+        leave_a_core_for_decoding(device),
+    ):
         found, bad = tube_features(
             walk,
             tubes.of_row,

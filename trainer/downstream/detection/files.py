@@ -29,8 +29,12 @@ def write_detections(config: DetectConfig, report: DetectReport) -> None:
         write_atomic(config.out / f"detections_{number}_{name}.csv", _csv(result))
     record = {
         "models": {
-            result.name: {"frame_map": _measures(result.frames), "video_map": _measures(result.videos)}
-            for result in report.results
+            f"{number} {result.name}": {
+                "frame_map": _measures(result.frames),
+                "video_map": _measures(result.videos),
+                "difference_to_first": {name: asdict(gain) for name, gain in gains.items()},
+            }
+            for number, (result, gains) in enumerate(zip(report.results, report.gains, strict=True))
         },
         "test_tubes": len(report.truth),
         "left_out": list(report.left_out),

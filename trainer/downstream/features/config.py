@@ -62,8 +62,8 @@ class FeaturesConfig:
 
     def __post_init__(self):
         share = between(0, 1, "a share of the picture's side", without_low=True)
-        size, least = between(1, 4096), at_least(1)
-        check_options(self, crop_share=share, window=size, stride=size, frames=size)
-        check_options(self, batch_size=least, core_threads=at_least(0))
+        frames = between(1, 4096)
+        check_options(self, window=frames, stride=frames, frames=frames, crop_share=share)
+        check_options(self, batch_size=at_least(1), core_threads=at_least(0))
         if self.layout == "flat" and (self.crops != 1 or self.pool != "mean"):
             raise InputError("layout flat is (T, D); expected --crops 1 --pool mean with it, or --layout crops")

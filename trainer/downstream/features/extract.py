@@ -114,23 +114,25 @@ def video_features(video: WalkedVideo, wanted: "_Wanted", run: Runner) -> np.nda
     Raises:
         BadVideo: it is damaged.
     """
-    rows: list[Tensor] = []
-    batch = np.empty((0,), np.uint8)
-    filled = 0
-    for frames, chosen in windows(video.parts, wanted.windows(video.sample)):
-        for place, mirrored in wanted.crops(video.sample):
-            if not filled:
-                batch = np.empty((wanted.batch_size, len(chosen), *frames.shape[2:]), np.uint8)
+    crops, rows = wanted.crops(video.sample), wanted.windows(video.sample)
+    total = len(rows) * len(crops)
+    # both made once a video: small results kept between large temporary blocks hinder the heap from being given back
+    batch = values = np.empty(0)
+    filled = done = 0
+    for frames, chosen in windows(video.parts, rows):
+        for place, mirrored in crops:
+            if not len(batch):
+                batch = np.empty((min(wanted.batch_size, total), len(chosen), *frames.shape[2:]), np.uint8)
             clip = frames[chosen, place]
             batch[filled] = clip[:, :, ::-1] if mirrored else clip
             filled += 1
-            if filled == len(batch):
-                rows.append(run(torch.from_numpy(batch)).cpu())
-                filled = 0
-    if filled:
-        rows.append(run(torch.from_numpy(batch[:filled])).cpu())
-    found = torch.cat(rows)
-    return found.view(-1, len(wanted.crops(video.sample)), *found.shape[1:]).numpy()
+            if filled == len(batch) or done + filled == total:
+                found = run(torch.from_numpy(batch[:filled])).cpu().numpy()
+                if not done:
+                    values = np.empty((total, *found.shape[1:]), np.float32)
+                values[done : done + filled] = found
+                done, filled = done + filled, 0
+    return values.reshape(len(rows), len(crops), *values.shape[1:])
 
 
 class _Wanted:
