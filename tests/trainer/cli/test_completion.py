@@ -12,7 +12,7 @@ from unstill.trainer.cli.main import COMMANDS, SECTIONS
 from unstill.trainer.recipes import RECIPES
 
 LINES = {
-    "unstill tra": {"train"},
+    "unstill tra": {"train", "transfer"},
     "unstill train own_sm": {"own_small", "own_small_albar"},
     "unstill train hmdb51_albar --step.prec": {"--step.precision"},
     "unstill train hmdb51_albar --step.precision b": {"bf16"},
