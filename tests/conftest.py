@@ -22,7 +22,23 @@ def device() -> str:
     return "cuda" if CUDA and os.environ.get("TRITON_INTERPRET") != "1" else "cpu"
 
 
+LONGEST = (  # files with tests of 15 to 80 s; a process that began one of them last would let the others wait
+    "test_closed_network.py",
+    "test_examples.py",
+    "test_distributed.py",
+    "test_compile_cache.py",
+    "test_resume.py",
+    "test_examples_run.py",
+    "test_procedural_layouts.py",
+    "test_loader.py",
+    "test_demo.py",
+    "test_user_way.py",
+    "test_ranges.py",
+)
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     # UNSTILL_REQUIRE_GPU=1 lets the tests run and fail there, so that a GPU job can never pass by skipping
     if CUDA or os.environ.get("UNSTILL_REQUIRE_GPU") == "1":
         return

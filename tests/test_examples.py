@@ -157,7 +157,7 @@ def preempt_and_continue(data: Path, tmp_path: Path, environment: dict[str, str]
 
 @pytest.mark.slow
 def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data, tmp_path, environment):
-    out, port, steps = tmp_path / "run", free_port(), 48
+    out, port, steps = tmp_path / "run", free_port(), 120
     machines = environment | {"NODES": "2", "FIRST": f"localhost:{port}", "PROCESSES": "2", "JOB": "pair"}
     command = ["bash", LAUNCH / "torchrun.sh", *options(data, out, steps=steps)]
     logs = [open(tmp_path / f"{name}.log", "w") for name in ("first", "lost", "new")]

@@ -22,24 +22,24 @@ from ..harness.row import Row
 from ..harness.section import Chart, Section
 from .bias import COLUMNS, BiasBench, make_data, run_one
 
+CONTRASTED = Chart(
+    title="Contrasted accuracy by how often the penalty is taken",
+    reading="Means over seeds of videos, weights and order.",
+    main=False,
+    whiskers="one standard deviation to either side",
+)
 SECTIONS = {
     "penalty": Section(
         title="What the gradient penalty changes",
         text="ALBAR on the demonstration's videos with the penalty every k-th step and without it.",
         order=13,
-        charts={
-            "contrasted": Chart(
-                title="Contrasted accuracy by how often the penalty is taken",
-                reading="Means over seeds of videos, weights and order.",
-                main=False,
-                whiskers="one standard deviation to either side",
-            ),
-        },
+        charts={"contrasted": CONTRASTED},
     ),
     "penalty_search": Section(
         title="Where the gradient penalty might matter",
         text="The same with other weights of the adversary or longer training, on other seeds.",
         order=14,
+        charts={"contrasted": CONTRASTED},
     ),
 }
 ABOUT = ("gp_every", "w_adv", "epochs")  # of a row: its setting

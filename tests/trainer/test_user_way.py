@@ -141,7 +141,7 @@ def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, c
     said = [
         str(out),
         f"step {best} (",
-        "baseline",
+        "cross entropy",
         "motion_cnn",
         str(data / "val"),
         *digests,

@@ -179,7 +179,7 @@ def test_the_published_comparison_on_hmdb51(tmp_path, downloads, unstill):
         SEEDS=" ".join(seeds),
         REFERENCE=f"{small} --model.name unstill.trainer.models.frame_net:resnet18 --clip.size 32 --epochs 1 "
         "--step.compile off --memory-check off",
-        BANK=f"{small} --size 32 --frames 2 --stills 8",
+        BANK=f"{small} --size 32 --every 4 --stills 8",
         SCENES="--device cpu --frames 1",
     )
     with open(tmp_path / "results/hmdb51/table/evaluation.csv", newline="") as file:
