@@ -41,7 +41,7 @@ class ScheduleConfig:
         if not 0 <= self.warmup_epochs < epochs:
             raise InputError(
                 f"schedule.warmup_epochs is {self.warmup_epochs:g}; expected at least 0 and less than the run's "
-                f"{epochs:g} epochs (--epochs)"
+                f"{epochs:g} epochs (--schedule.warmup-epochs, --epochs)"
             )
         return replace(self, warmup=self.warmup_epochs / epochs, warmup_epochs=None)
 

@@ -135,6 +135,7 @@ def test_hmdb51_and_ucf101(tmp_path, downloads, capsys):
 
 SMALL_TRAINING = (
     "--model.name motion_cnn --model.weights none --clip.frames 8 --clip.stride 1 --clip.size 32 --epochs 1 "
+    "--schedule.warmup-epochs 0.1 "
     "--batch-size 4 --step.compile off --device cpu --memory-check off"
 )
 SMALL = {
