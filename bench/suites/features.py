@@ -58,7 +58,7 @@ class FeaturesBench:
     hours: float = 2.0
     """Length of the long video."""
     kills: int = 5
-    """SIGKILLs at random times before a run is let through."""
+    """SIGKILLs after a few files each before a run is let through."""
 
 
 def run(config: FeaturesBench) -> Path:
@@ -195,20 +195,18 @@ def repeated(piece: Path, out: Path, times: int) -> None:
 
 
 def killed_row(config: FeaturesBench, folder: Path, model: Path) -> Row:
-    """A run killed at random times and started again, against one that was not."""
+    """A run killed after random numbers of files and started again, against one that was not."""
     shards = synthetic_dataset(folder / "killed", videos=24, codec="h264", frames=200, height=72, width=96)
-    begin = time.perf_counter()
     if start(model, shards, folder / "undisturbed").wait():
         raise RuntimeError("unstill features failed")
-    seconds = time.perf_counter() - begin
     draws, files = random.Random(0), []
     for _ in range(config.kills):
-        process = start(model, shards, folder / "disturbed")
-        try:
-            process.wait(seconds * draws.uniform(0.5, 0.95))
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+        there = len(list((folder / "disturbed").glob("*.npy")))
+        process, enough = start(model, shards, folder / "disturbed"), there + draws.randint(1, 4)
+        while process.poll() is None and len(list((folder / "disturbed").glob("*.npy"))) < enough:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
         files.append(len(list((folder / "disturbed").glob("*.npy"))))
     if start(model, shards, folder / "disturbed").wait():
         raise RuntimeError("unstill features failed")
