@@ -36,7 +36,7 @@ SECTIONS = {
     "batch_size": Section(
         title="Batch size",
         text="8 to 256 clips in a step, learning rate and epochs scaled by one rule.",
-        order=15,
+        order=82,
         charts={
             "baseline": Chart(
                 title="Cross entropy: accuracy on ordinary videos",

@@ -37,8 +37,14 @@ SECTIONS = {
     ),
     "penalty_search": Section(
         title="Where the gradient penalty might matter",
-        text="The same with other weights of the adversary or longer training, on other seeds.",
+        text="The same with other weights of the adversary, on other seeds.",
         order=14,
+        charts={"contrasted": CONTRASTED},
+    ),
+    "penalty_longer": Section(
+        title="The gradient penalty in longer training",
+        text="The same with more epochs, on other seeds.",
+        order=15,
         charts={"contrasted": CONTRASTED},
     ),
 }
@@ -73,8 +79,9 @@ class PenaltyBench:
     @property
     def name(self) -> str:
         """Of the result file: settings that are not the recipe's have one of their own."""
-        usual = self.w_adv == (_method().w_adv,) and self.epochs == (demo_albar().epochs,)
-        return "penalty" if usual else "penalty_search"
+        if self.epochs != (demo_albar().epochs,):
+            return "penalty_longer"
+        return "penalty" if self.w_adv == (_method().w_adv,) else "penalty_search"
 
 
 def run(config: PenaltyBench) -> Path:

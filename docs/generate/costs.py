@@ -115,7 +115,7 @@ def matters(results: Results) -> str:
     measures = {"iid": "IID ↑", "scuba": "SCUBA ↑", "scufo": "SCUFO ↓", "contrasted": "Contrasted ↑"}
     measures |= {"scufo_probe": "Probe ↓", "anti": "Anti ↑"}
     parts = []
-    for name in filter(results.has, ("penalty", "penalty_search")):
+    for name in filter(results.has, ("penalty", "penalty_search", "penalty_longer")):
         rows = [row for row in results.rows(name) if "n" in row and "iid" in row]
         if not rows:
             continue

@@ -20,6 +20,7 @@ def test_settings_differ_in_how_often_the_penalty_is_taken_and_the_recipe_is_one
     assert len({penalty.label(about) for about, _ in found}) == 4
     searched = penalty.PenaltyBench(w_adv=(0.3, 1.0))
     assert searched.name == "penalty_search" and len(penalty.recipes(searched)) == 8
+    assert penalty.PenaltyBench(epochs=(12, 24)).name == "penalty_longer"
     longer = penalty.recipes(penalty.PenaltyBench(epochs=(12, 24)))
     assert len({penalty.label(about) for about, _ in longer}) == 8 and {r.epochs for _, r in longer} == {12, 24}
 
