@@ -2,7 +2,8 @@
 
 ALBAR as in the demonstration, with the penalty every step, every 4th (the recipe), every 16th, and without it. Taken
 every k-th step it is k times as strong, so that the mean strength is the same. Each run is trained once: a repeated
-command goes on where the last one stopped. ``--w-adv`` and ``--epochs`` look for settings where the penalty matters.
+command goes on where the last one stopped. ``--w-adv``, ``--epochs`` and ``--model`` look for settings where the
+penalty matters. With another network cross entropy is trained as well, to see whether it learns.
 """
 
 import itertools
@@ -15,7 +16,7 @@ import numpy as np
 
 from ...pipeline.progress import Progress
 from ...trainer.config import TrainConfig
-from ...trainer.demo.recipes import demo_albar
+from ...trainer.demo.recipes import demo_albar, demo_baseline
 from ...trainer.methods import Albar
 from ..harness.record import ResultFile
 from ..harness.row import Row
@@ -47,8 +48,15 @@ SECTIONS = {
         order=15,
         charts={"contrasted": CONTRASTED},
     ),
+    "penalty_deeper": Section(
+        title="The gradient penalty with a deeper network",
+        text="The same with 12 convolutions, 8 of them in residual blocks, instead of 4, on other seeds.",
+        order=16,
+        charts={"contrasted": CONTRASTED},
+    ),
 }
-ABOUT = ("gp_every", "w_adv", "epochs")  # of a row: its setting
+LEARNS = 90  # percent of ordinary videos: what cross entropy must reach with a network for its rows to say something
+ABOUT = ("gp_every", "w_adv", "epochs", "model")  # of a row: its setting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +81,16 @@ class PenaltyBench:
     """Number of videos in each test set."""
     epochs: tuple[float, ...] = (12,)
     """Passes over the training videos; the recipe's are 12."""
+    model: Literal["motion_cnn", "motion_resnet"] = "motion_cnn"
+    """The network: the recipe's, with 4 convolutions, or one with 12."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
 
     @property
     def name(self) -> str:
         """Of the result file: settings that are not the recipe's have one of their own."""
+        if self.model != demo_albar().model.name:
+            return "penalty_deeper"
         if self.epochs != (demo_albar().epochs,):
             return "penalty_longer"
         return "penalty" if self.w_adv == (_method().w_adv,) else "penalty_search"
@@ -99,6 +111,8 @@ def run(config: PenaltyBench) -> Path:
     with Progress("penalty", len(config.seeds) * len(variants), "runs") as progress:
         for seed in config.seeds:
             make_data(bias, seed)
+            if (control := plain(config)) is not None:
+                results.add(plain_row(config, seed, run_one(bias, f"baseline_{config.model}", control, seed)))
             for about, recipe in variants:
                 measured = run_one(bias, label(about), recipe, seed)
                 found.append({**about, "seed": seed, **measured})
@@ -123,16 +137,34 @@ def recipes(config: PenaltyBench) -> list[tuple[dict[str, Any], TrainConfig]]:
     for w_adv, epochs, every in itertools.product(config.w_adv, config.epochs, often):
         changes: dict[str, Any] = {"gp_every": every} if every else {"w_gp": 0.0, "gp_every": 1}
         method = replace(_method(), w_adv=w_adv, **changes)
-        about = {"gp_every": every, "w_adv": w_adv, "epochs": epochs}
-        found.append((about, replace(demo_albar(), method=method, epochs=epochs)))
+        about = {"gp_every": every, "w_adv": w_adv, "epochs": epochs, "model": config.model}
+        found.append((about, with_model(replace(demo_albar(), method=method, epochs=epochs), config.model)))
     return found
+
+
+def with_model(recipe: TrainConfig, name: str) -> TrainConfig:
+    """The recipe with another network."""
+    return replace(recipe, model=replace(recipe.model, name=name))
+
+
+def plain(config: PenaltyBench) -> TrainConfig | None:
+    """Cross entropy with a network that is not the recipe's; None for the recipe's: see `unstill bench bias`."""
+    return None if config.model == demo_baseline().model.name else with_model(demo_baseline(), config.model)
+
+
+def plain_row(config: PenaltyBench, seed: int, measured: Mapping[str, float]) -> Row:
+    """Whether the network learns at all."""
+    title = f"cross entropy, {config.model}, seed {seed}: accuracy on ordinary videos"
+    facts = {"model": config.model, "seed": seed, **measured}
+    return Row(title=title, value=measured["iid"], unit="percent", at_least=LEARNS, facts=facts)
 
 
 def label(about: Mapping[str, Any]) -> str:
     """What a setting is called in folders and tables."""
     often = f"every_{about['gp_every']}" if about["gp_every"] else "none"
     longer = "" if about["epochs"] == demo_albar().epochs else f"_epochs_{about['epochs']:g}"
-    return f"penalty_{often}_adv_{about['w_adv']:g}{longer}"
+    model = "" if about["model"] == demo_albar().model.name else f"_{about['model']}"
+    return f"penalty_{often}_adv_{about['w_adv']:g}{longer}{model}"
 
 
 def _method() -> Albar:

@@ -36,10 +36,10 @@ class ModelConfig:
     """Which network, and what it starts from."""
 
     name: str = "swin3d_t"
-    """swin3d_t, swin3d_s, swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b, mvit_v2_s, motion_cnn; `hf:ORG/NAME`
-    of the Hugging Face Hub or `hf:FOLDER`: VideoMAE, ViViT, TimeSformer, V-JEPA 2 or VideoPrism; or `module:function`,
-    which is called with the number of classes (as `num_classes=` where it has that) and returns a module from clips
-    (B,3,T,h,w) to logits (B,classes), or a `Network` with its last layer, mean and std."""
+    """swin3d_t, swin3d_s, swin3d_b, r3d_18, mc3_18, r2plus1d_18, s3d, mvit_v1_b, mvit_v2_s, motion_cnn, motion_resnet;
+    `hf:ORG/NAME` of the Hugging Face Hub or `hf:FOLDER`: VideoMAE, ViViT, TimeSformer, V-JEPA 2 or VideoPrism; or
+    `module:function`, which is called with the number of classes (as `num_classes=` where it has that) and returns a
+    module from clips (B,3,T,h,w) to logits (B,classes), or a `Network` with its last layer, mean and std."""
     weights: str = "none"
     """none, kinetics400 (torchvision downloads its weights once), imagenet (of swin3d_t, swin3d_s and swin3d_b: those
     of torchvision's Swin of pictures, inflated, whose files are taken as well), a run of the same network (RUN,

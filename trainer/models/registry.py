@@ -27,11 +27,13 @@ from .huggingface import HEAD as HUGGINGFACE_HEAD
 from .huggingface import PREFIX, Source, build_architecture, load_pretrained, read_source
 from .inflation import inflated, is_picture_swin
 from .motion_cnn import MotionCNN
+from .motion_resnet import MotionResNet
 from .network import Network, keep_facts
 
 # name -> the layer that ends in class logits
 _HEADS = {
     "motion_cnn": "head",
+    "motion_resnet": "head",
     "swin3d_t": "head",
     "swin3d_s": "head",
     "swin3d_b": "head",
@@ -43,6 +45,7 @@ _HEADS = {
     "mvit_v2_s": "head.1",
 }
 MODELS = tuple(_HEADS)
+_SMALL = {"motion_cnn": MotionCNN, "motion_resnet": MotionResNet}  # our own, for small clips; no weights to download
 # networks of single frames, for StillMix, with their last layers: our own code, whoever names it
 _OWN = {
     f"unstill.trainer.models.frame_net:{name}": f"picture.{head}"
@@ -88,8 +91,8 @@ def build_model(
         network = _call(name, classes)
         if name in _OWN:
             network = replace(network, head=_OWN[name])
-    elif name == "motion_cnn":
-        network = Network(module=MotionCNN(classes), head=_HEADS[name])
+    elif name in _SMALL:
+        network = Network(module=_SMALL[name](classes), head=_HEADS[name])
     elif name in _HEADS:
         network = Network(module=_torchvision_model(name, classes, frames, size), head=_HEADS[name])
     else:
@@ -193,7 +196,7 @@ def _wants_keyword(make: object) -> bool:
 
 
 def _kinetics_weights(name: str) -> dict[str, torch.Tensor]:
-    if name == "motion_cnn" or name not in _HEADS:
+    if name in _SMALL or name not in _HEADS:
         raise InputError(f"model.weights kinetics400: there are none for {name}; give a file or none")
     return _torchvisions(name, "KINETICS400_V1", "kinetics400")
 

@@ -184,7 +184,7 @@ def convolutions(name: str, closed: str) -> tuple[nn.Module, Convolutions]:
 
 
 @pytest.mark.parametrize(
-    "name", ["reduced_swin", "r3d_18", "motion_cnn", pytest.param("mvit_v2_s", marks=pytest.mark.slow)]
+    "name", ["reduced_swin", "r3d_18", "motion_cnn", "motion_resnet", pytest.param("mvit_v2_s", marks=pytest.mark.slow)]
 )
 def test_no_convolution_of_a_step_has_a_kernel_larger_than_the_layers(name):
     model, seen = convolutions(name, "auto")
