@@ -5,10 +5,11 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from synthetic_run import FRAMES, SIZE, loader_of, make_dataset, run_config
+from synthetic_run import FRAMES, SAMPLES, SIZE, loader_of, make_dataset, run_config
 from torch import nn
 
 from unstill.pipeline.errors import InputError
@@ -20,6 +21,7 @@ from unstill.trainer.models.config import ModelConfig
 from unstill.trainer.models.huggingface import FAMILIES, build_architecture, import_transformers, read_source
 from unstill.trainer.models.network import head_of
 from unstill.trainer.models.registry import build_model
+from unstill.trainer.monitoring.config import LogConfig
 from unstill.trainer.step_config import StepConfig
 from unstill.trainer.train import train
 
@@ -144,18 +146,23 @@ def test_mean_and_std_are_the_processors(tmp_path, folders):
     torch.testing.assert_close((pixel / 255 - source.mean[0]) / source.std[0], expected)
 
 
-def test_a_run_trains_and_is_loaded_again_without_its_folder(folders, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", TINY)
+def test_two_steps_of_albar_train_and_the_run_is_loaded_without_its_folder(kind, folders, tmp_path, monkeypatch):
     make_dataset(tmp_path / "data")
-    (tmp_path / "hub").symlink_to(folders["videomae"])
+    (tmp_path / "hub").symlink_to(folders[kind])
     model = ModelConfig(name=f"hf:{tmp_path / 'hub'}", weights="pretrained")
     step = StepConfig(precision="fp32", compile="off")
-    config = run_config(tmp_path, model=model, epochs=0.5, batch_size=2, step=step)
-    config = replace(config, inputs=replace(config.inputs, transform=None), epochs=1.0)
+    shape = {"epochs": 2 * 2 / SAMPLES, "batch_size": 2, "log": LogConfig(every=1)}
+    config = run_config(tmp_path, model=model, method=Albar(gp_norm="per_sample"), step=step, **shape)
+    config = replace(config, inputs=replace(config.inputs, transform=None))
     result = train(config, make_loader=loader_of())
+    records = [json.loads(line) for line in result.metrics.read_text().splitlines()]
+    losses = [record for record in records if "loss" in record]
+    assert result.steps == len(losses) == 2 and all(np.isfinite([r["loss"], r["gp"]]).all() for r in losses)
     (tmp_path / "hub").unlink()
     monkeypatch.setattr("unstill.trainer.models.huggingface._read_file", lambda *_: pytest.fail("asked the Hub"))
     network, saved, classes = load_model(result.checkpoint)  # its name runs no code: no --trust-model-code
-    assert saved.inputs.mean == (0.5, 0.4, 0.3) and '"model_type": "videomae"' in saved.model.architecture
+    assert saved.inputs.mean == (0.5, 0.4, 0.3) and f'"model_type": "{kind}"' in saved.model.architecture
     assert network(torch.zeros(1, 3, FRAMES, SIZE, SIZE)).shape == (1, len(classes))
 
 
