@@ -9,7 +9,7 @@ from unstill.trainer.demo.recipes import demo_albar, demo_baseline
 
 
 def test_recipes_differ_in_batch_rate_and_length_alone():
-    found = batch_size.recipes(batch_size.BatchSizeBench())
+    found = batch_size.recipes(batch_size.BatchSizeBench(batches=(8, 32, 64, 256)))
     assert [about["batch"] for about, _ in found] == [8, 32, 64, 256] * 2
     for about, recipe in found:
         plain, batch = demo_albar() if about["method"] == "albar" else demo_baseline(), about["batch"]
@@ -22,20 +22,31 @@ def test_recipes_differ_in_batch_rate_and_length_alone():
         assert recipe.log.every * batch == 16 * 32  # every record is a mean over as many clips
 
 
-def test_the_target_is_between_the_means_of_the_batch_sizes():
+def test_batch_sizes_are_compared_seed_by_seed_and_the_largest_difference_has_the_target():
     measures = dict.fromkeys((*batch_size.COLUMNS, "train_cpu_seconds"), 10.0)
-    values = {("baseline", 8): (90.0, 94.0), ("baseline", 64): (91.0, 92.0), ("albar", 8): (80.0, 80.0)}
+    values = {
+        ("baseline", 8): (90.0, 94.0, 92.0),
+        ("baseline", 64): (91.0, 92.0, 92.0),
+        ("baseline", 256): (91.0, 95.1, 93.2),
+        ("albar", 8): (80.0, 80.0, 80.0),
+        ("albar", 64): (80.0, 81.0, 80.5),
+    }
     runs = [
         {"method": method, "batch": batch, "seed": seed, **measures, batch_size.JUDGED_BY[method]: value}
-        for (method, batch), pair in values.items()
-        for seed, value in enumerate(pair)
+        for (method, batch), same in values.items()
+        for seed, value in enumerate(same)
     ]
-    rows = {row.facts["method"]: row for row in batch_size.spread_rows(runs)}
-    assert rows["baseline"].value == pytest.approx(0.5) and rows["baseline"].met
-    assert rows["albar"].value == 0 and len(rows) == 2
-    (worst,) = batch_size.spread_rows(
-        [run for run in runs if run["method"] == "baseline" and run["seed"] == 0] + [runs[0]]
-    )
-    assert worst.value == pytest.approx(1.0)
+    rows = {row.title: row for row in batch_size.spread_rows(runs)}
+    assert len(rows) == 3 + 1 + 1 + 1
+    pair = rows["cross entropy, 256 clips in a step against 8: iid"]
+    # differences 1, 1.1 and 1.2: narrow, although the seeds themselves are 2 points apart; 4.30 x 0.1 / sqrt(3)
+    assert pair.value == pytest.approx(1.1) and pair.met is None
+    assert (pair.facts["low"], pair.facts["high"]) == pytest.approx((1.1 - 0.248, 1.1 + 0.248), abs=1e-3)
+    largest = rows["cross entropy, 8 to 256 clips in a step: largest difference of iid"]
+    assert largest.value == pytest.approx(1.4333, abs=1e-3) and largest.met is False
+    assert largest.facts["between"] == "64 and 256"
+    albar = rows["ALBAR, 8 to 64 clips in a step: largest difference of contrasted"]
+    assert albar.value == pytest.approx(0.5) and albar.met
     mean = batch_size.mean_row(batch_size.by_setting(runs)[0])
-    assert (mean.value, mean.facts["n"], mean.facts["iid_sd"]) == (92.0, 2, pytest.approx(8**0.5, abs=1e-3))
+    assert (mean.value, mean.facts["n"], mean.facts["iid_sd"]) == (92.0, 3, pytest.approx(2.0, abs=1e-3))
+    assert "low" not in batch_size.spread_rows([run for run in runs if run["seed"] == 0])[0].facts
