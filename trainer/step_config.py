@@ -26,7 +26,7 @@ class StepConfig:
     """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
     closed_conv: Literal["auto", "on", "off"] = "auto"
     """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding.
-    auto: where the method takes a gradient penalty."""
+    auto: where the method takes a gradient penalty, and in bf16 on a CPU, where PyTorch's weight gradient is wrong."""
     closed_layers: Literal["auto", "off", "attention", "gelu", "mlp"] = "auto"
     """Layers that recompute instead of keeping tensors for a gradient of a gradient; exact. attention: no matrix of
     tokens by tokens is kept. gelu: nor the result of gelu in an MLP. mlp: nor anything else of its hidden width, for

@@ -19,7 +19,7 @@ from unstill.trainer.build import build_networks
 from unstill.trainer.loss_module import LossModule
 from unstill.trainer.methods import Albar, Baseline
 from unstill.trainer.models.closed_attention import ClosedCalls, ClosedWindowAttention
-from unstill.trainer.models.closed_conv import PatchConv3d
+from unstill.trainer.models.closed_conv import ClosedConv3d, PatchConv3d
 from unstill.trainer.models.closed_network import close_layers, close_network
 from unstill.trainer.models.position_bias import look_up_position_biases
 from unstill.trainer.models.registry import build_model
@@ -214,6 +214,15 @@ def test_a_run_with_a_penalty_closes_its_layers():
         found.append({type(module) for module in model.modules()})
     assert {ClosedWindowAttention, PatchConv3d} <= found[0]
     assert not {ClosedWindowAttention, PatchConv3d} & found[1]
+
+
+def test_a_run_in_bf16_on_a_cpu_has_the_convolutions_whose_weight_gradient_is_right():
+    data = SimpleNamespace(classes=["jump", "run"])
+    plain = RECIPES["demo_baseline"]()
+    for precision, closed in (("bf16", True), ("fp32", False)):
+        config = replace(plain, step=replace(plain.step, precision=precision))
+        model, _ = build_networks(config, data, torch.device("cpu"), {})
+        assert any(isinstance(module, ClosedConv3d) for module in model.modules()) == closed
 
 
 def test_layers_are_closed_where_the_penalty_is_and_dropout_inside_them_is_refused():
