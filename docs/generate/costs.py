@@ -3,7 +3,23 @@
 from blocks import paragraph, table
 from results import Results
 
-PENALTY, STEP, ATTENTION, SAFETY = "penalty-cost", "step-cpu", "attention-cpu", "safety-cpu"
+PENALTY, STEP, ATTENTION, SAFETY, FUZZ = "penalty-cost", "step-cpu", "attention-cpu", "safety-cpu", "fuzz"
+CAMPAIGNS = {  # what the faults are in, by the campaign's name
+    "index": "a data set's index",
+    "columns": "one column of an index",
+    "mp4": "videos, checksums recomputed: DALI",
+    "mp4-cores": "the same: libavcodec in the process",
+    "mp4-isolate": "the same: `--loader.isolate`",
+    "manifests": "manifests and plans",
+    "shards": "shards, under `verify`",
+    "tars": "WebDataset tars",
+    "lists": "lists of videos",
+    "classes": "class lists",
+    "masks": "masks",
+    "checkpoint": "checkpoints",
+    "export": "exported folders",
+    "results": "saved logits",
+}
 RECIPES = "recipes-plan"
 LAYERS = {  # the file's words, as in its titles and as an option
     "torchvision's layers": "off",
@@ -14,7 +30,7 @@ LAYERS = {  # the file's words, as in its titles and as an option
 
 
 def blocks(results: Results) -> dict[str, str]:
-    """``penalty: ...`` of docs/penalty.md, ``safety`` of docs/security.md, ``recipes: ...`` of docs/recipes.md."""
+    """``penalty: ...`` of docs/penalty.md, ``safety`` and ``fuzz`` of security.md, ``recipes: ...`` of recipes.md."""
     return {
         "penalty: bytes": bytes_kept(results),
         "penalty: step": step(results),
@@ -23,6 +39,7 @@ def blocks(results: Results) -> dict[str, str]:
         "penalty: matters": matters(results),
         "penalty: attention": attention(results),
         "safety": safety(results),
+        "fuzz": fuzz(results),
         "recipes: steps": recipes(results),
         "recipes: cards": cards(results),
     }
@@ -185,3 +202,19 @@ def safety(results: Results) -> str:
     rows = [[row["title"], f"{row['value']:.2f} ({row['p20']:.2f} to {row['p80']:.2f})"] for row in measured]
     rows.append(["two decoding processes started, and the first batch delivered", f"{start:.1f} CPU seconds"])
     return table(["", "CPU time with / without"], rows)
+
+
+def fuzz(results: Results) -> str:
+    """How many files with random faults were read, and how it ended."""
+    rows = []
+    for row in results.rows(FUZZ):
+        outcomes = dict(part.rsplit(": ", 1) for part in row["outcomes"].split(", "))
+        refused, bad = int(outcomes.pop("one line", 0)), int(outcomes.pop("bad clips", 0))
+        read = row["cases"] - refused - bad - row["value"]
+        counts = (row["cases"], refused, bad, read, row["value"])
+        rows.append([CAMPAIGNS[row["campaign"]], *(f"{count:,}" for count in counts)])
+    heads = ["faults in", "cases", "one line", "bad clips left out", "read, or the fault named", "as none may"]
+    file = results.file(FUZZ)
+    seeds = ", ".join(str(seed) for seed in sorted({row["seed"] for row in file["rows"]}))
+    total = sum(row["cases"] for row in file["rows"])
+    return f"{file['date'][:10]}, seed {seeds}, {total:,} cases (`fuzz.json`):\n\n" + table(heads, rows)

@@ -1,7 +1,7 @@
 """Files with random faults, each read in a process of its own. A case must end in one line, a bad clip or right data.
 
     python tests/fuzz/campaign.py index 800 --seed 7
-    python tests/fuzz/campaign.py all --seed 7 --out found.json     # every campaign at its full count
+    python tests/fuzz/campaign.py all --seed 7 --out found     # every campaign at its full count; found/fuzz.json
 
 Campaigns: ``index`` (the index of a dataset whose manifest names the right one), ``columns`` (one column of an index
 that nothing else vouches for, as in a stranger's dataset: labels and keys may then be anything), ``mp4`` (bytes of
@@ -16,7 +16,6 @@ recomputed), ``export`` (config.json and weights), ``results`` (saved logits, fa
 import argparse
 import collections
 import functools
-import json
 import random
 import shutil
 import sys
@@ -31,6 +30,9 @@ import run_cases as runs
 import source_cases as sources
 import torch
 from children import FAULTS, alone
+
+from unstill.bench.harness.record import ResultFile
+from unstill.bench.harness.row import Row
 
 torch.set_num_threads(1)  # cases are forked, and a pool of threads does not survive that
 
@@ -83,13 +85,26 @@ def run(name: str, cases: int, seed: int, seconds: float) -> tuple[dict[str, int
         for number, read in enumerate(CAMPAIGNS[name].cases(made, random.Random(seed), cases)):
             outcome, detail = alone(read)
             counts[outcome] += 1
-            if time.monotonic() > end:
-                break
             if outcome in FAULTS:
                 bad.append(f"case {number} of seed {seed}: {outcome}\n{detail}")
+            if time.monotonic() > end:
+                break
     finally:
         shutil.rmtree(folder)
     return dict(sorted(counts.items())), bad
+
+
+def row(name: str, seed: int, counts: dict[str, int]) -> Row:
+    """A campaign's outcomes as a row of a result file."""
+    said = ", ".join(f"{outcome}: {count}" for outcome, count in counts.items())
+    return Row(
+        title=f"{name}: cases that end as none may",
+        value=sum(counts.get(fault, 0) for fault in FAULTS),
+        unit="cases",
+        at_most=0,
+        target="files with random faults that end as none may",
+        facts={"campaign": name, "cases": sum(counts.values()), "seed": seed, "outcomes": said},
+    )
 
 
 def main() -> int:
@@ -99,21 +114,23 @@ def main() -> int:
     parser.add_argument("cases", type=int, nargs="?", help="of each; by default the count of a long run")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=1e9, help="that one campaign may take")
-    parser.add_argument("--out", type=Path, help="JSON file for the outcomes")
+    parser.add_argument("--out", type=Path, help="folder for fuzz.json, a result file as those of bench/results")
     options = parser.parse_args()
-    found, failed = {}, False
+    file = ResultFile("fuzz", out=options.out, file_name="fuzz.json", device="cpu") if options.out else None
+    failed = False
     for name in CAMPAIGNS if options.campaigns == "all" else options.campaigns.split(","):
         name, _, own = name.partition(":")
         if name not in CAMPAIGNS:
             parser.error(f"no campaign {name}; there are {', '.join(CAMPAIGNS)}")
         cases = int(own) if own else options.cases or CAMPAIGNS[name].full
         counts, bad = run(name, cases, options.seed, options.seconds)
-        cases = sum(counts.values())
-        found[name] = {"cases": cases, "seed": options.seed, "outcomes": counts, "faults": bad}
         failed |= bool(bad)
-        print(f"{name}, {cases} cases, seed {options.seed}: {counts}", *bad, sep="\n", flush=True)
-        if options.out is not None:
-            options.out.write_text(json.dumps(found, indent=1) + "\n")
+        print(f"{name}, {sum(counts.values())} cases, seed {options.seed}: {counts}", *bad, sep="\n", flush=True)
+        if file is not None:
+            file.notes += bad
+            file.add(row(name, options.seed, counts))
+    if file is not None:
+        file.finish()
     return 1 if failed else 0
 
 

@@ -1,4 +1,4 @@
-// What test_in_browser.py asks of a page.
+// What the tests of this folder ask of a page.
 
 // Elements that stick out of the window at the right, unless something around them scrolls.
 function sticksOut() {
@@ -33,8 +33,8 @@ function luminance(colour) {
 }
 
 // Texts whose contrast to what is behind them is below 4.5, or 3 for large ones; opacity counts.
-function unreadable() {
-  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+function unreadable(root = document.body) {
+  const texts = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
   const found = new Set();
   for (let node = texts.nextNode(); node; node = texts.nextNode()) {
     const e = node.parentElement;
@@ -46,6 +46,7 @@ function unreadable() {
       layers.unshift(parse(getComputedStyle(parent).backgroundColor));
       colour[3] *= Number(getComputedStyle(parent).opacity);
     }
+    if (!colour[3]) continue; // shown when the mouse is over it
     const under = layers.reduce((below, top) => over(top, below), [255, 255, 255, 1]);
     const [dark, light] = [luminance(over(colour, under)), luminance(under)].sort((x, y) => x - y);
     const ratio = (light + 0.05) / (dark + 0.05);

@@ -1,4 +1,4 @@
-"""A hook of mkdocs: files outside docs/ that pages link to become part of the site, and links point to them there.
+"""Hooks of mkdocs. Files outside docs/ that pages link to become part of the site, and links point to them there.
 
 On GitHub a page links to ``../bench/results/demo.json`` or ``../SECURITY.md``. The site has them below ``repository/``.
 Folders have no page in a site: their links become text.
@@ -16,6 +16,7 @@ DOCS = Path(__file__).parents[1]
 REPOSITORY = DOCS.parent
 BELOW = "repository/"
 _LINK = re.compile(r"\[((?:[^\[\]]|\[[^\]]*\]|!\[[^\]]*\]\([^)]*\))*)\]\(([^()\s#]+)(#[^()\s]*)?\)")
+ONE_PIECE = 36  # characters of code that fit in a line of 400 pixels
 _CODE = re.compile(r"^```.*?^```|^    .*?$", re.DOTALL | re.MULTILINE)
 
 
@@ -52,6 +53,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"[{text}]({posixpath.relpath(_uri(path), posixpath.dirname(uri))}{anchor or ''})"
 
     return _outside_code(markdown, lambda text: _LINK.sub(moved, text))
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Keep names and options on one line: a browser would break them at hyphens, or anywhere in a narrow table."""
+    return re.sub(rf"<code>(?=(?:&\w+;|[^\s<&]){{1,{ONE_PIECE}}}</code>)", '<code class="one-piece">', html)
 
 
 def _uri(path: Path) -> str:
