@@ -28,7 +28,6 @@ from ..shards.video_format import VideoFormat, output_rate, output_size
 from .remux import remux
 
 ENCODERS = {"h264": "libx264", "hevc": "libx265", "vp9": "libvpx-vp9"}
-MAX_OUTPUT = 96 << 20  # bytes; about 20 minutes, held in memory until the video is done
 # odd frames refer to the even one before them, and none refers to them; without error resilience the probabilities
 # learnt on odd frames would be needed by even ones
 VP9_LAYERS = {
@@ -174,6 +173,7 @@ class _Encoder:
 
     def __init__(self, recipe: VideoFormat, fps: Fraction, pictures: Pictures):
         self.recipe, self.fps, self.count = recipe, fps, 0
+        self._clock = 1 / fps
         self._pictures, self._buffer = pictures, io.BytesIO()
         self._stream: av.video.stream.VideoStream | None = None
         self._last: tuple[av.VideoFrame, av.VideoFrame] | None = None
@@ -203,7 +203,7 @@ class _Encoder:
         """Encode the waiting frame; only now is it known whether another one follows."""
         out, stream, number = self._waiting, self._stream, self.count - 1
         assert out is not None and stream is not None, "`add` comes first"
-        out.pts, out.time_base = number, 1 / self.fps
+        out.pts, out.time_base = number, self._clock
         # without a type of ours, the source's own picture types would force key frames where it had them
         key = number % self.recipe.gop == 0
         if self.recipe.codec == "vp9":
@@ -235,7 +235,7 @@ class _Encoder:
         stream.width, stream.height = size
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
-        context.time_base = 1 / self.fps
+        context.time_base = self._clock
         context.gop_size = recipe.gop
         context.max_b_frames = self._delay
         context.thread_count = 1

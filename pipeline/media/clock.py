@@ -89,6 +89,7 @@ class Clock:
     def __init__(self, stream: av.video.stream.VideoStream, first: int | None = None):
         rate = stream.average_rate or stream.guessed_rate or Fraction(25)
         self._tick = tick(stream)
+        self._max_gap = math.floor(MAX_GAP_S / self._tick)
         self.usual = max(1, round(1 / (self._tick * rate)))
         self._offset, self._restarts, self._last = 0, 0, None
         self._counted = False  # whether the frames' own times have turned out to be in another order than the frames
@@ -144,9 +145,9 @@ class Clock:
                 ticks = self._last + step
                 self.repairs += 1
         self._restarts = restarts
-        gap = (ticks - self._last) * self._tick
-        if gap > MAX_GAP_S:
-            raise BadVideo("timestamps", f"a hole of {float(gap):.0f} s at {float(self._last * self._tick):.2f} s")
+        if ticks - self._last > self._max_gap:
+            gap, at = (float(n * self._tick) for n in (ticks - self._last, self._last))
+            raise BadVideo("timestamps", f"a hole of {gap:.0f} s at {at:.2f} s")
         self._last = ticks
         assert self.first is not None, "a frame came before"
         return TimedFrame(ticks - self.first, frame)
@@ -171,7 +172,7 @@ class ConstantRate:
     """
 
     def __init__(self, tick: Fraction, fps: Fraction, usual: int, start: float = 0.0, max_frames: int | None = None):
-        self._per_tick, self._fps, self._usual, self._max = tick * fps, fps, usual, max_frames
+        self._per_tick, self._fps, self._usual, self._max = (tick * fps).as_integer_ratio(), fps, usual, max_frames
         self._tick, self._origin = tick, round(Fraction(start) / tick)
         self.seen = self.lost = 0
         self.steps: list[int] = []
@@ -185,7 +186,7 @@ class ConstantRate:
         held, held_k, held_end, count, last = None, 0, 0, 0, 0
         for ticks, frame in frames:
             at = ticks - self._origin
-            k = _round(at * self._per_tick)
+            k = self._place(at)
             if held is not None:
                 stop = k if self._max is None else min(k, self._max)
                 yield from ((j, held) for j in range(count, stop))
@@ -203,8 +204,13 @@ class ConstantRate:
                 place = f"that begins at {float(self._origin * self._tick):g} s, it ends at {ends:.2f} s"
                 part = f" in the wanted part: {place}"
             raise BadVideo("no_frames", f"the video stream yields no picture{part}")
-        stop = max(1, min(_round(held_end * self._per_tick), held_k + round(MAX_GAP_S * self._fps)))
+        stop = max(1, min(self._place(held_end), held_k + round(MAX_GAP_S * self._fps)))
         yield from ((j, held) for j in range(count, stop if self._max is None else min(stop, self._max)))
+
+    def _place(self, ticks: int) -> int:
+        """The output frame nearest to a time, of two the later one; in integers, which take a tenth of the time."""
+        frames, per = self._per_tick
+        return (2 * ticks * frames + per) // (2 * per)
 
     def denser_rate(self, average: Fraction | None) -> Fraction | None:
         """The rate of the densest tenth of the video, when more frames were lost than ``fps`` explains; else None."""
@@ -212,7 +218,3 @@ class ConstantRate:
         if self.lost <= 1 or self.lost <= (explained + LOST) * self.seen:
             return None
         return 1 / (self._tick * max(1, round(float(np.quantile(self.steps, 0.1)))))
-
-
-def _round(x: Fraction) -> int:
-    return math.floor(x + Fraction(1, 2))

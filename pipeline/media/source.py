@@ -187,8 +187,8 @@ def decode(source: VideoSource, times: PacketTimes, complete: bool) -> Iterator[
     Raises:
         BadVideo: damage, a change of size, or a file that ends early; after the frames before it.
     """
-    shape, end, stream = None, None, source.stream
-    announced = source.seconds
+    shape, end, stream = None, None, source.stream  # `end` in ticks from the stream's start
+    announced, begin = source.seconds, stream.start_time or 0
     damaged, leading = None, 0
     for packet in source.packets():
         if damaged is not None and packet.size:
@@ -213,15 +213,18 @@ def decode(source: VideoSource, times: PacketTimes, complete: bool) -> Iterator[
             elif shape != (frame.width, frame.height):
                 raise BadVideo("size_change", f"{shape[0]}x{shape[1]} becomes {frame.width}x{frame.height} mid-stream")
             if frame.pts is not None:
-                ends = (frame.pts + (frame.duration or 0) - (stream.start_time or 0)) * frame.time_base
+                ends = frame.pts + (frame.duration or 0) - begin
                 end = ends if end is None else max(end, ends)
             yield frame
     if shape is None and leading:
         raise BadVideo("corrupt", f"none of its {leading} packets can be decoded")
     if damaged is not None:
         raise BadVideo("truncated", f"the file ends inside a packet near {damaged:.2f} s")
-    if complete and announced is not None and end is not None and end < SHORT_OF_DURATION * announced - Fraction(1, 20):
-        raise BadVideo("truncated", f"{float(end):.2f} s of the announced {float(announced):.2f} s are there")
+    if not complete or announced is None or end is None:
+        return
+    seconds = end * tick(stream)
+    if seconds < SHORT_OF_DURATION * announced - Fraction(1, 20):
+        raise BadVideo("truncated", f"{float(seconds):.2f} s of the announced {float(announced):.2f} s are there")
 
 
 def first_line(error: BaseException) -> str:
