@@ -83,10 +83,10 @@ def run(name: str, cases: int, seed: int, seconds: float) -> tuple[dict[str, int
         for number, read in enumerate(CAMPAIGNS[name].cases(made, random.Random(seed), cases)):
             outcome, detail = alone(read)
             counts[outcome] += 1
-            if time.monotonic() > end:
-                break
             if outcome in FAULTS:
                 bad.append(f"case {number} of seed {seed}: {outcome}\n{detail}")
+            if time.monotonic() > end:
+                break
     finally:
         shutil.rmtree(folder)
     return dict(sorted(counts.items())), bad
