@@ -21,3 +21,14 @@ def test_no_case_ends_as_none_may(group):
     names = [f"{name}:{cases}" for name, cases in group.items()]
     done = subprocess.run([*command, ",".join(names), "--seed", "11"], capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+
+
+def test_a_fault_of_the_last_case_in_time_is_reported(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    import campaign
+
+    one = campaign.Campaign(lambda folder, draw, cases: [None] * cases, lambda folder: folder, full=2)
+    monkeypatch.setitem(campaign.CAMPAIGNS, "one", one)
+    monkeypatch.setattr(campaign, "alone", lambda read: ("hang", "the case that used the time up"))
+    counts, bad = campaign.run("one", 2, seed=0, seconds=0)
+    assert counts == {"hang": 1} and len(bad) == 1
