@@ -112,12 +112,13 @@ _NOTES = (
 
 
 def recipes(config: BatchSizeBench) -> list[tuple[dict[str, Any], TrainConfig]]:
-    """What is trained on each seed: method and batch, and the recipe."""
-    return [
-        ({"method": method, "batch": batch}, at_batch(METHODS[method](), batch))
-        for method in config.methods
-        for batch in config.batches
-    ]
+    """What is trained on each seed: method, batch and what follows from it, and the recipe."""
+    found = []
+    for method, batch in itertools.product(config.methods, config.batches):
+        recipe = at_batch(METHODS[method](), batch)
+        about = {"epochs": round(recipe.epochs, 2), "lr": float(f"{recipe.optimiser.lr:.3g}")}
+        found.append(({"method": method, "batch": batch, **about}, recipe))
+    return found
 
 
 def at_batch(recipe: TrainConfig, batch: int) -> TrainConfig:
@@ -152,7 +153,7 @@ def by_setting(found: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any
 def mean_row(runs: Sequence[Mapping[str, Any]]) -> Row:
     """Mean of the runs of one method and batch, with the standard deviation where there are several."""
     method, batch = runs[0]["method"], runs[0]["batch"]
-    facts: dict[str, Any] = {"method": method, "batch": batch, "n": len(runs)}
+    facts: dict[str, Any] = {name: runs[0][name] for name in ("method", "batch", "epochs", "lr")} | {"n": len(runs)}
     for column in (*COLUMNS, "train_cpu_seconds"):
         values = np.array([each[column] for each in runs], np.float64)
         facts[column] = round(float(values.mean()), 3)

@@ -20,7 +20,7 @@ CAMPAIGNS = {  # what the faults are in, by the campaign's name
     "export": "exported folders",
     "results": "saved logits",
 }
-RECIPES = "recipes-plan"
+RECIPES, BATCHES = "recipes-plan", "batch_size"
 LAYERS = {  # the file's words, as in its titles and as an option
     "torchvision's layers": "off",
     "closed attention": "attention",
@@ -42,6 +42,7 @@ def blocks(results: Results) -> dict[str, str]:
         "fuzz": fuzz(results),
         "recipes: steps": recipes(results),
         "recipes: cards": cards(results),
+        "recipes: batches": batches(results),
     }
 
 
@@ -64,6 +65,29 @@ def cards(results: Results) -> str:
         if "card" in row
     ]
     return table(["recipe", "clips in a step", "GiB of a step", "GiB that torch can use"], rows)
+
+
+def batches(results: Results) -> str:
+    """Whether runs of other batch sizes end alike, by method."""
+    if not results.has(BATCHES):
+        return "It has not run to its end: one point is the target, not a result."
+    rows, lines = results.rows(BATCHES), []
+    judged = {"baseline": ("cross entropy", "iid", "IID"), "albar": ("ALBAR", "contrasted", "contrasted")}
+    for row in rows:
+        if "batch" in row and "n" in row:
+            name, measure, words = judged[row["method"]]
+            lines.append([name, str(row["batch"]), f"{row['epochs']:g}", f"{row['lr']:g}", words, spread(row, measure)])
+    said = []
+    for row in rows:
+        if "largest difference" in row["title"]:
+            found = f"{judged[row['method']][0]} {row['value']:.1f} points (between {row['between']} clips"
+            sure = f"; 95 % interval of that difference {row['low']:+.1f} to {row['high']:+.1f}" if "low" in row else ""
+            said.append(f"{found}{sure}), {'met' if row['met'] else 'missed'}")
+    seeds = max(row["n"] for row in rows if "n" in row)
+    heads = ["", "clips in a step", "epochs", "rate", "judged by", f"mean ± sd of {seeds} seeds"]
+    return f"{table(heads, lines)}\n\n" + paragraph(
+        f"Largest difference of two means, target 1 point: {'; '.join(said)}."
+    )
 
 
 def bytes_kept(results: Results) -> str:

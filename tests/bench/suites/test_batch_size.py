@@ -32,7 +32,15 @@ def test_batch_sizes_are_compared_seed_by_seed_and_the_largest_difference_has_th
         ("albar", 64): (80.0, 81.0, 80.5),
     }
     runs = [
-        {"method": method, "batch": batch, "seed": seed, **measures, batch_size.JUDGED_BY[method]: value}
+        {
+            "method": method,
+            "batch": batch,
+            "epochs": 12.0,
+            "lr": 4e-3,
+            "seed": seed,
+            **measures,
+            batch_size.JUDGED_BY[method]: value,
+        }
         for (method, batch), same in values.items()
         for seed, value in enumerate(same)
     ]
