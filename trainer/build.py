@@ -107,8 +107,8 @@ def build_networks(
         drop_before(model, head_of(model), config.model.head_dropout)
     look_up_position_biases(model)
     step, penalty = config.step, config.method.twice_differentiable
-    # the closed form has a right weight gradient in bf16 on every CPU
-    bf16_on_cpu = device.type == "cpu" and step.precision == "bf16" and step.closed_conv == "auto"
+    # the closed form has a right weight gradient in bf16 on every CPU; plans for a GPU are made on the device "cpu"
+    bf16_on_cpu = config.device == "cpu" and step.precision == "bf16" and step.closed_conv == "auto"
     close_network(model, "on" if bf16_on_cpu else step.closed_conv, step.closed_layers, penalty=penalty)
     method_module = config.method.module(model, head_of(model), tables)
     add_view(model, config.model.view)  # not to the copies that a method makes

@@ -219,8 +219,8 @@ def test_a_run_with_a_penalty_closes_its_layers():
 def test_a_run_in_bf16_on_a_cpu_has_the_convolutions_whose_weight_gradient_is_right():
     data = SimpleNamespace(classes=["jump", "run"])
     plain = RECIPES["demo_baseline"]()
-    for precision, closed in (("bf16", True), ("fp32", False)):
-        config = replace(plain, step=replace(plain.step, precision=precision))
+    for precision, device, closed in (("bf16", "cpu", True), ("bf16", "cuda", False), ("fp32", "cpu", False)):
+        config = replace(plain, device=device, step=replace(plain.step, precision=precision))
         model, _ = build_networks(config, data, torch.device("cpu"), {})
         assert any(isinstance(module, ClosedConv3d) for module in model.modules()) == closed
 
