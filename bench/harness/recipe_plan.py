@@ -128,7 +128,8 @@ def _without_files(recipe: TrainConfig) -> tuple[TrainConfig, tuple[nn.Module, n
     config = replace(recipe, model=model, device="cpu")
     classes = 400 if "kinetics400" in recipe.data.parts else 51
     data = DatasetInfo(samples=1, classes=tuple(f"class {n}" for n in range(classes)), digest="")
-    return config, build_networks(config, data, torch.device("cpu"), {}), classes
+    layers_of_a_gpu = replace(config, device="cuda")  # a CPU's convolutions in bf16 are others
+    return config, build_networks(layers_of_a_gpu, data, torch.device("cpu"), {}), classes
 
 
 def _frames(recipe: TrainConfig) -> float:
