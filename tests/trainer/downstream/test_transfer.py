@@ -59,8 +59,10 @@ def test_sets_that_do_not_fit_are_refused():
 
 
 def test_clips_of_one_source_stay_together():
-    assert source_of("Archery_v_Archery_g01_c03") == source_of("Archery_v_Archery_g01_c12") == "Archery_v_Archery_g01"
-    assert source_of("clap_Movie_clap_u_nm_np1_fr_med_12") == "clap_Movie_clap_u_nm_np1_fr_med"
+    one, other = (source_of(f"Archery_v_Archery_g01_c{n}", "Archery") for n in ("03", "12"))
+    assert one == other == "Archery_v_Archery_g01"
+    assert source_of("clap_Movie_clap_u_nm_np1_fr_med_12", "clap") == "clap_Movie_clap_u_nm_np1_fr_med"
+    assert source_of("Brush_hair_000012", "Brush hair") == "Brush_hair_000012"  # a number, not one of a clip
 
 
 def test_one_set_or_run_for_each_split():

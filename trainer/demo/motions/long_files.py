@@ -53,7 +53,7 @@ def write_long_videos(config: LongMotionsConfig, out: Path, *, train: int, test:
         return
     if manifest.exists():
         raise InputError(f"{out}: holds long videos of other settings; choose another folder, or remove it")
-    plans = {(split, index): plan(config, split, index) for split, index in split_and_index(train, test)}
+    plans = {video: plan(config, *video) for video in split_and_index(train, test)}
     try:
         for folder in {_path(out, video, config, happens).parent for video, happens in plans.items()}:
             make_folder(folder)
