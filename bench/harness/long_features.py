@@ -1,4 +1,4 @@
-"""Features of the demonstration's long videos, with the lists and annotations that the downstream commands read."""
+"""Features of the demonstration's long videos, without files in between, and annotations for the heads."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,11 @@ from torch import Tensor
 
 from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.progress import Progress
-from ...trainer.demo.motions.long_videos import MOTIONS, LongMotionsConfig, Plan, Split, long_video
+from ...trainer.demo.motions.long_files import key_of, split_and_index, write_annotations
+from ...trainer.demo.motions.long_videos import LongMotionsConfig, Plan, Split, long_video
 from ...trainer.downstream.feature_folder import RECORD
 from ...trainer.evaluation.forward import Forward
 from ...trainer.evaluation.subject import Subject, load_subject
-
-FREE_AND_ALIKE: tuple[Split, ...] = ("free", "alike")
-SPLITS: tuple[Split, ...] = ("train", *FREE_AND_ALIKE)
 
 
 @dataclass(frozen=True)
@@ -41,14 +39,8 @@ class LongVideos:
 
     def videos(self) -> Iterator[tuple[Split, int, str]]:
         """Split, index and key of every video."""
-        for split in SPLITS:
-            for index in range(self.train if split == "train" else self.test):
-                yield split, index, key_of(split, index)
-
-
-def key_of(split: str, index: int) -> str:
-    """The key of a video."""
-    return f"{split}_{index:04}"
+        for split, index in split_and_index(self.train, self.test):
+            yield split, index, key_of(split, index)
 
 
 def write_features(videos: LongVideos, encoders: Mapping[str, Path]) -> None:
@@ -56,7 +48,7 @@ def write_features(videos: LongVideos, encoders: Mapping[str, Path]) -> None:
 
     Finished folders of the same videos and runs are kept.
     """
-    wanted = {name: _settings(videos, run) for name, run in encoders.items()}
+    wanted = {name: made_of(videos, run) for name, run in encoders.items()}
     missing = {name: run for name, run in encoders.items() if _made(videos.folder / name) != wanted[name]}
     if not missing:
         return
@@ -72,7 +64,7 @@ def write_features(videos: LongVideos, encoders: Mapping[str, Path]) -> None:
             for subject, features in seen(forward, clips):
                 np.save(videos.folder / subject.name / f"{key}.npy", features.astype(np.float32))
             progress.advance(1)
-    write_annotations(videos, plans)
+    write_annotations(videos.folder, videos.motions, plans)
     fps = float(videos.motions.fps)
     facts = {key: {"frames": videos.motions.frames, "fps": fps} for key in plans}
     record = {"window": videos.window, "stride": videos.stride, "videos": facts}
@@ -96,40 +88,13 @@ def seen(forward: Forward, clips: Tensor) -> Iterator[tuple[Subject, np.ndarray]
             yield subject, features.numpy()
 
 
-def write_annotations(videos: LongVideos, plans: Mapping[str, Plan]) -> None:
-    """UCF-Crime's list and truth for anomalies, ActivityNet's JSON for actions."""
-    if videos.motions.task == "anomaly":
-        kinds = {key: "Abnormal" if happens.label else "Normal" for key, happens in plans.items()}
-        train = [f"{kinds[key]}/{key}.mp4" for key in plans if key.startswith("train")]
-        truth = []
-        for key, happens in plans.items():
-            if not key.startswith("train"):
-                spans = [f"{part.first + 1} {part.end}" for part in happens.abnormal()]
-                truth.append(f"{key}.mp4 {kinds[key]} {' '.join([*spans, '-1 -1', '-1 -1'][:2])}")
-        write_atomic(videos.folder / "train.txt", "".join(f"{text}\n" for text in train).encode())
-        write_atomic(videos.folder / "truth.txt", "".join(f"{text}\n" for text in truth).encode())
-        return
-    fps, database = videos.motions.fps, {}
-    for key, happens in plans.items():
-        actions = [part for part in happens.parts if part.motion is not None]
-        database[key] = {
-            "subset": "validation" if key.startswith("train") else "test",
-            "duration": videos.motions.frames / fps,
-            "fps": fps,
-            "annotations": [
-                {"segment": [part.first / fps, part.end / fps], "label": MOTIONS[part.motion or 0]} for part in actions
-            ],
-        }
-    write_atomic(videos.folder / "annotations.json", json.dumps({"database": database}).encode())
-
-
-def _settings(videos: LongVideos, run: Path) -> dict[str, object]:
+def made_of(videos: LongVideos, run: Path) -> dict[str, object]:
     """What features are made of, as JSON has it."""
     plain = {"motions": asdict(videos.motions), "train": videos.train, "test": videos.test, "stride": videos.stride}
-    return json.loads(json.dumps(plain | {"window": videos.window, "run": str(run), "at": _latest(run)}))
+    return json.loads(json.dumps(plain | {"window": videos.window, "run": str(run), "at": latest(run)}))
 
 
-def _latest(run: Path) -> str:
+def latest(run: Path) -> str:
     """The run's last checkpoint and when it was written: another training makes other features."""
     paths = sorted((run / "checkpoints").glob("step-*/model.safetensors"))
     return f"{paths[-1].parent.name} {paths[-1].stat().st_mtime_ns}" if paths else ""

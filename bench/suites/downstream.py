@@ -1,41 +1,36 @@
-"""`unstill bench downstream`: what the features of baseline, ALBAR and Recast are good for in long procedural videos.
+"""`unstill bench downstream`: what the features of baseline, ALBAR and Recast are good for in procedural videos.
 
-Writes ``bench/results/downstream.json``: anomaly detection and temporal localisation with frozen encoders under one
-head, where appearance misleads (``free``) and where it follows the label as in training (``alike``). Encoders are those
-of `unstill bench bias` and `unstill bench recast`, in the same folders; one that is not there is trained first.
-Features and what heads make of them are kept: a repeated command goes on where the last one stopped.
+Writes ``bench/results/downstream.json``: anomaly detection, temporal localisation, spatio-temporal detection and
+transfer with frozen encoders under one head, where appearance misleads (``free``) and where it follows the label as in
+training (``alike``). Encoders are those of `unstill bench bias` and `unstill bench recast`, in the same folders; one
+that is not there is trained first. Features and what heads make of them are kept: a repeated command goes on where the
+last one stopped.
 
-    unstill bench downstream                            both tasks, three encoders, three seeds
+    unstill bench downstream                            all tasks, four encoders, three seeds
     unstill bench downstream --seeds --train-cost 2000  how long the anomaly head trains on 1,610 videos, alone
 """
 
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ...pipeline.atomic_files import write_atomic
+from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.errors import InputError
 from ...pipeline.progress import Progress
-from ...trainer.demo.motions.long_videos import LongMotionsConfig, Task
+from ...trainer.demo.motions.long_videos import LongMotionsConfig
 from ...trainer.downstream.anomaly.annotations import TrainVideo
-from ...trainer.downstream.anomaly.config import AnomalyConfig
-from ...trainer.downstream.anomaly.evaluation import run_anomaly
 from ...trainer.downstream.anomaly.heads import HEADS
 from ...trainer.downstream.anomaly.training import read_bags, train_head
-from ...trainer.downstream.feature_folder import RECORD, FeatureFolder
-from ...trainer.downstream.localisation.config import LocaliseConfig
-from ...trainer.downstream.localisation.evaluation import run_localise
-from ...trainer.downstream.localisation.videos import truth_of
-from ...trainer.downstream.ranking import FrameScores
-from ...trainer.downstream.temporal_map import THUMOS_UPPER, Segments, match
-from ..harness.long_features import FREE_AND_ALIKE, LongVideos, key_of, write_features
+from ...trainer.downstream.feature_folder import FeatureFolder
+from ..harness.downstream_tasks import Anomaly, Detection, Localisation, Outcome, Score, Task, Transfer
+from ..harness.long_features import LongVideos
 from ..harness.record import ResultFile, show
 from ..harness.row import Row
 from ..harness.section import Chart, Section
@@ -46,29 +41,33 @@ SPLITS = {"free": "appearance independent of the label", "alike": "appearance as
 MEASURES = {
     "anomaly": "anomaly detection, frame-level ROC-AUC",
     "localisation": "temporal localisation, mAP over tIoU .3 to .7",
+    "detection": "spatio-temporal detection, frame-mAP",
+    "detection_videos": "spatio-temporal detection, video-mAP",
+    "transfer": "transfer, top-1 of a linear probe",
 }
 INTERVAL = "95 % interval over test videos"
 SECTIONS = {
     "downstream": Section(
         title="What the features are good for",
-        text="Frozen encoders in long videos, one head for all. Scene and actor follow the label in training.",
+        text="Frozen encoders, one head for all. In long videos scene and actor follow the label in training.",
         order=19,
         charts={
-            task: Chart(
+            measure: Chart(
                 title=f"Frozen features: {words}",
-                reading="Mean over seeds. The same videos with scene and actor independent of the label, and as in "
-                "training.",
-                main=task == "anomaly",
+                reading="Mean over seeds. "
+                + (
+                    "Scene and actor are independent of the class, in training and test."
+                    if measure == "transfer"
+                    else "The same videos with scene and actor independent of the label, and as in training."
+                ),
+                main=measure in ("anomaly", "detection"),
                 whiskers=INTERVAL,
             )
-            for task, words in MEASURES.items()
+            for measure, words in MEASURES.items()
         },
     )
 }
-# head settings, fixed on seed 50 and other encoders before the table's seeds were run
-ANOMALY_STEPS, EPOCHS, RATE, CHANNELS = 500, 30, 4e-3, 64
-Score = Callable[[np.ndarray | None], float]  # how often each test video counts -> measure
-Outcome = dict[str, Any]  # of a head, in the form of JSON
+TaskName = Literal["anomaly", "localisation", "detection", "transfer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +76,9 @@ class DownstreamBench:
 
     out: Path | None = None
     """Folder of the result file; bench/results by default."""
-    tasks: tuple[Task, ...] = ("anomaly", "localisation")
+    tasks: tuple[TaskName, ...] = ("anomaly", "localisation", "detection", "transfer")
     """Which tasks."""
-    encoders: tuple[str, ...] = ("baseline", "albar", "recast")
+    encoders: tuple[str, ...] = ("baseline", "albar", "recast", "recast_moving")
     """Which of baseline, albar, recast, recast_moving; the first is what the others are compared with."""
     seeds: tuple[int, ...] = (0, 1, 2)
     """Of the videos, the encoders and the heads."""
@@ -88,11 +87,15 @@ class DownstreamBench:
     recast_runs: Path = Path("runs/bench_recast")
     """Folder of the encoders of `unstill bench recast`."""
     features: Path = Path("runs/bench_downstream")
-    """Folder for features and annotations."""
+    """Folder for videos, features and annotations."""
     train: int = 84
-    """Training videos of a task."""
+    """Training videos of a task with long videos."""
     test: int = 48
-    """Test videos of a task, each with two appearances."""
+    """Test videos of a task with long videos, each with two appearances."""
+    transfer_train: int = 256
+    """Training videos of the transfer."""
+    transfer_test: int = 512
+    """Test videos of the transfer."""
     resamples: int = 1000
     """Of the intervals."""
     train_cost: int = 0
@@ -107,8 +110,13 @@ class DownstreamBench:
 
 @dataclass
 class Scores:
-    """Scores of one task and split: encoder -> seed -> measure."""
+    """Scores of one measure and set of test videos: encoder -> seed -> measure.
 
+    Attributes:
+        count: test videos of the set.
+    """
+
+    count: int
     of: dict[str, dict[int, Score]] = field(default_factory=dict)
 
     def add(self, encoder: str, seed: int, score: Score) -> None:
@@ -119,21 +127,22 @@ class Scores:
 def run(config: DownstreamBench) -> Path:
     """Measure what was asked for, write the result file and return its path."""
     results = ResultFile("downstream", out=config.out, notes=_NOTES, file_name="downstream.json")
-    found: dict[tuple[Task, str], Scores] = {(t, s): Scores() for t in config.tasks for s in FREE_AND_ALIKE}
+    found: dict[tuple[str, str], Scores] = {}
     with Progress("seeds", len(config.seeds) * len(config.tasks), "tasks") as progress:
         for seed in config.seeds:
             encoders = {name: encoder_run(config, name, seed) for name in config.encoders}
-            for task in config.tasks:
-                videos = long_videos(config, task, seed)
-                write_features(videos, encoders)
-                for name in encoders:
-                    outcome = outcome_of(videos, name)
-                    for split in FREE_AND_ALIKE:
-                        found[task, split].add(name, seed, TASKS[task][1](outcome, split, config.test))
-                progress.advance(note=f"{task}, seed {seed}")
-    if config.seeds:
-        for (task, split), scores in found.items():
-            results.add(*rows(config, task, split, scores))
+            for name in config.tasks:
+                task = task_of(config, name, seed)
+                task.prepare(encoders)
+                for encoder, own_run in encoders.items():
+                    outcome = outcome_of(task, encoder, own_run)
+                    for split in task.splits:
+                        for measure, score in task.scores(outcome, split).items():
+                            found.setdefault((measure, split), Scores(task.count)).add(encoder, seed, score)
+                progress.advance(note=f"{name}, seed {seed}")
+    for (measure, split), scores in found.items():
+        results.add(*rows(config, measure, split, scores))
+    if found:
         show("Percent, mean over seeds", [line(row) for row in results.rows])
     if config.train_cost:
         results.add(cost_row(config.train_cost))
@@ -141,12 +150,16 @@ def run(config: DownstreamBench) -> Path:
 
 
 _NOTES = (
-    "long videos of 160 frames (localisation) and 256 (anomaly), rendered and not compressed; windows of 8 frames, "
-    "stride 2 and 8; features are what the encoder's last layer sees",
+    "long videos of 160 frames (localisation, detection) and 256 (anomaly); those of detection are VP9 files that were "
+    "converted, the others rendered and not compressed; windows of 8 frames, stride 2 and 8; features are what the "
+    "encoder's last layer sees, of detection its last map where the true box is, around every 8th frame",
+    "transfer: a logistic regression on features of 256 short videos of another seed whose scene and actor are "
+    "independent of the class, tested on 512",
     "intervals draw the test videos of every seed with replacement, the same ones for all encoders; sd is over seeds",
     "free and alike are the same motions; in free scene and actor are independent of the label, in alike they follow "
     "it with the rate of the training videos, 95 %",
-    "settings of the heads were fixed on seed 50 and other encoders; the anomaly head is Sultani's",
+    "settings of the heads were fixed on seed 50 and other encoders; the anomaly head is Sultani's; detection and "
+    "transfer have the commands' defaults",
 )
 
 
@@ -163,112 +176,44 @@ def encoder_run(config: DownstreamBench, name: str, seed: int) -> Path:
     return folder_of(own, seed) / "bias" / name
 
 
-def long_videos(config: DownstreamBench, task: Task, seed: int) -> LongVideos:
-    """The long videos of a seed, and where their features go."""
-    frames, stride = (256, 8) if task == "anomaly" else (160, 2)
-    return LongVideos(
-        folder=config.features / task / f"seed{seed}",
-        motions=LongMotionsConfig(task=task, seed=seed, frames=frames),
+def task_of(config: DownstreamBench, name: TaskName, seed: int) -> Task:
+    """A task on the videos of a seed."""
+    folder = config.features / name / f"seed{seed}"
+    if name == "transfer":
+        return Transfer(folder, seed, config.transfer_train, config.transfer_test)
+    frames, stride = {"anomaly": (256, 8), "localisation": (160, 2), "detection": (160, 8)}[name]
+    videos = LongVideos(
+        folder=folder,
+        motions=LongMotionsConfig(task=name, seed=seed, frames=frames),
         train=config.train,
         test=config.test,
         window=8,
         stride=stride,
     )
+    return {"anomaly": Anomaly, "localisation": Localisation, "detection": Detection}[name](videos)
 
 
-def anomaly_outcome(videos: LongVideos, encoder: str) -> Outcome:
-    """Test video -> scores of its frames, and which are abnormal."""
-    config = AnomalyConfig(
-        features=(videos.folder / encoder,),
-        train_list=videos.folder / "train.txt",
-        truth=videos.folder / "truth.txt",
-        truth_fps=videos.motions.fps,
-        steps=ANOMALY_STEPS,
-        seeds=(videos.motions.seed,),
-        resamples=2,
-        device="cpu",
-    )
-    test, (result,) = run_anomaly(config)
-    (scores,) = result.scores.values()
-    return {
-        video.video: {"scores": score.tolist(), "truth": truth.tolist()}
-        for video, score, truth in zip(test.videos, scores, test.truth, strict=True)
-    }
-
-
-def anomaly_score(outcome: Outcome, split: str, count: int) -> Score:
-    """ROC-AUC over all frames of a split."""
-    own = [outcome[key_of(split, index)] for index in range(count)]
-    return FrameScores.of([np.array(o["scores"]) for o in own], [np.array(o["truth"]) for o in own]).roc_auc
-
-
-def localisation_outcome(videos: LongVideos, encoder: str) -> Outcome:
-    """Truth and detections in the test videos, by columns."""
-    config = LocaliseConfig(
-        features=videos.folder / encoder,
-        annotations=videos.folder / "annotations.json",
-        out=videos.folder / "out",
-        seeds=(videos.motions.seed,),
-        epochs=EPOCHS,
-        lr=RATE,
-        channels=CHANNELS,
-        device="cpu",
-    )
-    result = run_localise(config)
-    (found,) = result.found.values()
-    return {name: _columns(segments) for name, segments in (("truth", truth_of(result.test.videos)), ("found", found))}
-
-
-def localisation_score(outcome: Outcome, split: str, count: int) -> Score:
-    """mAP over tIoU .3 to .7 of a split."""
-    truth, found = (_segments(outcome[name], split) for name in ("truth", "found"))
-    matched = match(truth, found, THUMOS_UPPER, [key_of(split, index) for index in range(count)])
-    return lambda times: float(np.nanmean([one.average_precision(times) for one in matched.values()]))
-
-
-def _columns(segments: Segments) -> dict[str, list]:
-    """As JSON has them."""
-    columns = {"video": list(segments.video), "label": list(segments.label)}
-    columns |= {"start": segments.start.tolist(), "end": segments.end.tolist()}
-    return columns if segments.score is None else columns | {"score": segments.score.tolist()}
-
-
-def _segments(columns: Mapping[str, list], split: str) -> Segments:
-    """The segments of a split's videos."""
-    own = [row for row, video in enumerate(columns["video"]) if video.startswith(split)]
-    chosen = {name: [column[row] for row in own] for name, column in columns.items()}
-    numbers = {name: np.array(chosen[name], np.float64) for name in ("start", "end", "score") if name in chosen}
-    return Segments(chosen["video"], chosen["label"], **numbers)
-
-
-TASKS: Mapping[Task, tuple[Callable[[LongVideos, str], Outcome], Callable[[Outcome, str, int], Score]]] = {
-    "anomaly": (anomaly_outcome, anomaly_score),
-    "localisation": (localisation_outcome, localisation_score),
-}
-
-
-def outcome_of(videos: LongVideos, encoder: str) -> Outcome:
+def outcome_of(task: Task, encoder: str, run: Path) -> Outcome:
     """What the head of a task makes of an encoder's features: trained now, or kept from before."""
-    folder = videos.folder / encoder
-    settings = [ANOMALY_STEPS, EPOCHS, RATE, CHANNELS, json.loads((folder / RECORD).read_text())["made_of"]]
-    kept = folder / "outcome.json"
+    kept, settings = task.folder / encoder / "outcome.json", task.settings(run)
     if kept.exists():
         saved = json.loads(kept.read_text())
         if saved["settings"] == settings:
             return saved["outcome"]
-    outcome = TASKS[videos.motions.task][0](videos, encoder)
+    outcome = task.outcome(encoder, run)
+    make_folder(kept.parent)
     write_atomic(kept, json.dumps({"settings": settings, "outcome": outcome}).encode())
     return outcome
 
 
-def rows(config: DownstreamBench, task: Task, split: str, scores: Scores) -> list[Row]:
+def rows(config: DownstreamBench, measure: str, split: str, scores: Scores) -> list[Row]:
     """A row for each encoder: mean over seeds with its interval, and the difference to the first encoder."""
-    names, seeds = list(scores.of), list(config.seeds)
+    names, seeds, count = list(scores.of), list(config.seeds), scores.count
     values = np.array([[100 * scores.of[name][seed](None) for seed in seeds] for name in names])  # encoder, seed
     draw = np.random.default_rng(0)
     drawn = np.empty((config.resamples, len(names)))
     for resample in range(config.resamples):
-        times = [np.bincount(draw.integers(config.test, size=config.test), minlength=config.test) for _ in seeds]
+        times = [np.bincount(draw.integers(count, size=count), minlength=count) for _ in seeds]
         for column, name in enumerate(names):
             drawn[resample, column] = np.mean(
                 [100 * scores.of[name][seed](own) for seed, own in zip(seeds, times, strict=True)]
@@ -276,7 +221,7 @@ def rows(config: DownstreamBench, task: Task, split: str, scores: Scores) -> lis
     made = []
     for column, name in enumerate(names):
         low, high = np.quantile(drawn[:, column], [0.025, 0.975])
-        facts: dict[str, Any] = {"task": task, "appearance": split, "encoder": name, "n": len(seeds)}
+        facts: dict[str, Any] = {"task": measure, "appearance": split, "encoder": name, "n": len(seeds)}
         facts |= {f"seed_{seed}": round(float(v), 3) for seed, v in zip(seeds, values[column], strict=True)}
         if len(seeds) > 1:
             facts["sd"] = round(float(values[column].std(ddof=1)), 3)
@@ -287,13 +232,13 @@ def rows(config: DownstreamBench, task: Task, split: str, scores: Scores) -> lis
             facts |= {"gain_low": round(float(ends[0]), 3), "gain_high": round(float(ends[1]), 3)}
         made.append(
             Row(
-                title=f"{TITLES[name]}: {MEASURES[task]}, {SPLITS[split]}",
+                title=f"{TITLES[name]}: {MEASURES[measure]}, {SPLITS[split]}",
                 value=float(values[column].mean()),
                 p20=float(low),
                 p80=float(high),
                 unit="percent",
                 better="higher",
-                figure=task,
+                figure=measure,
                 label=TITLES[name],
                 group=SPLITS[split],
                 role="peer" if name == "baseline" else "ours",

@@ -21,8 +21,9 @@ import numpy as np
 
 from ..shards.index import CODECS
 from .cpu_threads import default_core_threads
-from .frame_decoder import CORES_CODECS, KeptDecoders, decoded_frames, decoder_parameters
-from .gop_reader import BadClip
+from .frame_decoder import CORES_CODECS, CannotDecode, KeptDecoders, SliceTable, decoded_frames, decoder_parameters
+from .gop_reader import BadClip, ClipFile
+from .isolated_decoder import ChildDecoders, Isolation
 from .loader import open_dataset
 from .loader_config import LoaderConfig
 
@@ -58,7 +59,7 @@ class FrameWalk:
         size: side of the delivered frames, pixels.
         threads: that decode; 0: as many as the loader would take.
         device: where the frames are used, for the default number of threads.
-        config: of the loader; how a remote dataset is read.
+        config: of the loader; how a remote dataset is read, and whether each thread decodes in a process of its own.
 
     Attributes:
         index: of the dataset.
@@ -76,7 +77,10 @@ class FrameWalk:
         device: str = "cpu",
         config: LoaderConfig | None = None,
     ):
-        self.index, self._reader, _ = open_dataset(dataset, config or LoaderConfig())
+        config = config or LoaderConfig()
+        self.index, self._reader, _ = open_dataset(dataset, config)
+        self._isolation = Isolation() if config.isolate else None
+        self._children: list[ChildDecoders] = []
         self._size, self._threads = size, threads or default_core_threads(device)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="frame-walk")
         self._own = threading.local()
@@ -123,6 +127,9 @@ class FrameWalk:
     def close(self) -> None:
         """Stop the threads and close the shards."""
         self._pool.shutdown(wait=True, cancel_futures=True)
+        for child in self._children:
+            child.close()
+        self._children.clear()
         self._reader.close()
 
     def __enter__(self) -> "FrameWalk":
@@ -147,25 +154,44 @@ class FrameWalk:
     def _decode(self, sample: int, numbers: np.ndarray, regions: Sequence[Region]) -> Part:
         if not hasattr(self._own, "kept"):
             self._own.kept = KeptDecoders(self._size)
+            if self._isolation is not None:
+                self._own.child = self._isolation.decoder(self._size)
+                self._children.append(self._own.child)
+        decoded = self._decoded if self._isolation is None else self._decoded_elsewhere
         try:
-            return numbers, self._decoded(self._own.kept, sample, numbers, regions)
-        except (BadClip, av.error.FFmpegError, ValueError) as error:
+            return numbers, decoded(sample, numbers, regions)
+        except (BadClip, CannotDecode, av.error.FFmpegError, ValueError) as error:
             self._own.kept.forget()
             reason = " ".join(str(error).split()) or type(error).__name__
             raise BadVideo(f"frames {numbers[0]} to {numbers[-1]}: {reason}") from error
 
-    def _decoded(self, kept: KeptDecoders, sample: int, numbers: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+    def _slice(self, sample: int, numbers: np.ndarray) -> tuple[str, ClipFile, SliceTable, tuple[int, int]]:
+        """Decoder, bytes, where frames lie in them, and size of the pictures."""
         code = int(self.index.codec[sample])
         codec = CORES_CODECS.get(CODECS[code] if code < len(CODECS) else "")
         if codec is None:
             raise ValueError(f"codec {code} of the index has no decoder in libavcodec")
         file = self._reader.clip(sample, numbers)
         assert file.table is not None, "a clip that was cut has a table"
+        return codec, file, file.table, (int(self.index.width[sample]), int(self.index.height[sample]))
+
+    def _decoded_elsewhere(self, sample: int, numbers: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+        """The same in a process of its own, once for each region."""
+        codec, file, table, picture = self._slice(sample, numbers)
         out = np.empty((len(numbers), len(regions), self._size, self._size, 3), np.uint8)
-        picture = int(self.index.width[sample]), int(self.index.height[sample])
+        for place, region in enumerate(regions):
+            own = np.empty((len(numbers), self._size, self._size, 3), np.uint8)
+            self._own.child.clip(codec, file.mp4, table, file.frames, picture, region, own)
+            out[:, place] = own
+        return out
+
+    def _decoded(self, sample: int, numbers: np.ndarray, regions: Sequence[Region]) -> np.ndarray:
+        kept: KeptDecoders = self._own.kept
+        codec, file, table, picture = self._slice(sample, numbers)
+        out = np.empty((len(numbers), len(regions), self._size, self._size, 3), np.uint8)
         row = {number: n for n, number in enumerate(file.frames.tolist())}
-        context = kept.context(codec, decoder_parameters(file.table.track.description))
-        for frame in decoded_frames(context, file.mp4, file.table):
+        context = kept.context(codec, decoder_parameters(table.track.description))
+        for frame in decoded_frames(context, file.mp4, table):
             n = row.pop(-1 if frame.pts is None else frame.pts, None)
             if n is None:
                 continue

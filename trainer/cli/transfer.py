@@ -31,7 +31,9 @@ def transfer(config: TransferConfig) -> int:
     Console().print(table)
     if config.out is not None:
         record = {
-            "results": [asdict(result) | {"mean": result.mean} for result in results],
+            "results": [
+                {"name": r.name, "accuracy": r.accuracy, "penalty": r.penalty, "mean": r.mean} for r in results
+            ],
             "options": {name: str(value) for name, value in asdict(config).items()},
             "unstill": version("unstill"),
         }

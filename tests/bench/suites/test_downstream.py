@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from unstill.bench.harness.long_features import LongVideos, windows, write_annotations
-from unstill.bench.suites.downstream import DownstreamBench, Scores, anomaly_score, localisation_score, rows
+from unstill.bench.harness.downstream_tasks import anomaly_score, localisation_score
+from unstill.bench.harness.long_features import LongVideos, windows
+from unstill.bench.suites.downstream import DownstreamBench, Scores, rows
+from unstill.trainer.demo.motions.long_files import write_annotations
 from unstill.trainer.demo.motions.long_videos import MOTIONS, LongMotionsConfig, plan
 from unstill.trainer.downstream.anomaly.annotations import frame_truth, problem_of, read_train_list, read_truth
 from unstill.trainer.downstream.localisation import annotations as actions
@@ -15,7 +17,7 @@ def made(folder, task):
     """Lists and annotations of a few videos, and what happens in them."""
     videos = LongVideos(folder, LongMotionsConfig(task=task, frames=160), train=12, test=6, window=8, stride=2)
     plans = {key: plan(videos.motions, split, index) for split, index, key in videos.videos()}
-    write_annotations(videos, plans)
+    write_annotations(folder, videos.motions, plans)
     return plans
 
 
@@ -69,13 +71,13 @@ def test_scores_of_a_split_are_of_its_videos_alone():
 
 def test_a_row_is_a_mean_over_seeds_and_its_difference_draws_the_same_videos():
     values = np.random.default_rng(1).random((2, 50))  # a measure that is a mean over videos, one set a seed
-    scores = Scores()
+    scores = Scores(50)
     for seed in (0, 1):
         own = values[seed]
         mean = lambda times, own=own: float(np.average(own, weights=times))  # noqa: E731
         scores.add("baseline", seed, mean)
         scores.add("albar", seed, lambda times, mean=mean: mean(times) + 0.1)
-    config = DownstreamBench(seeds=(0, 1), encoders=("baseline", "albar"), test=50, resamples=200)
+    config = DownstreamBench(seeds=(0, 1), encoders=("baseline", "albar"), resamples=200)
     first, second = rows(config, "anomaly", "free", scores)
     assert first.value == pytest.approx(100 * values.mean())
     low, high = first.p20, first.p80

@@ -237,13 +237,15 @@ def test_who_is_where_is_found_from_the_places_of_boxes(shards, model, tmp_path,
 
 def test_annotations_that_do_not_fit_are_refused_or_left_out_and_named(shards, model, tmp_path):
     text = (shards / "boxes.csv").read_text()
+    of_test0 = [line for line in text.splitlines(keepends=True) if line.startswith("a/test0") and ",r,0" in line]
     bad = tmp_path / "boxes.csv"
     options = {"train": shards / "train_shards", "test": shards / "test_shards", "truth": bad}
     config = DetectConfig(models=(model,), device="cpu", layer="map", trust_model_code=True, **options)
     cases = {
         "a/gone,0,1,1,20,20,r,0\n": "1 of its videos are in neither .* first a/gone",
-        "a/test0,40,1,1,20,20,r,9\n": "1 tubes do not fit .* frames 40 to 40 of 24",
+        "a/test0,40,1,1,20,20,r,9\n": "1 of 9 tubes cannot be used: .* frames 40 to 40 of 24; .* give --picture",
         "a/test0,4,20,1,1,20,r,8\n": "comes before the other",
+        "".join(line.replace(",r,0", ",r,7") for line in of_test0): "a/test0, tube 8: is there twice",
     }
     for line, says in cases.items():
         bad.write_text(text + line)
@@ -251,9 +253,38 @@ def test_annotations_that_do_not_fit_are_refused_or_left_out_and_named(shards, m
             run_detect(config)
     bad.write_text(text + "".join(cases))
     report = run_detect(dataclasses.replace(config, bad_annotations="leave-out"))
-    assert len(report.left_out) == 3 and len(report.truth) == 4
+    assert len(report.left_out) == 4 and len(report.truth) == 4
     bad.write_text(text)
     with pytest.raises(InputError, match="has 30 frames/s, the boxes count 25"):
         run_detect(dataclasses.replace(config, truth_fps=25.0))
     with pytest.raises(InputError, match="outside the picture"):
         run_detect(dataclasses.replace(config, picture=(48, 32)))  # pixels of another size: boxes leave the picture
+
+
+def test_avas_last_column_is_a_person_or_a_score_in_all_of_the_file(tmp_path):
+    path = tmp_path / "found.csv"
+    path.write_text("v,0902,0.1,0.1,0.3,0.8,80,1e-05\nv,0902,0.1,0.1,0.3,0.8,9,1\nv,0902,0.1,0.1,0.3,0.8,7,0\n")
+    assert [tube.scores[0] for tube in read_tubes(path).tubes] == [1e-5, 1.0, 0.0]
+    path.write_text("v,0902,0.1,0.1,0.3,0.8,80,3\nv,0903,,,,,,\n")
+    with pytest.raises(InputError, match="line 2 has an empty column"):
+        read_tubes(path)
+
+
+def test_videos_converted_to_a_frame_rate_need_that_of_the_boxes(shards, model, tmp_path):
+    convert(
+        ConvertConfig(
+            source=shards / "test", out=tmp_path / "slow", codec="h264", short_side=64, workers=1, fps=15, gop=12
+        )
+    )
+    config = DetectConfig(
+        models=(model,),
+        train=shards / "train_shards",
+        test=tmp_path / "slow",
+        truth=shards / "boxes.csv",
+        device="cpu",
+        trust_model_code=True,
+    )
+    with pytest.raises(InputError, match=r"slow: was converted with --fps 15, .* --truth-fps"):
+        run_detect(config)
+    with pytest.raises(InputError, match="the video has 15 frames/s, the boxes count 30"):
+        run_detect(dataclasses.replace(config, truth_fps=30.0))

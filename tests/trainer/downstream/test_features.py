@@ -234,6 +234,9 @@ def test_processes_make_the_files_of_one_and_damage_is_named_at_the_end(data, mo
     monkeypatch.setenv("WORLD_SIZE", "1")
     files = {path.name: path.read_bytes() for path in alone.out.iterdir()}
     assert {path.name: path.read_bytes() for path in shared.out.iterdir()} == files
+    apart = dataclasses.replace(alone, out=tmp_path / "apart", isolate=True)  # decoded in processes of their own
+    extract_features(apart)
+    assert {path.name: path.read_bytes() for path in apart.out.iterdir()} == files
     broken = tmp_path / "broken"
     (broken / "shards").mkdir(parents=True)
     for path in data.rglob("*.*"):
@@ -249,6 +252,8 @@ def test_processes_make_the_files_of_one_and_damage_is_named_at_the_end(data, mo
     shard.write_bytes(content)
     with pytest.raises(InputError, match=r"1 videos are damaged .* first a_v0 \(frames .* CRC-32"):
         extract_features(dataclasses.replace(alone, data=broken, out=tmp_path / "rest"))
+    with pytest.raises(InputError, match=r"1 videos are damaged .* first a_v0"):
+        extract_features(dataclasses.replace(apart, data=broken, out=tmp_path / "more"))
     assert sorted(path.name for path in (tmp_path / "rest").glob("*.npy")) == ["a_v1.npy", "a_v2.npy"]
 
 

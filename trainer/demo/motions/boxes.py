@@ -45,6 +45,11 @@ def boxes_on_torus(mask: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
             yield left, top, right, bottom
 
 
+def largest_box(mask: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The largest of ``boxes_on_torus``, the first of equal ones; None for an empty mask."""
+    return max(boxes_on_torus(mask), key=lambda box: (box[2] - box[0]) * (box[3] - box[1]), default=None)
+
+
 def spans_on_circle(occupied: np.ndarray) -> list[Span]:
     """The shortest arc that covers every occupied place of a circle, cut at its seam: none, one or two spans."""
     at = np.flatnonzero(occupied)

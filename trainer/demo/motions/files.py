@@ -129,17 +129,17 @@ def _render_block(config: MotionsConfig, split: str, indices: range) -> int:
         with atomic_path(mask_path, durable=False) as partial:
             Image.fromarray(strip).save(partial, format="png", compress_level=1)
         with atomic_path(path, durable=False) as partial:
-            _encode(partial, frames, config)
+            encode_vp9(partial, frames, config.fps, config.quality)
     return len(indices)
 
 
-def _encode(path: Path, frames: np.ndarray, config: MotionsConfig) -> None:
+def encode_vp9(path: Path, frames: np.ndarray, fps: int, quality: int) -> None:
     """Write uint8 (T, S, S, 3) frames as VP9 in MP4; the bytes depend only on the frames and the settings."""
     # realtime/8 costs 5 ms a video, good/5 costs 25 ms, at the same size and 0.05 dB apart
-    options = {"crf": str(config.quality), "b:v": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
+    options = {"crf": str(quality), "b:v": "0", "deadline": "realtime", "cpu-used": "8", "lag-in-frames": "0"}
     with av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        stream = container.add_stream("libvpx-vp9", rate=config.fps, options=options)
-        stream.width = stream.height = config.size
+        stream = container.add_stream("libvpx-vp9", rate=fps, options=options)
+        stream.width = stream.height = frames.shape[1]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         for frame in frames:

@@ -2,6 +2,7 @@
 
     localisation   actions of six classes between rests in which the actor stands still. A video has a main class, that
                    three of four of its actions are of.
+    detection      the same with other videos; boxes around the actor say where an action is.
     anomaly        the four translations one after another; in an abnormal video one turn, or two, in between.
 
 A video has one scene and one actor. In training they follow its label (the main class, or whether it is abnormal) with
@@ -19,7 +20,7 @@ import numpy as np
 
 from .world import CLASSES, HUE, RADIUS, STEP, TURN, Pose, draw_actor, finished, scene_image
 
-Task = Literal["localisation", "anomaly"]
+Task = Literal["localisation", "anomaly", "detection"]
 Split = Literal["train", "free", "alike"]
 MOTIONS = CLASSES[:6]
 TRANSLATIONS, TURNS = range(4), range(4, 6)
@@ -35,7 +36,8 @@ class LongMotionsConfig:
     """What to render."""
 
     task: Task
-    """localisation: actions and rests. anomaly: usual motions, and bursts of abnormal ones in every second video."""
+    """localisation, detection: actions and rests. anomaly: usual motions, and bursts of abnormal ones in every second
+    video."""
     seed: int = 0
     """Seed of every random choice."""
     frames: int = 160
@@ -169,5 +171,5 @@ def _look(config: LongMotionsConfig, split: Split, label: int, rng: np.random.Ge
 
 
 def _stream(config: LongMotionsConfig, split: Split, index: int, purpose: int) -> np.random.Generator:
-    task = ("localisation", "anomaly").index(config.task)
+    task = ("localisation", "anomaly", "detection").index(config.task)
     return np.random.Generator(np.random.SFC64([config.seed, 2, task, split != "train", index, purpose]))

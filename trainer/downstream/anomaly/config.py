@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ....pipeline.errors import InputError
-from ....pipeline.loading.device import Device
 from ....pipeline.options import at_least, check_options, more_than
+from ..head_config import FeatureHeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnomalyConfig:
+class AnomalyConfig(FeatureHeadConfig):
     """Train a head on features of labelled videos, and measure when it finds the anomalies of others."""
 
     features: Annotated[tuple[Path, ...], Positional, arg(metavar="FEATURES")]
@@ -27,35 +27,15 @@ class AnomalyConfig:
     """mil: Sultani's ranking network. top-magnitude: in the manner of RTFM, the longest features of a video decide."""
     steps: int = 2000
     """Batches. Sultani trained 20,000; 2,000 take about a tenth of the time."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """The head is trained once for each, and measures are means over them."""
-    window: int = 16
-    """Frames that a row of features covers; of folders without features.json."""
-    stride: int = 16
-    """Frames from one row to the next; of folders without features.json."""
     truth_fps: float = 30.0
     """Frames per second that --truth counts in. Features of another rate are an error: times are never converted."""
-    bad_annotations: Literal["refuse", "leave-out"] = "refuse"
-    """Test videos without features, or whose annotation does not fit the video: stop and name them, or leave the videos
-    out, count and name them. An anomaly that ends at most a window beyond the last frame is cut there, and counted."""
     resamples: int = 1000
     """Of the 95 % intervals, which draw test videos with replacement."""
-    timelines: int = 4
-    """Pictures of abnormal test videos with score and truth over time, evenly taken from the list."""
     out: Path | None = None
     """Folder for anomaly.json, the scores of every frame and the pictures. By default nothing is written."""
-    device: Device = "auto"
-    """Where the head trains. auto: cuda where there is one."""
 
     def __post_init__(self):
-        if not self.features or not self.seeds:
-            raise InputError("expected at least one folder of features and one seed")
-        check_options(
-            self,
-            steps=at_least(1),
-            window=at_least(1),
-            stride=at_least(1),
-            truth_fps=more_than(0),
-            resamples=at_least(2),
-            timelines=at_least(0),
-        )
+        super().__post_init__()
+        if not self.features:
+            raise InputError("expected at least one folder of features")
+        check_options(self, steps=at_least(1), truth_fps=more_than(0), resamples=at_least(2))

@@ -10,6 +10,7 @@ import numpy as np
 from ....pipeline.errors import InputError
 from ....pipeline.loading.device import resolve_device
 from ..feature_folder import FeatureFolder, row_of_frame
+from ..head_config import refuse_or_leave_out
 from ..ranking import FrameScores, RankingScore, bootstrap, bootstrap_difference
 from .annotations import AnnotatedVideo, TrainVideo, frame_truth, problem_of, read_train_list, read_truth
 from .config import AnomalyConfig
@@ -109,13 +110,7 @@ def usable_videos(
             cut.append(video.video)
         kept.append(video)
         truth.append(frame_truth(video, frames))
-    if bad and config.bad_annotations == "refuse":
-        raise InputError(
-            f"{config.truth}: {len(bad)} of {len(videos)} test videos cannot be used: {'; '.join(bad[:3])}"
-            f"{' ...' if len(bad) > 3 else ''}; correct them, or --bad-annotations leave-out"
-        )
-    for reason in bad:
-        log.warning("left out: %s", reason)
+    refuse_or_leave_out(bad, f"{len(videos)} test videos", config.truth, config.bad_annotations)
     if cut:
         log.warning("%d anomalies end beyond their video and are cut there, first of %s", len(cut), cut[0])
     if not any(t.any() for t in truth) or all(t.all() for t in truth):

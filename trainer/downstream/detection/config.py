@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -10,8 +10,7 @@ from ....pipeline.errors import InputError
 from ....pipeline.loading.device import Device
 from ....pipeline.options import at_least, check_options, more_than
 from ..detection_map import Rules
-
-BadAnnotations = Literal["refuse", "leave-out"]
+from ..head_config import BadAnnotations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +37,8 @@ class DetectConfig:
     """Width and height that boxes in pixels refer to, such as 320 240 for UCF101. By default those of the converted
     video, which is wrong where the conversion made it smaller."""
     truth_fps: float | None = None
-    """Frames per second that the boxes count in; videos of another rate are then bad annotations. By default it is not
-    checked."""
+    """Frames per second that the boxes count in; videos of another rate are then bad annotations. By default videos
+    must have kept their own rate when they were converted."""
     every: int = 8
     """Frames from one clip that features are taken of to the next; boxes between take the class of the nearest."""
     layer: str = "last"
@@ -57,6 +56,9 @@ class DetectConfig:
     """Clips that the network sees at a time."""
     core_threads: int = 0
     """Threads that decode; 0: as many as the loader would take."""
+    isolate: bool = False
+    """Decode in processes of their own, as --loader.isolate does in training: a video that crashes a decoder then
+    counts as damaged."""
     device: Device = "auto"
     """Where the network runs; the videos are decoded on the CPU. auto: cuda where there is one."""
     out: Path | None = None

@@ -12,17 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
+from ....pipeline.bounded_files import read_json
 from ....pipeline.errors import InputError
 from ....pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ....pipeline.loading.frame_walk import FrameWalk
+from ....pipeline.loading.loader_config import LoaderConfig
 from ....pipeline.shards.index import SampleIndex
 from ...evaluation.linear_probe import LinearProbe, fit
 from ...inference.classifier import Classifier, Facts
 from ..detection_map import DetectionMap, bootstrap, frame_map, video_map
 from ..encoder import load_encoder
 from ..features.extract import own_device
+from ..head_config import BadAnnotations, refuse_or_leave_out
 from ..ranking import Interval
-from .config import BadAnnotations, DetectConfig, ScoreConfig
+from .config import DetectConfig, ScoreConfig
 from .roi_features import TubeFeatures, tube_features
 from .tubes import Tube, TubeFile, box_iou, linked, plain_name, problem_of, read_tubes, within
 
@@ -94,9 +97,10 @@ def run_detect(config: DetectConfig) -> DetectReport:
     train, test = SampleIndex.load(config.train), SampleIndex.load(config.test)
     truth = read_tubes(config.truth)
     check_videos_known(truth, [train, test], config)
+    if config.truth_fps is None:
+        _refuse_other_rate(config)
     placed = {name: placed_tubes(truth, index, config) for name, index in (("train", train), ("test", test))}
-    problems = [line for tubes in placed.values() for line in tubes.left_out]
-    _refuse(problems, config.truth, config.bad_annotations)
+    problems = _refuse(list(placed.values()), config.truth, config.bad_annotations)
     for name, tubes in placed.items():
         if not tubes.of_row:
             raise InputError(f"{config.truth}: has boxes of none of the {name} videos; expected names or keys of them")
@@ -104,7 +108,8 @@ def run_detect(config: DetectConfig) -> DetectReport:
     extra = None if config.train_boxes is None else _detected(config.train_boxes, train, config)
     results = [_one_model(model, config, placed["train"], extra, boxes, placed["test"]) for model in config.models]
     missing = tuple(sorted(unknown_videos(truth, [train, test])))
-    left_out = (*problems, *(f"{video}: in neither dataset" for video in missing))
+    of_detector = [line for tubes in (boxes, extra) if tubes and tubes is not placed["test"] for line in tubes.left_out]
+    left_out = (*problems, *of_detector, *(f"{video}: in neither dataset" for video in missing))
     first, gains = results[0], [{}]
     for result in results[1:]:
         pairs = {"frame .5": (first.frames, result.frames), "video .5": (first.videos, result.videos)}
@@ -153,11 +158,42 @@ def placed_tubes(file: TubeFile, index: SampleIndex, config: DetectConfig) -> Pl
         if kept is None:
             left_out.append(f"{tube.video}, tube {number}: {problem or 'behind the last frame'}")
             continue
+        if tube.label and any(_same(kept, other) for other in of_row.get(row, ())):
+            left_out.append(f"{tube.video}, tube {number}: is there twice")
+            continue
         cut += len(kept) < len(tube)
         of_row.setdefault(row, []).append(replace(kept, video=index.key(row)))
     if all(len(tube) == 1 for tube in file.tubes):
         of_row = {row: linked(tubes) for row, tubes in of_row.items()}
     return PlacedTubes(of_row, tuple(left_out), cut)
+
+
+def _same(one: Tube, other: Tube) -> bool:
+    """Whether two tubes of one video say the same."""
+    equal = one.label == other.label and np.array_equal(one.frames, other.frames)
+    return equal and np.array_equal(one.boxes, other.boxes)
+
+
+def _refuse_other_rate(config: DetectConfig) -> None:
+    """Refuse datasets that were converted to a frame rate: boxes would silently be those of other frames.
+
+    Raises:
+        InputError: names the dataset.
+    """
+    for path in (config.train, config.test):
+        rate = converted_to(path)
+        if rate is not None:
+            raise InputError(
+                f"{path}: was converted with --fps {rate:g}, so its frames may not be those that boxes count; convert "
+                "it without, or give the boxes' rate with --truth-fps"
+            )
+
+
+def converted_to(dataset: Path) -> float | None:
+    """The frame rate that a dataset was converted to; None where each video kept its own, or without a record."""
+    path = dataset / "dataset.json"
+    rate = read_json(path).get("settings", {}).get("recipe", {}).get("fps") if path.exists() else None
+    return None if rate is None else float(rate)
 
 
 def examples(
@@ -232,18 +268,19 @@ def _detected(path: Path, index: SampleIndex, config: DetectConfig) -> PlacedTub
     """Boxes of a detector, without a class."""
     file = read_tubes(path)
     placed = placed_tubes(TubeFile(tuple(replace(tube, label="") for tube in file.tubes), file.pixels), index, config)
-    _refuse(list(placed.left_out), path, config.bad_annotations)
+    _refuse([placed], path, config.bad_annotations)
     if not placed.of_row:
         raise InputError(f"{path}: has boxes of none of the videos; expected names or keys of them")
     return placed
 
 
-def _refuse(problems: list[str], path: Path, rule: BadAnnotations) -> None:
-    if problems and rule == "refuse":
-        raise InputError(
-            f"{path}: {len(problems)} tubes do not fit their videos, first {problems[0]}; correct them, give --picture "
-            "if sides are pixels of another size, or --bad-annotations leave-out"
-        )
+def _refuse(tubes: Sequence[PlacedTubes], path: Path, rule: BadAnnotations) -> list[str]:
+    """See ``refuse_or_leave_out``; returns what is left out."""
+    bad = [line for placed in tubes for line in placed.left_out]
+    count = len(bad) + sum(len(placed.all()) for placed in tubes)
+    hint = "give --picture if sides are pixels of another size, "
+    refuse_or_leave_out(bad, f"{count} tubes", path, rule, hint)
+    return bad
 
 
 def _one_model(
@@ -286,7 +323,13 @@ def _features(
 ) -> dict[int, list[TubeFeatures]]:
     device = next(classifier.parameters()).device
     with (
-        FrameWalk(dataset, facts.clip.size, threads=config.core_threads, device=device.type) as walk,
+        FrameWalk(
+            dataset,
+            facts.clip.size,
+            threads=config.core_threads,
+            device=device.type,
+            config=LoaderConfig(isolate=config.isolate),
+        ) as walk,
         leave_a_core_for_decoding(device),
     ):
         found, bad = tube_features(

@@ -203,13 +203,21 @@ def _csv_tubes(path: Path) -> Iterator[Tube]:
 
 
 def _ava_rows(rows: Iterator[list[str]]) -> Iterator[dict[str, str]]:
-    """Rows of AVA's files with our names; a person's number is left out, for it is unique only in training files."""
-    for line, row in enumerate(rows, 1):
+    """Rows of AVA's files with our names.
+
+    The last column holds people's numbers where all of the file are whole, and scores otherwise. A person's number is
+    left out, for it is unique only in training files.
+    """
+    columns = list(rows)
+    scored = any(len(row) == 8 and not row[7].isdigit() for row in columns)
+    for line, row in enumerate(columns, 1):
         if len(row) not in (7, 8):
             raise ValueError(f"line {line} has {len(row)} columns, expected 7 or 8")
+        if not all(row[:7]):
+            raise ValueError(f"line {line} has an empty column; leave out seconds without boxes")
         names = ("video", "frame", "left", "top", "right", "bottom", "label")
         found = dict(zip(names, row, strict=False)) | {"frame": str(round(float(row[1])))}
-        if len(row) == 8 and "." in row[7]:
+        if len(row) == 8 and scored:
             found["score"] = row[7]
         yield found
 

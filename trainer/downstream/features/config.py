@@ -53,6 +53,9 @@ class FeaturesConfig:
     """Of the numbers in the files."""
     batch_size: int = 16
     """Windows, times crops, that the network sees at a time."""
+    isolate: bool = False
+    """Decode in processes of their own, as --loader.isolate does in training: a video that crashes a decoder then
+    counts as damaged. Each crop is then decoded by itself."""
     device: Device = "auto"
     """Where the network runs; the videos are decoded on the CPU. auto: cuda where there is one."""
     core_threads: int = 0

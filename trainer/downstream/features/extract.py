@@ -24,6 +24,7 @@ from ....pipeline.errors import InputError
 from ....pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ....pipeline.loading.device import resolve_device
 from ....pipeline.loading.frame_walk import BadVideo, FrameWalk, WalkedVideo
+from ....pipeline.loading.loader_config import LoaderConfig
 from ....pipeline.progress import Progress
 from ....pipeline.shards.index import SampleIndex
 from ...diagnostics.feature_maps import places, pooled
@@ -69,7 +70,13 @@ def extract_features(config: FeaturesConfig) -> Extracted:
     bad: list[str] = []
     made = 0
     with (
-        FrameWalk(config.data, facts.clip.size, threads=config.core_threads, device=device.type) as walk,
+        FrameWalk(
+            config.data,
+            facts.clip.size,
+            threads=config.core_threads,
+            device=device.type,
+            config=LoaderConfig(isolate=config.isolate),
+        ) as walk,
         leave_a_core_for_decoding(device),
     ):
         index = walk.index

@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 from tyro.conf import Positional, arg
 
 from ....pipeline.errors import InputError
-from ....pipeline.loading.device import Device
 from ....pipeline.options import at_least, check_options, more_than
+from ..head_config import FeatureHeadConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocaliseConfig:
+class LocaliseConfig(FeatureHeadConfig):
     """Train a head on features of annotated videos, and measure how well it finds the actions of others."""
 
     features: Annotated[Path, Positional, arg(metavar="FEATURES")]
@@ -38,25 +38,11 @@ class LocaliseConfig:
     """Width of the head."""
     longest: int = 2304
     """Rows of a training video that a batch takes; of a longer one, a random part around an action."""
-    seeds: tuple[int, ...] = (0, 1, 2)
-    """The head is trained once for each, and measures are means over them."""
-    window: int = 16
-    """Frames that a row of features covers; of folders without features.json."""
-    stride: int = 16
-    """Frames from one row to the next; of folders without features.json."""
     fps: float | None = None
     """Frames per second that the features were made at; of folders without features.json, which need it."""
-    bad_annotations: Literal["refuse", "leave-out"] = "refuse"
-    """Videos without features, or whose annotation does not fit the video: stop and name them, or leave the videos out,
-    count and name them."""
-    timelines: int = 4
-    """Pictures of test videos with what was found and what is there, evenly taken from the list."""
-    device: Device = "auto"
-    """Where the head trains. auto: cuda where there is one."""
 
     def __post_init__(self):
-        if not self.seeds:
-            raise InputError("seeds: expected at least one")
+        super().__post_init__()
         if self.train_subset.lower() == self.test_subset.lower():
             raise InputError(f"--train-subset and --test-subset are both {self.test_subset}; expected two subsets")
         check_options(
@@ -66,8 +52,5 @@ class LocaliseConfig:
             lr=more_than(0),
             channels=at_least(1),
             longest=at_least(32),
-            window=at_least(1),
-            stride=at_least(1),
-            timelines=at_least(0),
             fps=more_than(0),
         )

@@ -73,7 +73,7 @@ def run_localise(config: LocaliseConfig) -> LocaliseResult:
             subset,
             path=config.annotations,
             fps=config.fps,
-            leave_out=config.bad_annotations == "leave-out",
+            rule=config.bad_annotations,
         )
         for subset in (config.train_subset, config.test_subset)
     )

@@ -9,6 +9,7 @@ import numpy as np
 
 from ....pipeline.errors import InputError
 from ..feature_folder import FeatureFolder
+from ..head_config import BadAnnotations, refuse_or_leave_out
 from ..temporal_map import Segments
 from .annotations import AnnotatedVideo, problem_of, subset_of, tidied
 
@@ -58,7 +59,7 @@ def usable_videos(
     *,
     path: Path,
     fps: float | None,
-    leave_out: bool,
+    rule: BadAnnotations,
 ) -> UsableVideos:
     """The videos of a subset that can be used.
 
@@ -68,7 +69,7 @@ def usable_videos(
         subset: which.
         path: of the annotation file, for messages.
         fps: of features without a record.
-        leave_out: leave out what cannot be used, instead of refusing it.
+        rule: what to do with videos that cannot be used.
 
     Raises:
         InputError: some cannot be used and are to be refused, or none is left.
@@ -92,13 +93,7 @@ def usable_videos(
         good, said = tidied(video, facts.frames / rate)
         kept.append(LocatedVideo(good, key, facts.frames, rate))
         notes += said
-    if bad and not leave_out:
-        raise InputError(
-            f"{path}: {len(bad)} of {len(chosen)} videos of {subset} cannot be used: {'; '.join(bad[:3])}"
-            f"{' ...' if len(bad) > 3 else ''}; correct them, or --bad-annotations leave-out"
-        )
-    for reason in bad:
-        log.warning("left out: %s", reason)
+    refuse_or_leave_out(bad, f"{len(chosen)} videos of {subset}", path, rule)
     if notes:
         log.warning("%d remarks on annotations of %s, first: %s", len(notes), subset, notes[0])
     if not any(video.annotated.actions for video in kept):

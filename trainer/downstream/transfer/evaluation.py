@@ -32,13 +32,18 @@ class TransferResult:
 
     Attributes:
         name: of the model.
-        accuracy: top-1 of each split, 0 to 1.
+        right: bool (N,) of each split, which test videos are known.
         penalty: of each split's probe; empty for fine-tuned runs.
     """
 
     name: str
-    accuracy: tuple[float, ...]
+    right: tuple[np.ndarray, ...]
     penalty: tuple[float, ...] = ()
+
+    @property
+    def accuracy(self) -> tuple[float, ...]:
+        """Top-1 of each split, 0 to 1."""
+        return tuple(float(split.mean()) for split in self.right)
 
     @property
     def mean(self) -> float:
@@ -57,7 +62,7 @@ def run_transfer(config: TransferConfig) -> list[TransferResult]:
     )
     if config.fine_tuned:
         pairs = zip(config.models, config.test, strict=True)
-        found = [own_accuracy(_subject(model, config), test, options) for model, test in pairs]
+        found = [known_by(_subject(model, config), test, options) for model, test in pairs]
         return [TransferResult("fine-tuned", tuple(found))]
     results = []
     for model in config.models:
@@ -67,13 +72,13 @@ def run_transfer(config: TransferConfig) -> list[TransferResult]:
             if path not in seen:
                 seen[path] = clip_features([subject], path, {"filmed": as_filmed}, options, [config.layer])[model]
         pairs = [(seen[train], seen[test]) for train, test in zip(config.train, config.test, strict=True)]
-        splits = [probe_accuracy(*pair, config.layer) for pair in pairs]
+        splits = [known_by_probe(*pair, config.layer) for pair in pairs]
         results.append(TransferResult(model, *map(tuple, zip(*splits, strict=True))))
     return results
 
 
-def probe_accuracy(train: ClipFeatures, test: ClipFeatures, layer: str) -> tuple[float, float]:
-    """(top-1 on the test videos, the chosen penalty).
+def known_by_probe(train: ClipFeatures, test: ClipFeatures, layer: str) -> tuple[np.ndarray, float]:
+    """(bool (N,): the test videos whose class the probe finds, the chosen penalty).
 
     Raises:
         InputError: a test class is none of the training classes, a video is in both, or there are too few videos.
@@ -86,7 +91,7 @@ def probe_accuracy(train: ClipFeatures, test: ClipFeatures, layer: str) -> tuple
     if both:
         raise InputError(f"{len(both)} videos are in training and test, first {min(both)}; give disjoint lists")
     x, y = train.values["filmed", layer].astype(np.float64), train.labels
-    groups = [source_of(key) for key in train.keys]
+    groups = [source_of(key, train.classes[label]) for key, label in zip(train.keys, y.tolist(), strict=True)]
     if len(set(groups)) < _FOLDS:
         raise InputError(f"training videos of {len(set(groups))} sources; expected at least {_FOLDS}")
     held_out = folds_of(y, groups, _FOLDS) == 0
@@ -94,18 +99,23 @@ def probe_accuracy(train: ClipFeatures, test: ClipFeatures, layer: str) -> tuple
     probe = fit(x, y, len(train.classes), penalty)
     found = probe.log_probabilities(test.values["filmed", layer].astype(np.float64)).argmax(1)
     labels = np.array([number[name] for name in test.classes])[test.labels]
-    return float((found == labels).mean()), penalty
+    return found == labels, penalty
 
 
-def own_accuracy(subject: Subject, test: Path, options: EvaluateOptions) -> float:
-    """Top-1 of a network's own last layer; probabilities averaged over views, as in `unstill evaluate`."""
+def known_by(subject: Subject, test: Path, options: EvaluateOptions) -> np.ndarray:
+    """bool (N,): the videos whose class a network's own last layer finds; probabilities averaged over views, as in
+    `unstill evaluate`."""
     result = evaluate([subject], TestSets(others={"test": test}), options)[subject.name]
-    return float(correct(result.predictions["test"]).mean())
+    return correct(result.predictions["test"])
 
 
-def source_of(key: str) -> str:
-    """What clips of one source video share in their key: without the number of the clip of UCF101 and HMDB51."""
-    return re.sub(r"_(?:c[0-9]+|[0-9]+)$", "", key)
+def source_of(key: str, label: str) -> str:
+    """What clips of one source video share in their key: without the number of the clip of UCF101 and HMDB51.
+
+    Where that leaves nothing but the class, as of ``class_000123``, each video is a source of its own.
+    """
+    source = re.sub(r"_(?:c[0-9]+|[0-9]+)$", "", key)
+    return key if source == re.sub(r"[^A-Za-z0-9_-]", "_", label) else source
 
 
 def _subject(model: str, config: TransferConfig) -> Subject:
