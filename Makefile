@@ -1,6 +1,6 @@
 # make demo       sets everything up, then: videos -> shards -> two trainings -> table and report in runs/demo
-# make test       all tests, about ten minutes on two cores
-# make test-fast  without the tests marked slow, about 100 seconds: before each commit
+# make test       all tests, about nine minutes on two cores
+# make test-fast  without the tests marked slow, about 90 seconds: before each commit
 # make cover      all tests; coverage of lines and branches on the screen and in build/coverage/index.html
 # make lint       ruff and pyright
 # make docs       tables and reference of docs/ from result files and code; then the site, in build/docs

@@ -38,6 +38,7 @@ def printed(script, folder, **variables):
     return [shlex.split(line) for line in (folder / "commands").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["hmdb51.sh", "ucf101.sh", "transfer.sh"])
 def test_every_command_is_one_that_is_taken(script, tmp_path):
     lines = printed(script, tmp_path, ENCODER="runs/encoder")

@@ -219,6 +219,7 @@ def calls_of(function) -> int:
     return calls[True]
 
 
+@pytest.mark.slow
 def test_reading_touches_the_needed_gops_only(dataset, monkeypatch):
     ours, whole = (read_clips(dataset, reader, monkeypatch) for reader in (GopReader, WholeFileReader))
     hold("bytes read per clip", ours.bytes / ours.clips)
@@ -350,6 +351,7 @@ def test_no_more_activations_are_kept():
     hold("bytes kept for the backward / cross entropy", albar / cross_entropy)
 
 
+@pytest.mark.slow
 @torch._dynamo.config.patch(trace_autograd_ops=True)
 def test_the_compiled_step_is_a_graph_for_each_pass_that_keeps_what_it_kept():
     torch._dynamo.reset()

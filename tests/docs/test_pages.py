@@ -65,6 +65,47 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(to), f"{target}: no such heading"
 
 
+def test_files_named_for_contributors_exist():
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    named = re.findall(r"`([\w./-]+(?:/|\.(?:py|md|toml|txt|yml|j2))|[\w.]+/[\w./]+)`", text)
+    assert len(named) > 50
+    missing = []
+    for name in {name for name in named if not re.search(r"foo|NAME", name)}:
+        if not (REPOSITORY / name).exists() and not any(REPOSITORY.glob(f"[bkpt]*/**/{name}")):
+            missing.append(name)
+    assert not missing
+
+
+def test_hops_lead_to_what_they_name():
+    """The table of CONTRIBUTING.md: folders, then a file, then names in it."""
+    table = re.search(r"\| where \.\.\..*?\n\n", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.S)
+    rows = table[0].strip().splitlines()[2:]
+    assert len(rows) == 4
+    for row in rows:
+        folder, text = REPOSITORY, None
+        for hop in re.findall(r"`([^`]+)`", row):
+            if hop.endswith("/"):
+                folder /= hop
+                assert folder.is_dir(), hop
+            elif hop.endswith(".py"):
+                text = next(file for file in (folder / hop, folder.parent / hop) if file.exists()).read_text()
+            else:
+                assert text is None or re.search(rf"\b{hop.rpartition('.')[2]}\b", text), hop
+
+
+def test_folders_of_the_layout_exist():
+    found, inside = 0, REPOSITORY
+    for line in re.findall(r"^    .*$", (REPOSITORY / "docs" / "layout.md").read_text(), re.M):
+        names = re.match(r"(\w+/\s+)*\w+/", line.strip())
+        inside = inside if line.startswith("      ") else REPOSITORY
+        for name in names[0].split() if names else ():
+            assert (inside / name).is_dir(), line
+            found += 1
+        if not line.startswith("      "):
+            inside = REPOSITORY / names[0]
+    assert found > 25
+
+
 def commands_on(page: Path) -> list[str]:
     """The command lines in the page's code, without comments; lines that are no complete command are left out."""
     indented = lambda block: re.sub(r"^", "    ", block[1], flags=re.M)  # noqa: E731

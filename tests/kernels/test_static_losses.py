@@ -138,6 +138,7 @@ def test_second_derivative_raises(device):
         first.sum().backward()
 
 
+@pytest.mark.slow
 @torch._dynamo.config.patch(trace_autograd_ops=True)
 def test_compiles_beside_a_double_backward_encoder(device):
     torch.manual_seed(0)

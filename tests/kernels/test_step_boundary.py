@@ -75,6 +75,7 @@ def test_forward_mode_and_second_derivative_raise(arguments):
     assert not first.requires_grad
 
 
+@pytest.mark.slow
 @torch._dynamo.config.patch(trace_autograd_ops=True)
 def test_compiles_beside_a_double_backward_encoder(arguments, device):
     _, target, n_motion, ce_weight, negent_weight, frames, crop = arguments

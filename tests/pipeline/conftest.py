@@ -206,7 +206,7 @@ def convert_config():
     """Makes a ``ConvertConfig`` for small VP9 videos: three a shard, GOPs of four."""
 
     def make(source: Path, out: Path, **changes) -> ConvertConfig:
-        options = {"codec": "vp9", "short_side": 32, "gop": 4, "samples_per_shard": 3, "workers": 2}
+        options = {"codec": "vp9", "short_side": 32, "gop": 4, "samples_per_shard": 3, "workers": 1}
         return ConvertConfig(source=source, out=out, **{**options, **changes})
 
     return make

@@ -138,6 +138,7 @@ class Cubed(SmallNet):
         return self.head(Cube.apply(self.conv(x)).mean((2, 3, 4)))  # batch norm would hide it: the sum is constant
 
 
+@pytest.mark.slow
 def test_a_compiled_penalty_through_an_autograd_function_is_refused(one_thread):
     # torch drops a part of its gradient of a gradient, without a word: the first assertion is why the second is needed
     net = Cubed(4).double()

@@ -26,6 +26,7 @@ def test_each_recipe_is_measured_at_its_own_shape_and_method(tmp_path, monkeypat
     assert rows[0]["clip"] == "16x112x112" and rows[0]["tflop_per_clip"] == pytest.approx(0.242, rel=0.01)
 
 
+@pytest.mark.slow
 def test_what_can_be_counted_is_counted_of_any_recipe(tmp_path):
     config = bench.RecipeBench(out=tmp_path, planned=("own_small_albar",), measure=False)
     path = bench.run(config)

@@ -42,7 +42,8 @@ def run(root: Path, steps: int = 6, **options):
         return list(loader), loader
 
 
-@pytest.mark.parametrize("kind", ["SIGSEGV", pytest.param("SIGABRT", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["SIGSEGV", "SIGABRT"])
 def test_a_child_that_dies_of_a_clip_costs_this_clip(tmp_path, video, dataset, monkeypatch, kind):
     root = dataset(tmp_path / "data", [video(frames=12, seed=n, width=80 if n == 3 else 96) for n in range(8)])
     clean, _ = run(root)
@@ -74,6 +75,7 @@ def children() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_children_that_others_kill_cost_nothing(small_dataset, monkeypatch):
     """Each clip loses its first child at most: one whose second child dies, too, is bad by definition."""
     clean, _ = run(small_dataset, steps=30, max_bad_fraction=0.0)

@@ -32,7 +32,7 @@ def source(tmp_path):
 
 
 def settings(source, out="out", **changes):
-    given = {"source": source / "videos", "masks": source / "masks", "out": source / out, "quality": 0, "workers": 2}
+    given = {"source": source / "videos", "masks": source / "masks", "out": source / out, "quality": 0, "workers": 1}
     return OodConfig(**given | changes)
 
 

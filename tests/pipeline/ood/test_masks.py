@@ -259,6 +259,7 @@ def test_types_of_numpy_in_a_pickle_cannot_touch_memory(tmp_path):
             read_boxes(tmp_path / "a.pkl")
 
 
+@pytest.mark.slow
 def test_a_small_file_of_masks_cannot_fill_the_memory(tmp_path):
     video = "run/a"
     (tmp_path / "run").mkdir()

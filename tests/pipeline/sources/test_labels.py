@@ -210,6 +210,7 @@ def test_every_file_is_a_video_or_counted(tmp_path, capsys):
     assert report.listing.overlooked == listing.overlooked
 
 
+@pytest.mark.slow
 def test_links_that_leave_the_source_are_quarantined(tmp_path, video, convert_config):
     """A link in a stranger's folder can name any file of the user's."""
     private = tree(tmp_path / "private", "mine.mp4", "folder/more.mp4", "shard.tar")

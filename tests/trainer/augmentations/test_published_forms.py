@@ -28,6 +28,7 @@ def named_batch(n, people=False):
     return Batch(motion, None, torch.arange(n), None, {"people": mask} if people else {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [Mixup, Fame, ActorCutMix])
 @pytest.mark.parametrize(("n", "prob"), [(6, 0.25), (6, 0.5), (12, 0.25)])
 def test_as_many_samples_get_another_clip_as_in_the_released_code(kind, n, prob):

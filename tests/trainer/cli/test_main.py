@@ -42,13 +42,16 @@ def test_commands_about_files_do_not_wait_for_torch(arguments):
     assert done.returncode == 0, done.stderr[-500:]
 
 
+HELP = [[name, "--help"] for name in ("evaluate", "demo", "hat", "scene-bias", "still-bank", "export", "predict")]
+DIAGNOSE = [["diagnose"], ["diagnose", "look", "--help"], ["diagnose", "lok"]]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         *([], ["--help"], ["trian"], ["train"], ["train", "nosuch"]),
         *(["train", "hmdb51_albar", "--help"], ["train", "demo_albar_sdn", "--batch-sise", "2"]),
-        *([name, "--help"] for name in ("evaluate", "demo", "hat", "scene-bias", "still-bank", "export", "predict")),
-        *(["diagnose"], ["diagnose", "look", "--help"], ["diagnose", "lok"]),
+        *(pytest.param(arguments, marks=pytest.mark.slow) for arguments in HELP + DIAGNOSE),
     ],
     ids=" ".join,
 )

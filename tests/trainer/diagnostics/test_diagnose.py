@@ -116,6 +116,7 @@ def test_information(data, subjects):
         measure_information(InformationConfig(**vars(config) | {"truth": data / "videos/truth/none.csv"}))
 
 
+@pytest.mark.slow
 def test_static_dynamic(data, subjects):
     runs = (data / "colours", data / "flow")
     config = StaticDynamicConfig(runs=runs, data=data / "iid", partner=data / "anti", run=CPU)
@@ -126,6 +127,7 @@ def test_static_dynamic(data, subjects):
     assert restyled["colours"]["penultimate"].static == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_look(data, subjects):
     config = LookConfig(
         runs=(data / "red",),

@@ -40,6 +40,7 @@ def data(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_all_four(data, monkeypatch):
     model = Subject("m", SaysLeft(), CLASSES, ClipConfig(frames=4, stride=1, size=32), (0.5,) * 3, (0.5,) * 3)
     monkeypatch.setattr(hat_command, "load_subject", lambda run, **_: model)

@@ -88,6 +88,7 @@ def expected(truth, found, kind, rules):
     return np.array(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rules", ["act", "pascal"])
 @pytest.mark.parametrize(("kind", "function"), [("frame", frame_map), ("video", video_map)])
 def test_a_thousand_random_cases_equal_the_brute_force(kind, function, rules):

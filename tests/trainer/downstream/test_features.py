@@ -159,6 +159,7 @@ def test_localisation_code_reads_the_flat_layout(data, model, tmp_path):
     assert ((frames - record["window"] // 2) / record["stride"]).mean() == pytest.approx(5)
 
 
+@pytest.mark.slow
 def test_tokens_average_to_the_mean_and_pretrained_folders_are_read(data, tmp_path):
     pytest.importorskip("transformers")
     transformers = import_transformers()

@@ -39,6 +39,7 @@ def test_logits_that_say_nothing_are_at_guessing():
     assert constant["scufo_least"].value == pytest.approx(100 / C)
 
 
+@pytest.mark.slow
 def test_the_interval_holds_guessing_as_often_as_it_says():
     """95 % intervals of forty independent draws: at most 6 misses has a probability above 0.999."""
     inside = sum(found.low < 100 / C < found.high for found in (card_of(noise(s))["scufo_probe"] for s in range(40)))

@@ -97,6 +97,7 @@ def weights(run):
     return load_file(pointed(run / "checkpoints") / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_a_resume_within_the_schedule_ends_with_the_same_bits(folder):
     train(recast_config(folder, out=folder / "once"), make_loader=loader_of())
     for stop in (3, 5, None):  # of 10 steps; the mean comes back from step 2 to 6

@@ -137,6 +137,7 @@ def test_a_picture_networks_own_weights_are_taken(tmp_path):
     assert model.picture.fc.out_features == 3 and head_of(model) == "picture.fc"
 
 
+@pytest.mark.slow
 def test_weights_of_a_pictures_swin_give_its_logits_on_still_clips(tmp_path):
     picture = swin_t(num_classes=7).eval()
     for name, value in picture.named_parameters():

@@ -124,6 +124,7 @@ def test_the_rows_of_stillmixs_table_have_its_authors_settings():
             assert recipe.augmentation.prob == shares[method]
 
 
+@pytest.mark.slow
 def test_a_run_whose_terminal_is_gone_goes_on(dataset, tmp_path, monkeypatch):
     # no terminal, a narrow one, and a standard error that was closed: the run must not care
     monkeypatch.setenv("COLUMNS", "20")

@@ -28,6 +28,7 @@ CONFIG = MotionsConfig()
 CLEAN = MotionsConfig(noise=0)
 
 
+@pytest.mark.slow
 def test_one_frame_carries_no_class_information():
     # Pose at a uniformly random frame, all classes, against its uniform law: Kolmogorov-Smirnov at n = 500 a class.
     n, frame = 4000, np.random.default_rng(0).integers(0, CONFIG.frames, 4000)
