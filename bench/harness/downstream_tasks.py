@@ -14,6 +14,7 @@ import numpy as np
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...trainer.demo.motions.files import write_motions
 from ...trainer.demo.motions.long_files import BOXES, FREE_AND_ALIKE, key_of, write_long_videos
+from ...trainer.demo.motions.long_videos import MOTIONS, TURNS, Split, plan
 from ...trainer.demo.motions.world import CLASSES, MotionsConfig
 from ...trainer.diagnostics.clip_features import clip_features
 from ...trainer.downstream.anomaly.config import AnomalyConfig
@@ -30,11 +31,13 @@ from ...trainer.downstream.temporal_map import THUMOS_UPPER, Segments, match
 from ...trainer.downstream.transfer.evaluation import known_by_probe
 from ...trainer.evaluation.config import EvaluateOptions
 from ...trainer.evaluation.derived_clips import as_filmed
+from ...trainer.evaluation.linear_probe import fit
 from ...trainer.evaluation.subject import load_subject
 from .long_features import LongVideos, latest, made_of, write_features
 
 # head settings, fixed on seed 50 and other encoders before the table's seeds were run
 ANOMALY_STEPS, EPOCHS, RATE, CHANNELS = 500, 30, 4e-3, 64
+WINDOW_PENALTY = 1e-3  # of the linear layer on windows, as in `unstill detect`
 OVERLAP = 0.5  # boxes are the true ones: every threshold gives the same
 LAYER = "penultimate"  # that the probe of the transfer reads
 TRANSFER_SEED = 1000  # added to the seed: no video of the encoder's world
@@ -48,6 +51,11 @@ class Task(Protocol):
     @property
     def folder(self) -> Path:
         """For what is made on the way."""
+        ...
+
+    @property
+    def file(self) -> str:
+        """Where an outcome is kept, below the folder and the encoder."""
         ...
 
     @property
@@ -83,9 +91,11 @@ class OnLongVideos:
 
     Attributes:
         videos: of one seed.
+        file: see ``Task``.
     """
 
     videos: LongVideos
+    file: str = "outcome.json"
 
     @property
     def folder(self) -> Path:
@@ -134,14 +144,68 @@ class Anomaly(OnLongVideos):
         }
 
     def scores(self, outcome: Outcome, split: str) -> dict[str, Score]:
+        """ROC-AUC of all turns, and, where appearance is free, of those to either side without the others."""
+        found = {"anomaly": anomaly_score(outcome, split, self.count)}
+        if split == "free":
+            for turn in TURNS:
+                other = [self._frames_of(split, index, ({*TURNS} - {turn}).pop()) for index in range(self.count)]
+                found[f"anomaly_{MOTIONS[turn]}"] = anomaly_score(outcome, split, self.count, other)
+        return found
+
+    def _frames_of(self, split: Split, index: int, motion: int) -> np.ndarray:
+        """bool (frames,): when the actor of a video does something."""
+        frames = np.zeros(self.videos.motions.frames, bool)
+        for part in plan(self.videos.motions, split, index).parts:
+            frames[part.first : part.end] |= part.motion == motion
+        return frames
+
+
+class AnomalyWindows(OnLongVideos):
+    """Whether the features hold what is unusual: a linear layer learns it from windows with labels of their own."""
+
+    @property
+    def splits(self) -> Sequence[str]:
         """See ``Task``."""
-        return {"anomaly": anomaly_score(outcome, split, self.count)}
+        return ("free",)
+
+    def outcome(self, encoder: str, run: Path) -> Outcome:
+        """Test video -> log odds of its windows, and which are of a turn; windows over a border are left out."""
+        values: dict[str, np.ndarray] = {}
+        turns: dict[str, np.ndarray] = {}
+        for split, index, key in self.videos.videos():
+            rows = np.load(self.folder / encoder / f"{key}.npy", allow_pickle=False).astype(np.float64)
+            inside, turns[key] = self._windows(split, index)
+            values[key] = rows[inside]
+        train = [key for key in values if key.startswith("train")]
+        labels = np.concatenate([turns[key] for key in train]).astype(np.int64)
+        probe = fit(np.concatenate([values[key] for key in train]), labels, 2, WINDOW_PENALTY)
+        return {
+            key: {"scores": (odds[:, 1] - odds[:, 0]).tolist(), "truth": turns[key].tolist()}
+            for key in values
+            if key not in train
+            for odds in [probe.log_probabilities(values[key])]
+        }
+
+    def scores(self, outcome: Outcome, split: str) -> dict[str, Score]:
+        """See ``Task``."""
+        return {"anomaly_windows": anomaly_score(outcome, split, self.count)}
+
+    def _windows(self, split: Split, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(int64 (n,): windows in which one thing happens, bool (n,): whether it is a turn)."""
+        motion = np.empty(self.videos.motions.frames, np.int64)
+        for part in plan(self.videos.motions, split, index).parts:
+            motion[part.first : part.end] = part.motion  # never None: there are no rests
+        shown = np.lib.stride_tricks.sliding_window_view(motion, self.videos.window)[:: self.videos.stride]
+        inside = np.flatnonzero((shown == shown[:, :1]).all(1))
+        return inside, np.isin(shown[inside, 0], list(TURNS))
 
 
-def anomaly_score(outcome: Outcome, split: str, count: int) -> Score:
-    """ROC-AUC over all frames of a split."""
+def anomaly_score(outcome: Outcome, split: str, count: int, without: Sequence[np.ndarray] | None = None) -> Score:
+    """ROC-AUC over all frames of a split, but for those that ``without``, bool (frames,) of each video, names."""
     own = [outcome[key_of(split, index)] for index in range(count)]
-    return FrameScores.of([np.array(o["scores"]) for o in own], [np.array(o["truth"]) for o in own]).roc_auc
+    keep = [slice(None)] * count if without is None else [~frames for frames in without]
+    scores, truth = ([np.array(o[name])[k] for o, k in zip(own, keep, strict=True)] for name in ("scores", "truth"))
+    return FrameScores.of(scores, truth).roc_auc
 
 
 class Localisation(OnLongVideos):
@@ -199,8 +263,15 @@ class Detection(OnLongVideos):
         files = self.folder / "videos"
         write_long_videos(self.videos.motions, files, train=self.videos.train, test=self.videos.test)
         for subset in ("train", "test"):
-            out = self.folder / "shards" / subset
-            convert(ConvertConfig(source=files / subset, out=out, codec="vp9", short_side=self.videos.motions.size))
+            convert(
+                ConvertConfig(
+                    source=files / "videos",
+                    out=self.folder / "shards" / subset,
+                    only=files / f"{subset}_videos.txt",
+                    codec="vp9",
+                    short_side=self.videos.motions.size,
+                )
+            )
 
     def outcome(self, encoder: str, run: Path) -> Outcome:
         """The true tubes of the test videos, and each once for every class with its scores."""
@@ -264,6 +335,7 @@ class Transfer:
     train: int
     test: int
     splits: Sequence[str] = ("free",)
+    file: str = "outcome.json"
 
     @property
     def count(self) -> int:

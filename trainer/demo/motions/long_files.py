@@ -1,9 +1,10 @@
 """Long videos as files, and what happens in them in the forms that the downstream commands read.
 
-    OUT/train/LABEL/KEY.mp4, OUT/test/LABEL/KEY.mp4    VP9; folders for ``unstill convert``
-    OUT/train.txt, OUT/truth.txt                       anomaly: UCF-Crime's list and annotation
-    OUT/annotations.json                               localisation: ActivityNet's JSON, subsets validation and test
-    OUT/boxes.csv                                      detection: the actor's box in every frame of every action
+    OUT/videos/LABEL/KEY.mp4                  VP9; a source for ``unstill convert``
+    OUT/train_videos.txt, test_videos.txt     the keys of either, for its ``--only``
+    OUT/train.txt, truth.txt                  anomaly: UCF-Crime's list and annotation
+    OUT/annotations.json                      localisation: ActivityNet's JSON, subsets validation and test
+    OUT/boxes.csv                             detection: the actor's box in every frame of every action
 
 LABEL is the video's main class, or Normal or Abnormal. A test video is there with either appearance, ``free`` and
 ``alike``.
@@ -73,6 +74,9 @@ def write_long_videos(config: LongMotionsConfig, out: Path, *, train: int, test:
             for rows in pool.map(written, plans):
                 boxes += rows
                 progress.advance(1)
+        for subset in ("train", "test"):
+            names = [key_of(*video) for video in plans if _trains(video[0]) == (subset == "train")]
+            write_atomic(out / f"{subset}_videos.txt", "".join(f"{name}\n" for name in names).encode())
         write_annotations(out, config, {key_of(*video): happens for video, happens in plans.items()})
         if boxes:
             write_atomic(out / BOXES, _as_csv(boxes))
@@ -137,8 +141,7 @@ def _trains(key: str) -> bool:
 
 
 def _path(out: Path, video: tuple[Split, int], config: LongMotionsConfig, happens: Plan) -> Path:
-    subset = "train" if video[0] == "train" else "test"
-    return out / subset / folder_label(config, happens) / f"{key_of(*video)}.mp4"
+    return out / "videos" / folder_label(config, happens) / f"{key_of(*video)}.mp4"
 
 
 def _box_rows(name: str, mask: np.ndarray, happens: Plan) -> Iterator[Sequence[object]]:
