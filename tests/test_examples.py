@@ -17,7 +17,6 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from torch.distributed.run import get_args_parser
-from unstill_server import unstill_server
 
 from unstill.pipeline.conversion.convert import ConvertConfig, convert
 from unstill.trainer.checkpoints.files import find_checkpoint
@@ -26,7 +25,7 @@ from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import MotionsConfig
 
 LAUNCH = Path(__file__).parents[1] / "examples" / "launch"
-STEPS = 12
+STEPS = 20
 SAFETY_S = 1800  # no assertion depends on it
 SRUN = """#!{python}
 # two machines of two processes; the first argument is an option of srun
@@ -49,9 +48,9 @@ def data(tmp_path_factory):
     return root / "train"
 
 
-# each process waits in step 5 for the signal
+# each process waits for a signal: in step 5, or in step 9 once there is the file
 WAIT_FOR_SIGNAL = """
-import time
+import os, time
 from unstill.trainer.checkpoints.preemption import StopRequest
 from unstill.trainer.monitoring.run_monitor import RunMonitor
 note, record, came = StopRequest._note, RunMonitor.record, []
@@ -60,20 +59,15 @@ def note_and_go_on(request, *arguments):
     came.append(arguments)
 def record_and_wait(monitor, state, *arguments):
     record(monitor, state, *arguments)
-    while state.step == 5 and not came:
+    while not came and state.step == (9 if os.path.exists(os.environ["PAST_STEP_5"]) else 5):
         time.sleep(0.02)
 StopRequest._note, RunMonitor.record = note_and_go_on, record_and_wait
 """
 
 
 @pytest.fixture
-def environment(tmp_path):
-    """Commands on PATH, and variables that keep four processes small."""
-    return variables(tmp_path, f'{sys.executable} -c "from unstill.trainer.cli.main import main; main()"')
-
-
-def variables(tmp_path: Path, unstill: str) -> dict[str, str]:
-    """Of the environment, where ``unstill`` is that command of the shell."""
+def environment(tmp_path, unstill):
+    """Commands on PATH whose processes wait as above, and variables that keep four processes small."""
     tools = tmp_path / "bin"
     tools.mkdir()
     scripts = {
@@ -88,12 +82,13 @@ def variables(tmp_path: Path, unstill: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     # gloo would otherwise look the machine's name up
     one = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return kept | one | {"PATH": f"{tools}:{os.environ['PATH']}"}
+    waits = {"UNSTILL_BEFORE": WAIT_FOR_SIGNAL, "PAST_STEP_5": str(tmp_path / "past_step_5")}
+    return kept | one | waits | {"PATH": f"{tools}:{os.environ['PATH']}"}
 
 
-def options(data: Path, out: Path, *more: str, steps: int = STEPS) -> list[str]:
+def options(data: Path, out: Path, *more: str) -> list[str]:
     """Steps in float64, a checkpoint every 4."""
-    lengths = ["--batch-size", "12", "--epochs", str(steps * 12 / 24), "--checkpoint.every", "4", "--log.every", "1"]
+    lengths = ["--batch-size", "12", "--epochs", str(STEPS * 12 / 24), "--checkpoint.every", "4", "--log.every", "1"]
     exact = ["--step.precision", "fp64", "--device", "cpu"]
     return ["demo_baseline", "--data", str(data), "--out", str(out), *lengths, *exact, *more]
 
@@ -128,12 +123,7 @@ def wait_for_meeting_point(port: int, process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path):
-    with unstill_server(WAIT_FOR_SIGNAL) as unstill:
-        preempt_and_continue(data, tmp_path, variables(tmp_path, unstill))
-
-
-def preempt_and_continue(data: Path, tmp_path: Path, environment: dict[str, str]) -> None:
+def test_a_slurm_job_that_is_preempted_is_queued_again_and_continues(data, tmp_path, environment):
     job = environment | {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "localhost", "SLURM_NTASKS": "4"}
     job |= {"SLURM_NTASKS_PER_NODE": "2"}
     out = tmp_path / "run"
@@ -157,9 +147,9 @@ def preempt_and_continue(data: Path, tmp_path: Path, environment: dict[str, str]
 
 @pytest.mark.slow
 def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data, tmp_path, environment):
-    out, port, steps = tmp_path / "run", free_port(), 120
+    out, port = tmp_path / "run", free_port()
     machines = environment | {"NODES": "2", "FIRST": f"localhost:{port}", "PROCESSES": "2", "JOB": "pair"}
-    command = ["bash", LAUNCH / "torchrun.sh", *options(data, out, steps=steps)]
+    command = ["bash", LAUNCH / "torchrun.sh", *options(data, out)]
     logs = [open(tmp_path / f"{name}.log", "w") for name in ("first", "lost", "new")]
 
     def machine(log):
@@ -173,10 +163,11 @@ def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data,
         wait_for_step(out, 5, *started)
         for process in family(started[1].pid):  # torchrun and its two processes at once
             os.kill(process, signal.SIGKILL)
+        Path(environment["PAST_STEP_5"]).touch()
         started.append(machine(logs[2]))
         wait_for_step(out, 9, first, started[2])
         saved_by_all = int(find_checkpoint(out).name[5:])
-        assert 4 <= saved_by_all < steps
+        assert 4 <= saved_by_all < STEPS
         for process in (first, started[2]):
             process.send_signal(signal.SIGTERM)
         for process in (first, started[2]):
@@ -192,10 +183,10 @@ def test_a_lost_machine_is_replaced_and_the_run_ends_as_an_undisturbed_one(data,
     assert "4 processes, each with cpu" in text and "continuing at step" in text, text[-3000:]
     assert "memory: a step of 3 clips needs" in text  # planned for one process, in one of several
     saved = int(find_checkpoint(out).name[5:])
-    assert 9 <= saved < steps, text[-3000:]
+    assert 9 <= saved < STEPS, text[-3000:]
     # the rest with another number of processes, and all of it with one
     for folder in (out, tmp_path / "undisturbed"):
-        assert run(["train", *options(data, folder, steps=steps)]) == 0
+        assert run(["train", *options(data, folder)]) == 0
     expected, found = (
         load_file(find_checkpoint(folder) / "model.safetensors") for folder in (tmp_path / "undisturbed", out)
     )

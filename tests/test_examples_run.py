@@ -28,12 +28,11 @@ def videos(tmp_path_factory):
 
 
 @pytest.fixture
-def environment(tmp_path):
+def environment(tmp_path, unstill):
     """An `unstill` on PATH, one thread, no picture on a screen."""
     tools = tmp_path / "bin"
     tools.mkdir()
-    script = f'#!/bin/sh\nexec {sys.executable} -c "from unstill.trainer.cli.main import main; main()" "$@"\n'
-    (tools / "unstill").write_text(script)
+    (tools / "unstill").write_text(f'#!/bin/sh\nexec {unstill} "$@"\n')
     (tools / "unstill").chmod(0o755)
     path = {"PATH": f"{tools}:{os.environ['PATH']}"}
     return os.environ | path | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "CUDA_VISIBLE_DEVICES": ""}

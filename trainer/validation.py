@@ -152,9 +152,9 @@ class Scoring:
             self._network.train()
         best = max(self._scores.values(), default=-math.inf)
         self._scores[state.step] = score
-        monitor.scored(state.step, score)
-        if score > best:
+        if score > best:  # first: a run that is stopped between the two scores this checkpoint again
             self._saver.point_best(state.step)
+        monitor.scored(state.step, score)
 
 
 def read_scores(metrics: Path) -> dict[int, float]:

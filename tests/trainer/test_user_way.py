@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import shlex
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,14 @@ def score_and_wait(scoring, *arguments):
 Scoring.__call__ = score_and_wait
 from unstill.trainer.cli.main import main
 main()
+"""
+# between commands that the same processes run one after another there is the word `then`
+THEN = """
+import itertools
+from unstill.trainer.cli.main import run as run_one
+def run(words):
+    groups = itertools.groupby(words, "then".__eq__)
+    return next((code for then, command in groups if not then and (code := run_one(list(command)))), 0)
 """
 SAFETY_S = 1200  # no assertion depends on it
 
@@ -107,7 +116,7 @@ class Terminal:
         return os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
 
 
-def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, capsys, monkeypatch):
+def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, capsys, monkeypatch, unstill):
     monkeypatch.setenv("COLUMNS", "200")
     assert run(["audit", str(data / "videos" / "train")]) == 0
     out, metrics = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
@@ -122,7 +131,8 @@ def test_from_videos_to_predictions_with_one_ctrl_c_on_the_way(data, tmp_path, c
     assert f"{data / 'train'}: 24 videos, 8 classes" in terminal.shown.replace("\r\n", "")
     assert pointed(out / "checkpoints").name == "step-00000004"
 
-    again = subprocess.run([*UNSTILL, *options(data, out)], capture_output=True, text=True, timeout=SAFETY_S)
+    command = [*shlex.split(unstill), *options(data, out)]
+    again = subprocess.run(command, capture_output=True, text=True, timeout=SAFETY_S)
     assert again.returncode == 0, again.stderr
     assert "continuing at step 4 of 12" in again.stderr
     assert f"next: unstill evaluate {out / 'best'} --iid {data / 'val'}" in again.stdout
@@ -255,18 +265,17 @@ def test_a_validation_set_that_cannot_be_used_is_refused_before_the_first_step(d
         assert not (tmp_path / "run").exists()
 
 
-def test_two_processes_share_validation_and_evaluation(data, tmp_path):
+def test_two_processes_share_validation_and_evaluation(data, tmp_path, unstill):
     out = tmp_path / "run"
     views = ["--views.temporal", "3", "--batch-size", "5", "--compile", "off"]
 
     def evaluate(name: str, *more: str) -> list[str]:
         return ["evaluate", str(out), "--iid", str(data / "val"), "--out", str(tmp_path / name), *more]
 
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    script = str(Path(__file__).with_name("unstill_process.py"))
-    command = [*launch, script, *options(data, out), "then", *evaluate("two", *views)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
+    command = [*launch, *shlex.split(unstill), *options(data, out), "then", *evaluate("two", *views)]
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
-    environment["OMP_NUM_THREADS"] = "1"
+    environment |= {"OMP_NUM_THREADS": "1", "UNSTILL_BEFORE": THEN}
     done = subprocess.run(command, capture_output=True, text=True, timeout=SAFETY_S, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stderr.count("data: ") == 1 and "2 processes, each with cpu" in done.stderr

@@ -1,9 +1,10 @@
 """``unstill`` for scripts that call it many times: one process imports the program, and each command is a fork of it.
 
 An import takes about 4 CPU-seconds, a fork 0.1. Each command still has a process, a folder, an environment, standard
-streams and an exit code of its own.
+streams and an exit code of its own, and is killed with its caller. Python in the variable UNSTILL_BEFORE runs first;
+where that sets ``run``, a function from the arguments to an exit code, the command is that instead of ``unstill``.
 
-    python unstill_server.py serve SOCKET PROGRAM   until it is ended
+    python unstill_server.py serve SOCKET           until it is ended
     python unstill_server.py call SOCKET ARGUMENT   the command in the folder and environment of this call
 """
 
@@ -16,23 +17,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SAFETY_S = 1200  # no assertion depends on it
 
 
 @contextlib.contextmanager
-def unstill_server(before: str = "") -> Iterator[str]:
-    """Inside, the string in a shell is the command ``unstill``.
-
-    Args:
-        before: Python that the server executes first, for all commands.
-    """
+def unstill_server() -> Iterator[str]:
+    """Inside, the string in a shell is the command ``unstill``."""
     with tempfile.TemporaryDirectory() as folder:  # a socket's path is at most 107 bytes long
         path = f"{folder}/unstill"
-        server = subprocess.Popen([sys.executable, __file__, "serve", path, before])
+        server = subprocess.Popen([sys.executable, __file__, "serve", path])
         try:
             deadline = time.monotonic() + SAFETY_S
             while not Path(path).exists():
@@ -60,12 +58,11 @@ def call(path: str, arguments: list[str]) -> int:
     return code
 
 
-def serve(path: str, before: str) -> None:
+def serve(path: str) -> None:
     """Run the commands of all callers, at the same time where they call so."""
     from unstill.trainer import train  # noqa: F401  what most commands import
     from unstill.trainer.cli.main import run
 
-    exec(before, {})
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(f"{path}.new")
         listener.listen()
@@ -80,7 +77,7 @@ def serve(path: str, before: str) -> None:
             connection.close()
 
 
-def answer(connection: socket.socket, run) -> None:
+def answer(connection: socket.socket, run: Callable[[list[str]], int]) -> None:
     """Be the command that a caller wants; does not return."""
     from unstill.trainer.cli.leaving import leave_with_code_of
 
@@ -94,11 +91,22 @@ def answer(connection: socket.socket, run) -> None:
     os.environ.clear()
     os.environ.update(environment)
     connection.sendall(f"{os.getpid()}\n".encode())
+    ended = threading.Event()
+
+    def die_with_caller() -> None:
+        if not connection.recv(1) and not ended.is_set():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=die_with_caller, daemon=True).start()
+
+    names = {"run": run}
 
     def command() -> int:
-        code = run(arguments)
+        exec(os.environ.get("UNSTILL_BEFORE", ""), names)
+        code = names["run"](arguments)
         sys.stdout.flush()
         sys.stderr.flush()
+        ended.set()
         connection.sendall(f"{code}\n".encode())
         return code
 
@@ -108,5 +116,5 @@ def answer(connection: socket.socket, run) -> None:
 if __name__ == "__main__":
     action, place, *words = sys.argv[1:]
     if action == "serve":
-        serve(place, *words)
+        serve(place)
     sys.exit(call(place, words))

@@ -53,6 +53,7 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     small = functools.partial(synthetic_dataset, frames=72, height=64, width=96)
     for module in (bench, on_cores):
         monkeypatch.setattr(module, "synthetic_dataset", small)
+    monkeypatch.setattr(bench, "_READS", 50)
     monkeypatch.setattr(remote, "_BATCH", 4)
     monkeypatch.setattr(remote, "_WARM", 1)
     threads = torch.get_num_threads()

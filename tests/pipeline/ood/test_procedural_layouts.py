@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.models import resnet18
-from unstill_server import unstill_server
 
 from unstill.trainer.cli.main import run
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig, video
@@ -145,12 +144,6 @@ SMALL = {
     "OOD": "--per-video 1 --workers 1",
     "EVALUATE": "--device cpu",
 }
-
-
-@pytest.fixture(scope="module")
-def unstill():
-    with unstill_server() as command:
-        yield command
 
 
 def run_example(unstill, script, folder, **variables):

@@ -12,6 +12,7 @@ from unstill.trainer.checkpoints import files as checkpoint_files
 from unstill.trainer.checkpoints.checkpoint import Checkpointer
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
+from unstill.trainer.monitoring.run_monitor import RunMonitor
 from unstill.trainer.train import train
 from unstill.trainer.validation import read_scores
 
@@ -126,3 +127,18 @@ def test_a_run_that_was_stopped_while_scoring_is_scored_when_it_goes_on(folder):
     train(run_config(folder), make_loader=loader_of(), validate=stopped_at(None))
     assert pointed(folder / "run" / "checkpoints", "best").name == "step-00000006"
     assert read_scores(folder / "run" / "metrics.jsonl") == scores
+
+
+def test_a_run_that_is_stopped_as_its_score_is_written_keeps_its_best(folder, monkeypatch):
+    scores, scored = {3: 0.5, 6: 0.9, 9: 0.1, 10: 0.2}, RunMonitor.scored
+
+    def scored_and_stopped(monitor, step, score):
+        scored(monitor, step, score)
+        if step == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(RunMonitor, "scored", scored_and_stopped)
+        train(run_config(folder), make_loader=loader_of(), validate=lambda model, step: scores[step])
+    train(run_config(folder), make_loader=loader_of(), validate=lambda model, step: scores[step])
+    assert pointed(folder / "run" / "checkpoints", "best").name == "step-00000006"
