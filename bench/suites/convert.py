@@ -14,13 +14,16 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from ...pipeline.conversion.audit import AuditConfig, audit
 from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig, convert
+from ...pipeline.conversion.plan import make_plan, plan_settings
 from ...pipeline.conversion.sandbox.pool import Worker
 from ...pipeline.conversion.transcode import QUALITY
 from ...pipeline.progress import Progress
 from ...pipeline.sandbox.process import Limits
 from ...pipeline.shards.video_format import Codec, output_size
+from ...pipeline.sources.layouts import list_source
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row, number
 from ..harness.section import Chart, Section
@@ -28,6 +31,7 @@ from ..harness.synthetic_videos import synthetic_video
 
 # the project's targets
 LEAST_OF_FFMPEG, LEAST_OF_TWO_WORKERS, MOST_RESUME_S, MOST_MEMORY_MB = 0.9, 1.8, 2.0, 400
+SMALL_FILES_PER_S = 5000  # audited, and planned, on two cores
 CODECS = {"h264": "H.264", "vp9": "VP9", "hevc": "HEVC"}
 KINETICS_VIDEOS = 240_000
 SOURCE_SIZE = (720, 1280)  # height, width
@@ -85,6 +89,8 @@ class ConvertBench:
     """Your own videos, converted beside the ffmpeg command line as well."""
     shards: int = 1000
     """Shards of the finished job that is resumed."""
+    files: int = 30_000
+    """Small files of the tree that is audited and planned."""
 
 
 def run(config: ConvertBench) -> Path:
@@ -100,6 +106,7 @@ def run(config: ConvertBench) -> Path:
         _small_sources(config, folder, results)
         _workers(folder / "source", config, folder, results)
         results.add(_resume(config, folder))
+        results.add(*_small_files(config, folder))
         _memory(folder, results)
     results.show("convert")
     return results.finish()
@@ -356,6 +363,32 @@ def _resume(config: ConvertBench, folder: Path) -> Row:
 def resume_row(shards: int, taken: dict[str, float]) -> Row:
     """Seconds of asking again for what is done."""
     return Row(title=f"resume of a finished job of {shards} shards", **spread(taken), unit="s", at_most=MOST_RESUME_S)
+
+
+def _small_files(config: ConvertBench, folder: Path) -> list[Row]:
+    """Seconds of auditing and of planning a tree of small files, no two of them equal."""
+    source, tiny = folder / "small_files", _tiny(folder).read_bytes()
+    for n in range(config.files):
+        path = source / f"class_{n % 100:02d}" / f"{n:06d}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        filler = b"%08d" % n + bytes(n % 64)  # in a box that players skip
+        path.write_bytes(tiny + (8 + len(filler)).to_bytes(4) + b"free" + filler)
+    began = time.perf_counter()
+    report = audit(AuditConfig(source=source))
+    audited = time.perf_counter()
+    recipe = ConvertConfig(source=source, out=folder / "planned")
+    make_plan(list_source(recipe), plan_settings(recipe.recipe(), recipe.seed, recipe.samples_per_shard))
+    planned = time.perf_counter()
+    assert len(report.headers) == config.files, f"{len(report.headers)} of {config.files} files were audited"
+    return [
+        small_files_row("audit", config.files, audited - began),
+        small_files_row("plan", config.files, planned - audited),
+    ]
+
+
+def small_files_row(what: str, files: int, seconds: float) -> Row:
+    """Seconds of looking at all files of a tree."""
+    return Row(title=f"{what} of {files:,} small files", value=seconds, unit="s", at_most=files / SMALL_FILES_PER_S)
 
 
 def _memory(folder: Path, results: ResultFile) -> None:

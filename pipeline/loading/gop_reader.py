@@ -29,6 +29,7 @@ from .frame_decoder import SliceTable
 
 _DAMAGED = "the shard was changed or damaged after the conversion"
 _FETCHES = 4  # of bytes whose checksum is wrong, before they are called damaged
+_HEADERS = 4096  # of remote videos, kept: 700 bytes each
 _SPARE_FILES = 256  # left to the rest of the process when shards are kept open
 
 
@@ -157,11 +158,12 @@ class GopReader:
         if begin == header:
             self._fill(sample, view, offset)
         else:
-            self._fill(sample, view[:header], offset)
+            self._fill_header(sample, view[:header], offset)
             self._fill(sample, view[header:], offset + begin)
 
         if zlib.crc32(view[:header]) != int(column["init_crc"][sample]):
             raise BadClip(f"the CRC-32 of its header is wrong: {_DAMAGED}")
+        self._header_is_right(sample, view[:header])
         position, shift = header, header - begin
         crcs = column["fragment_crc"][row + first : row + last].tolist()
         for fragment, (end, crc) in enumerate(zip(ends, crcs, strict=True), first):
@@ -174,6 +176,12 @@ class GopReader:
         """Close all shards."""
         with self._lock:
             self._files.clear()
+
+    def _fill_header(self, sample: int, view: memoryview, offset: int) -> None:
+        self._fill(sample, view, offset)
+
+    def _header_is_right(self, sample: int, header: memoryview) -> None:
+        pass
 
     def _fill(self, sample: int, view: memoryview, offset: int) -> None:
         try:
@@ -211,7 +219,10 @@ class GopReader:
 
 
 class RangeReader(GopReader):
-    """Reads the clips of a remote dataset by ranges.
+    """Reads the clips of a remote dataset by ranges, one request a clip.
+
+    Videos of one size, rate and encoder have the same header. One that was read before and has the length and checksum
+    that the index gives is not asked for again: it would be the second request of a clip.
 
     Args:
         index: the dataset.
@@ -223,6 +234,9 @@ class RangeReader(GopReader):
     def __init__(self, index: SampleIndex, ranges: RangeCache):
         super().__init__(index, lambda _: -1)
         self._ranges, self._thread = ranges, threading.local()
+        self._headers: dict[tuple, bytes] = {}
+        shape = "init_bytes init_crc codec width height fps_milli".split()
+        self._shape = [np.asarray(getattr(index, name)) for name in shape]
 
     def read(self, sample: int, first: int, last: int) -> np.ndarray:
         """See ``GopReader.read``; what is damaged is fetched again, in case it was so only on its way."""
@@ -236,9 +250,28 @@ class RangeReader(GopReader):
         finally:
             self._thread.fresh = False
 
+    def _fill_header(self, sample: int, view: memoryview, offset: int) -> None:
+        known = None if self._fresh else self._headers.get(self._kind(sample))
+        if known is None:
+            self._fill(sample, view, offset)
+        else:
+            view[:] = known
+
+    def _header_is_right(self, sample: int, header: memoryview) -> None:
+        if len(self._headers) < _HEADERS and (kind := self._kind(sample)) not in self._headers:
+            self._headers[kind] = bytes(header)
+
+    def _kind(self, sample: int) -> tuple:
+        # with the shape of the video, so that not even equal checksums of different headers would matter
+        return tuple(int(column[sample]) for column in self._shape)
+
+    @property
+    def _fresh(self) -> bool:
+        return getattr(self._thread, "fresh", False)
+
     def _fill(self, sample: int, view: memoryview, offset: int) -> None:
         name = self.index.shard_names[int(self._column["shard"][sample])]
-        got = self._ranges.read(name, view, offset, getattr(self._thread, "fresh", False))
+        got = self._ranges.read(name, view, offset, self._fresh)
         if got < len(view):
             raise BadClip(f"its shard ends at byte {offset + got}, within the clip: the shard is truncated")
 

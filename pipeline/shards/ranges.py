@@ -3,10 +3,10 @@
     CACHE/<dataset>/ranges/<shard>        the shard with holes: only blocks that were needed have content
     CACHE/<dataset>/ranges/<shard>.have   a byte per block: 1 once its content is there
 
-A clip needs 60 kB of a shard of a gigabyte. Its blocks are fetched in one request, tried again after a pause when the
-server is busy or the answer is short, and shared by all processes of this machine. The least recently used blocks,
-shard by shard, are removed when there is too much. Content is not checked here but by the CRC-32 of every fragment,
-which the index has.
+A clip needs 60 kB of a shard of a gigabyte. Its blocks are fetched in one request (``signed_requests.py``), tried again
+after a pause when the server is busy or the answer is short, and shared by all processes of this machine. The least
+recently used blocks, shard by shard, are removed when there is too much. Content is not checked here but by the CRC-32
+of every fragment, which the index has.
 """
 
 import errno
@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from .signed_requests import SignedRequests
 
 BLOCK = 4 << 10  # bytes: a header and 60 kB of a clip are then 1.1 times what they need
+_SHARERS = 16  # processes that may fill what room there was before one of them counts again
 _TRIES, _FIRST_PAUSE = 7, 0.1  # seconds, doubled each time: 6 s in all
 
 
@@ -41,6 +43,8 @@ class RangeCache:
         self._folder, self._max_bytes = folder, max_bytes
         self._open: dict[str, _Sparse] = {}
         self._lock = threading.Lock()
+        self._signed = SignedRequests.of(files)
+        self._uncounted, self._room = 0, 0  # bytes fetched since what is kept was counted, and the room there was then
         self.bytes_fetched = 0
 
     def read(self, name: str, view: memoryview, offset: int, fresh: bool = False) -> int:
@@ -70,7 +74,10 @@ class RangeCache:
             shard.have[begin // BLOCK : -(-end // BLOCK)] = 1
             with self._lock:
                 self.bytes_fetched += len(data)
-            self._make_room(keep=name)
+                self._uncounted += len(data)
+                crowded = self._uncounted * _SHARERS >= self._room
+            if crowded:
+                self._make_room(keep=name)
         return os.preadv(shard.descriptor, [view[:wanted]], offset)
 
     def _fetch(self, name: str, begin: int, end: int) -> bytes:
@@ -79,7 +86,11 @@ class RangeCache:
             if attempt:
                 time.sleep(_FIRST_PAUSE * 2 ** (attempt - 1))
             try:
-                data = self._files.cat_file(f"{self._path}/{name}", start=begin, end=end)
+                path, data = f"{self._path}/{name}", None
+                if self._signed is not None and not attempt:  # what fails there is tried again by the file system
+                    data = self._signed.get(path, begin, end)
+                if data is None:
+                    data = self._files.cat_file(path, start=begin, end=end)
             except FileNotFoundError as error:
                 raise InputError(f"{self._address}/{name}: the shard is no longer there") from error
             except Exception as error:  # each file system has errors of its own for a busy server and a broken line
@@ -109,6 +120,7 @@ class RangeCache:
                     break
                 total -= self._open[name].kept
                 self._open.pop(name).remove()  # what still reads from it keeps it open
+            self._uncounted, self._room = 0, self._max_bytes - total
 
 
 class _Sparse:

@@ -19,7 +19,7 @@ from ....pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from ....pipeline.shards.cache import ShardCache
 from ....pipeline.shards.index import INDEX_NAME, SampleIndex
 from ..record import ResultFile, quantiles
-from .rows import fetched_row, latency_row, remote_row
+from .rows import fetched_row, latency_row, remote_row, remote_work_row
 from .s3_server import s3_server
 
 _LATENCY, _WARM, _BATCH = 0.03, 4, 16  # seconds; batches before the clock starts; clips
@@ -45,7 +45,7 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
     count = len(SampleIndex.load(root))
     copies = many_copies(root, folder / "copies", -(-(clips + _BATCH * (_WARM + 8)) // count))
     local, fetched = [], 0.0
-    rates: dict[float, list[float]] = {0.0: [], _LATENCY: []}
+    rates: dict[float, list[tuple[float, float]]] = {0.0: [], _LATENCY: []}
     for latency, found in rates.items():
         with s3_server(latency) as address, _credentials(address):
             s3fs.S3FileSystem.clear_instance_cache()
@@ -62,26 +62,27 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
         f"{clip.frames}x{clip.stride} clips at {clip.size}, one decoding thread, {LoaderConfig.remote_requests} "
         "requests at a time, every clip from a video not read before"
     )
-    far, near = np.array(rates[_LATENCY]), np.array(rates[0.0])
+    (far, work), (near, _), (here, own_work) = (np.array(found).T for found in (rates[_LATENCY], rates[0.0], local))
     results.add(
-        remote_row(quantiles((far / np.array(local)).tolist())),
+        remote_row(quantiles((far / here).tolist())),
+        remote_work_row(quantiles((own_work / work).tolist())),
         latency_row(quantiles((far / near).tolist())),
         fetched_row(fetched),
     )
 
 
-def _rate(dataset: str, cache: Path, clip: ClipConfig, clips: int, seed: int) -> float:
-    """Clips per second of wall clock."""
+def _rate(dataset: str, cache: Path, clip: ClipConfig, clips: int, seed: int) -> tuple[float, float]:
+    """Clips per second of wall clock, and CPU-seconds of this process a clip, which the server's work is no part of."""
     config = LoaderConfig(decoder="cores", core_threads=1, cache=cache)
     with ClipLoader(
         dataset, clip=clip, augment=AugmentConfig(), batch_size=_BATCH, device="cpu", seed=seed, config=config
     ) as loader:
         for _ in range(_WARM):
             next(loader)
-        begin = time.perf_counter()
+        begin, spent, count = time.perf_counter(), time.process_time(), clips // _BATCH * _BATCH
         for _ in range(clips // _BATCH):
             next(loader)
-        return clips // _BATCH * _BATCH / (time.perf_counter() - begin)
+        return count / (time.perf_counter() - begin), (time.process_time() - spent) / count
 
 
 def _fetched_over_needed(address: str, folder: Path, clip: ClipConfig, clips: int) -> float:

@@ -37,6 +37,9 @@ class Faults:
         if self.broken == "busy" and turn % 3:
             start_response("503 Slow Down", [("Content-Type", "application/xml"), ("Content-Length", "0")])
             return [b""]
+        if self.broken == "unsigned" and "X-Amz-Signature" in environ["QUERY_STRING"]:
+            start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", "0")])
+            return [b""]
         body = b"".join(self.app(environ, start_response))
         self.ranged += len(body)
         if self.broken == "short" and turn % 2:
@@ -100,7 +103,7 @@ def assert_equal(a, b):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("broken", [None, "busy", "short", "damaged"])
+@pytest.mark.parametrize("broken", [None, "busy", "short", "damaged", "unsigned"])
 def test_no_clip_is_lost_and_none_is_wrong(server, bucket, small_dataset, tmp_path, broken, monkeypatch):
     monkeypatch.setattr(ranges, "_FIRST_PAUSE", 0.01)
     server.broken = broken
@@ -116,6 +119,11 @@ def test_no_clip_is_lost_and_none_is_wrong(server, bucket, small_dataset, tmp_pa
 def test_a_cold_cache_fetches_little_more_than_is_needed(server, bucket, tmp_path):
     _, loader = clips_of(bucket[0], tmp_path / "cache", steps=2)
     assert 0 < server.ranged <= 1.2 * loader.stats.bytes_read + 2 * ranges.BLOCK * loader.stats.clips
+
+
+def test_a_clip_takes_one_request(server, bucket, tmp_path):
+    clips, _ = clips_of(bucket[0], tmp_path / "cache", steps=6)
+    assert 0 < server.count <= sum(map(len, clips)) + 3 * 5  # and the headers of what was on its way at the start
 
 
 def test_a_shard_that_vanishes_ends_the_run_with_its_name(server, bucket, tmp_path):
