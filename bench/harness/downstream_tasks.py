@@ -194,7 +194,7 @@ class AnomalyWindows(OnLongVideos):
         """(int64 (n,): windows in which one thing happens, bool (n,): whether it is a turn)."""
         motion = np.empty(self.videos.motions.frames, np.int64)
         for part in plan(self.videos.motions, split, index).parts:
-            motion[part.first : part.end] = part.motion  # never None: there are no rests
+            motion[part.first : part.end] = -1 if part.motion is None else part.motion
         shown = np.lib.stride_tricks.sliding_window_view(motion, self.videos.window)[:: self.videos.stride]
         inside = np.flatnonzero((shown == shown[:, :1]).all(1))
         return inside, np.isin(shown[inside, 0], list(TURNS))

@@ -1,10 +1,12 @@
 """The downstream benchmark: lists say when things happen, intervals draw videos."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
-from unstill.bench.harness.downstream_tasks import anomaly_score, localisation_score
+from unstill.bench.harness.downstream_tasks import AnomalyWindows, anomaly_score, detection_scores, localisation_score
 from unstill.bench.harness.long_features import LongVideos, windows
 from unstill.bench.suites.downstream import DownstreamBench, Scores, rows
 from unstill.trainer.demo.motions.long_files import write_annotations
@@ -67,6 +69,31 @@ def test_scores_of_a_split_are_of_its_videos_alone():
     }
     assert anomaly_score(frames, "free", 2)(None) == pytest.approx(2 / 3)
     assert anomaly_score(frames, "free", 2)(np.array([1, 0])) == 1.0
+    without = [np.array([False, False]), np.array([True, False])]
+    assert anomaly_score(frames, "free", 2, without)(None) == 1.0  # but for the frame that is ranked too high
+
+
+def test_scores_of_detection_count_videos_as_often_as_they_are_drawn():
+    box, frames = [[0.1, 0.1, 0.5, 0.5]], [3]
+    tube = lambda video, label, score: {  # noqa: E731
+        "video": f"{label}_{video}", "label": label, "frames": frames, "boxes": box, "scores": [score]
+    }  # fmt: skip
+    truth = [tube(f"{split}_000{k}", "up", 1.0) for split in ("free", "alike") for k in (0, 1)]
+    found = [tube("free_0000", "up", 0.9), tube("alike_0001", "up", 0.9)]
+    for measure, score in detection_scores({"truth": truth, "found": found}, "free", 2).items():
+        assert measure.startswith("detection") and score(None) == 0.5
+        assert score(np.array([2, 0])) == 1.0 and score(np.array([0, 2])) == 0.0
+
+
+def test_windows_over_a_border_are_left_out():
+    videos = LongVideos(Path("-"), LongMotionsConfig(task="anomaly", frames=160), train=1, test=6, window=8, stride=8)
+    for index in range(6):
+        inside, turns = AnomalyWindows(videos)._windows("free", index)
+        parts = plan(videos.motions, "free", index).parts
+        expected = {
+            k: part.motion in (4, 5) for part in parts for k in range(20) if part.first <= 8 * k <= part.end - 8
+        }
+        assert dict(zip(inside.tolist(), turns.tolist(), strict=True)) == expected
 
 
 def test_a_row_is_a_mean_over_seeds_and_its_difference_draws_the_same_videos():
