@@ -104,8 +104,9 @@ def check_video(
                     shape = (frame.width, frame.height, frame.format.name)
                     decoded.append((frame.pts, frame.key_frame, shape))
             if fps is None:
-                one = (decoded[1][0] - decoded[0][0]) * tick if len(decoded) > 1 else 0
-                fps = 1 / one if len(decoded) > 1 else Fraction(stream.average_rate or 1)
+                fps = Fraction(stream.average_rate or 1)
+                if len(decoded) > 1:
+                    fps = 1 / ((decoded[1][0] - decoded[0][0]) * tick)
     except (av.error.FFmpegError, ZeroDivisionError, TypeError) as error:
         raise BadVideo("output", f"does not decode: {error}") from error
     _check_frames(decoded, tick, packets.count, gop, fps, frames, layers)
