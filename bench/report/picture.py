@@ -1,4 +1,4 @@
-"""Figures of the report as a PNG for a README: one column, at one and a half times the 830 pixels of GitHub's page, with captions."""
+"""Figures of the report as a PNG for a README: one column, 1.5 times the 830 pixels of GitHub's page, with captions."""
 
 import io
 import textwrap
