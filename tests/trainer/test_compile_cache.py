@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from unstill.trainer import compile_cache
-
 PROGRAM = """
 import json, logging, sys
 import torch
@@ -64,6 +62,8 @@ def test_ranks_of_one_machine_compile_once(tmp_path):
 
 
 def test_a_changed_derivative_is_compiled_again(tmp_path, monkeypatch):
+    from unstill.trainer import compile_cache  # inductor: a second of every process that reads this file
+
     files = [tmp_path / part / "op.py" for part in ("kernels", "trainer")]
     for file in files:
         file.parent.mkdir()
