@@ -146,9 +146,10 @@ def _tables(
 
 
 def _row(action: argparse.Action, prefix: str) -> list[str]:
-    text, _, default = (action.help or "").rpartition(" (default: ")
+    words = (action.help or "").replace("%%", "%")  # as argparse has it
+    text, _, default = words.rpartition(" (default: ")
     if not text:
-        text, default = (action.help or "").removesuffix(" (required)"), ""
+        text, default = words.removesuffix(" (required)"), ""
     flags = [f"--{prefix}{flag.removeprefix('--')}" for flag in action.option_strings]
     value = "" if action.nargs == 0 or not flags else f" {_metavar(action)}"
     shown = f"`{flags[0]}{value}`" if flags else f"`{_metavar(action)}`"

@@ -48,7 +48,7 @@ class ConvertConfig(SourceConfig):
     layers: int | None = None
     """2: no frame refers to an odd one, so that a clip of every second frame decodes half; needs an even --gop. 1:
     every frame refers to the one before it. By default 2 for h264 and hevc, where it makes files smaller, and 1 for
-    vp9, where it makes them 10 to 15 % larger."""
+    vp9, where it makes them larger."""
     entropy: Entropy = "cavlc"
     """How h264 packs its bits. cavlc decodes in two thirds of cabac's time on a CPU and costs a GPU nothing; cabac
     makes files 8 % smaller."""

@@ -1,12 +1,20 @@
 """Measured numbers in the prose of README and docs, outside the blocks that are written from the files."""
 
+import importlib.metadata
 import json
+import math
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from unstill.bench.harness.recipe_plan import FITS, H264_FRAMES
+from unstill.bench.report.scaling import ASSUMED_SHARE
 from unstill.pipeline.loading.nvdec_limits import DRIVER
+from unstill.pipeline.shards.video_format import SNAP
+from unstill.trainer.demo.motions.world import MotionsConfig
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -21,6 +29,14 @@ def penalty(words: str, what: str) -> float:
     return value("penalty-cost", f"swin3d_t, ALBAR, {words}, one clip: {what} over cross entropy")
 
 
+def values(file: str, beginning: str) -> list[float]:
+    """Of the rows whose titles begin so."""
+    rows = json.loads((REPOSITORY / "bench/results" / f"{file}.json").read_text())["rows"]
+    return [row["value"] for row in rows if row["title"].startswith(beginning)]
+
+
+WORLD = MotionsConfig()
+BLOCK, CAVLC = "kept by a block of swin3d_t's first stage: cross entropy", "layers, CAVLC / layers, CABAC"
 ALBAR, PLAIN = "a step of hmdb51_albar", "a step of hmdb51_baseline"
 CLAIMS = [  # page, sentence, its numbers
     (
@@ -51,6 +67,65 @@ CLAIMS = [  # page, sentence, its numbers
             value("memory-plan", f"r3d_18 16x112x112, albar, {precision}, eager") for precision in ("bf16", "fp32")
         ),
     ),
+    (
+        "docs/recipes.md",
+        "within {:.0f} % of torch's allocator where it was compared, `memory-plan.json`",
+        lambda: (math.ceil(100 * max(values("memory-plan", "plan against the allocator"))),),
+    ),
+    (
+        "docs/recipes.md",
+        "the lower of {:g} of an H100's peak over the operations (the share is assumed) and of what its decoders "
+        "deliver ({:,} frames/s of H.264",
+        lambda: (ASSUMED_SHARE, H264_FRAMES),
+    ),
+    (
+        "docs/penalty.md",
+        "A unit is tokens x width x 4 bytes = {:.1f} MB",
+        lambda: tuple({value("penalty-cost", BLOCK) / value("penalty-cost", BLOCK, "units_of_tokens_times_width")}),
+    ),
+    (
+        "docs/penalty.md",
+        "Targets: at most {:g} times its time, {:g} of its memory, {:g} times the CPU time of cross entropy",
+        lambda: tuple(
+            value("step-cpu", f"reduced_swin: cpu {what}", "at_most")
+            for what in ("time over one backward", "memory over one backward", "cost over cross entropy")
+        ),
+    ),
+    (
+        "docs/reference/commands.md",
+        "cavlc decodes in {} of cabac's time on a CPU and costs a GPU nothing; cabac makes files {:.0f} % smaller",
+        lambda: (
+            {0.66: "two thirds"}[round(value("encoding-cpu", f"decoding a 16x2 clip, CPU time: {CAVLC}"), 2)],
+            100 * (1 - 1 / value("encoding-cpu", f"size at equal PSNR of all frames: {CAVLC}")),
+        ),
+    ),
+    ("docs/shards.md", "within {:g} % of a common one", lambda: (float(100 * SNAP),)),
+    (
+        "README.md",
+        "in {:.0f} % of the training videos the scene gives the class away, and so, independently, does the actor's "
+        "appearance. The same network is trained twice, with cross entropy and with ALBAR, and tested on {} videos a "
+        "row",
+        lambda: (100 * WORLD.scene_rate, WORLD.test),
+    ),
+    (
+        "docs/demonstration.md",
+        "goes with the class in {:.0f} % of the {:,} training videos",
+        lambda: (100 * WORLD.actor_rate, WORLD.train),
+    ),
+    (
+        "docs/static-bias.md",
+        "tells both zooms by the size, and is right in {:.0f} % (2/8 + 6/8 x 1/8)",
+        lambda: (100 * (2 / 8 + (1 - 2 / WORLD.frames) / 8),),
+    ),
+    *(
+        (page, f"{words} card of {FITS[recipe]}", lambda: ())
+        for page, words, recipe in (
+            ("README.md", "This fits a", "own_small_albar"),
+            ("docs/own-videos.md", "16 x 112, every second frame | a", "own_small"),
+            ("docs/own-videos.md", "32 x 224, every second frame | a", "own_albar"),
+            ("docs/recipes.md", "your own videos, a", "own_small"),
+        )
+    ),
     ("README.md", "an NVIDIA driver of {} or newer", lambda: (DRIVER,)),
     ("docs/install.md", "NVIDIA, driver {} or newer", lambda: (DRIVER,)),
 ]
@@ -69,6 +144,30 @@ def test_the_demonstration_takes_as_long_as_the_readme_says():
     minutes = [float(total) / 60 for note in notes for total in re.findall(r"'total': ([\d.]+)", note)]
     said = re.search(r"make demo    # about (\d+) minutes on two cores", (REPOSITORY / "README.md").read_text())
     assert said and min(minutes) - 1 <= int(said[1]) <= max(minutes) + 1, minutes
+
+
+def test_the_packages_take_as_much_disk_as_the_pages_say():
+    """What is installed here for unstill and its tests, without files that Python wrote itself."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    waiting = [Requirement(text) for text in project["dependencies"] + project["optional-dependencies"]["dev"]]
+    sizes: dict[str, int] = {}
+    while waiting:
+        wanted = waiting.pop()
+        try:
+            found = importlib.metadata.distribution(wanted.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if found.name not in sizes or wanted.extras:
+            sizes[found.name] = sum(file.size or 0 for file in found.files or [])
+            needs = map(Requirement, found.requires or [])
+            extras = ["", *wanted.extras]
+            waiting += [n for n in needs if n.marker is None or any(n.marker.evaluate({"extra": e}) for e in extras)]
+    gigabytes = sum(sizes.values()) / 1e9
+    if gigabytes < 5:
+        pytest.skip(f"another build of torch: {gigabytes:.1f} GB")
+    for page in ("README.md", "docs/install.md"):
+        said = re.search(r"about (\d+) GB", (REPOSITORY / page).read_text())
+        assert said and abs(int(said[1]) - gigabytes) < 1, (page, gigabytes)
 
 
 def test_the_readme_has_no_measured_number_of_its_own():
