@@ -1,6 +1,8 @@
 """The loader under Lightning (pip install lightning): ClipDataset is an iterable dataset of complete batches.
 
 python examples/lightning_loop.py data/own/train
+
+Tried with Lightning 2.6.6.
 """
 
 import argparse

@@ -85,8 +85,18 @@ def test_the_loop_and_an_array_of_conversions(videos, tmp_path, environment):
     small = ["--steps", "2", "--batch-size", "2", "--frames", "4", "--size", "32"]
     said = run([sys.executable, EXAMPLES / "loop.py", out, *small], tmp_path, environment)
     assert re.match(r"step 2 of 2: loss \d", said)
-    if importlib.util.find_spec("lightning"):
-        run([sys.executable, EXAMPLES / "lightning_loop.py", out, "--size", "32"], tmp_path, environment)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not importlib.util.find_spec("lightning"), reason="Lightning is not installed")
+def test_lightning_trains_two_epochs(videos, tmp_path, environment):
+    source, out = str(videos / "train"), str(tmp_path / "data")
+    run(["unstill", "convert", source, out, "--codec", "vp9", "--short-side", "48"], tmp_path, environment)
+    script = EXAMPLES / "lightning_loop.py"
+    said = run(
+        [sys.executable, script, out, "--size", "32", "--batch-size", "6", "--epochs", "2"], tmp_path, environment
+    )
+    assert "Epoch 1/1" in said and "4/4" in said and re.search(r"loss: \d", said)
 
 
 def test_the_image_decodes_on_the_gpu_and_runs_as_a_user():

@@ -146,6 +146,24 @@ def test_the_demonstration_takes_as_long_as_the_readme_says():
     assert said and min(minutes) - 1 <= int(said[1]) <= max(minutes) + 1, minutes
 
 
+def test_make_demo_prints_what_the_readme_says():
+    """Seed 0 is what `make demo` trains; README states a spread of two of its ±."""
+    text = (REPOSITORY / "README.md").read_text()
+    assert "`make demo` is seed 0." in text and "within two of the ±" in " ".join(text.split())
+    table = re.search(r"<!-- begin demonstration -->\n(.*?)\n\n", text, re.S)
+    rows = json.loads((REPOSITORY / "bench/results/demo.json").read_text())["rows"]
+    (plain,), (albar,) = (
+        [row for row in rows if row.get("seed") == 0 and row.get("model") == model] for model in ("baseline", "albar")
+    )
+    assert table
+    lines = table[1].splitlines()[2:]
+    names = ("iid", "scuba", "scufo", "scufo_probe", "contrasted", "anti")  # by the words of the lines
+    for name, line in zip(names, lines, strict=True):
+        assert line.lower().startswith(f"| {name.replace('_', ' ')}")
+        for run, (mean, spread) in zip((plain, albar), re.findall(r"([\d.]+) ± ([\d.]+)", line), strict=True):
+            assert abs(run[name] - float(mean)) <= 2 * float(spread) + 0.05, (name, run["model"])
+
+
 def test_the_packages_take_as_much_disk_as_the_pages_say():
     """What is installed here for unstill and its tests, without files that Python wrote itself."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
