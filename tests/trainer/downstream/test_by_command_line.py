@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig
 from unstill.trainer.cli.main import run
 from unstill.trainer.demo.motions.boxes import largest_box
@@ -91,4 +92,5 @@ def test_boxes_are_around_the_actor_in_its_actions(tmp_path):
             assert tuple(box) == largest_box(mask[frame] >= 128)
             left, top, right, bottom = box
             assert (mask[frame, top:bottom, left:right] >= 128).sum() >= 0.25 * (mask[frame] >= 128).sum()
-    (tmp_path / "v" / "long_videos.json").write_text("{}")
+    with pytest.raises(InputError, match="of other settings"):
+        write_long_videos(config, tmp_path / "v", train=3, test=1)
