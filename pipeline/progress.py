@@ -45,7 +45,7 @@ class Progress:
             self._bar = RichProgress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=self._bar_width),
+                column := BarColumn(bar_width=self._bar_width),
                 TextColumn(
                     "{task.completed:.0f}/{task.total:.0f}" if self.total is not None else "{task.completed:.0f}"
                 ),
@@ -55,6 +55,7 @@ class Progress:
                 console=self.console,
                 transient=True,
             )
+            self._column = column
             self._bar.start()
             self._task = self._bar.add_task(self.stage, total=self.total, completed=self.done, rate="", note="")
         return self
@@ -66,7 +67,9 @@ class Progress:
         now = time.monotonic()
         if self._bar is not None:
             rate = self._rate(now)
-            self._bar.update(self._task, completed=self.done, rate=rate, note=self._fitting_note(rate))
+            room = self._room(rate)
+            self._column.bar_width = max(1, min(self._bar_width, self._bar_width + room))
+            self._bar.update(self._task, completed=self.done, rate=rate, note=self._fitting_note(max(0, room)))
         elif now - self._last >= PLAIN_EVERY_S:
             self._last = now
             self._print_line(now)
@@ -79,18 +82,24 @@ class Progress:
 
     def _rate(self, now: float) -> str:
         elapsed = now - self._start
-        return f"{(self.done - self.before) / elapsed:,.1f} {self.unit}/s" if elapsed > 0 else ""
+        if elapsed <= 0:
+            return ""
+        rate = (self.done - self.before) / elapsed
+        return f"{rate:,.0f} {self.unit}/s" if rate >= 1000 else f"{rate:,.1f} {self.unit}/s"
 
     @property
     def _bar_width(self) -> int:
         return 24 if self.console.width >= WIDE else 10
 
-    def _fitting_note(self, rate: str) -> str:
-        """As much of the note as there is room for: what does not fit would cut the numbers."""
+    def _room(self, rate: str) -> int:
+        """Columns that are free besides everything but the note; negative where the bar has to be shorter."""
         count = len(f"{self.done}" if self.total is None else f"{self.done}/{self.total}")
         gaps, spinner, time_left = 6, 1, len("0:00:00")
         used = spinner + len(self.stage) + self._bar_width + count + len(rate) + time_left + gaps
-        room = max(0, self.console.width - used)
+        return self.console.width - used
+
+    def _fitting_note(self, room: int) -> str:
+        """As much of the note as there is room for: what does not fit would cut the numbers."""
         return self.note if len(self.note) <= room else self.note[: max(0, room - 1)] + "…"[:room]
 
     def _print_line(self, now: float, last: bool = False) -> None:

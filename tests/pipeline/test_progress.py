@@ -3,24 +3,27 @@
 import io
 import re
 
+import pytest
 from rich.console import Console
 
 from unstill.pipeline import progress as module
 from unstill.pipeline.progress import Progress
 
 
-def test_time_left_is_whole_beside_a_long_note():
+@pytest.mark.parametrize(("stage", "count"), [("converting", 1000), ("choosing frames to keep", 90_000_000)])
+def test_time_left_is_whole_beside_a_long_note(stage, count):
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=80, color_system=None)
-    with Progress("converting", 1000, "videos", console) as bar:
-        bar._start -= 10  # some 50 videos/s, however fast the machine is
-        bar.advance(500, note="123 quarantined, 456 of another codec and a great many more words than fit")
+    with Progress(stage, count, "videos", console) as bar:
+        bar._start -= 10  # some 50 videos/s, or 4.5 million, however fast the machine is
+        bar.advance(count // 2, note="123 quarantined, 456 of another codec and a great many more words than fit")
         assert bar._bar is not None
         bar._bar.stop()
         with console.capture() as capture:
             console.print(bar._bar.get_renderable())
     (line,) = capture.get().strip().splitlines()
-    assert "500/1000" in line and re.search(r" videos/s (-:--:--|\d:\d\d:\d\d) 123 qu.*…$", line)
+    note = r" 123 qu.*…" if count == 1000 else ""  # there is no room for one
+    assert f"{count // 2}/{count}" in line and re.search(rf" videos/s (-:--:--|\d:\d\d:\d\d){note}\s*$", line)
     assert len(line) <= 80
 
 
