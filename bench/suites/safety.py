@@ -38,7 +38,12 @@ SECTIONS = {
         title="What protection costs",
         text="CPU time with it over CPU time without it, in turns on the same work.",
         order=24,
-    )
+    ),
+    "fuzz": Section(
+        title="Files with random faults",
+        text="How reading them ended; written by tests/fuzz/campaign.py.",
+        order=25,
+    ),
 }
 
 
