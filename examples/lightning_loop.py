@@ -42,6 +42,31 @@ class Classifier(lightning.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=3e-4)
 
 
+class Clips(lightning.LightningDataModule):
+    """Batches of a converted dataset; each process makes its own share of every global batch."""
+
+    def __init__(self, folder: str, batch_size: int, size: int):
+        super().__init__()
+        self.folder, self.batch_size, self.size = folder, batch_size, size
+
+    def train_dataloader(self):
+        """Called in each process, when it knows its rank and device."""
+        self.dataset = ClipDataset(
+            self.folder,
+            clip=ClipConfig(frames=16, stride=2, size=self.size),
+            augment=AugmentConfig(),
+            batch_size=self.batch_size,
+            device=self.trainer.strategy.root_device,
+            prepare=normalised,
+        )
+        # the dataset makes the batches, in threads of its own: batch_size=None and no worker processes
+        return DataLoader(self.dataset, batch_size=None)
+
+    def teardown(self, stage: str):
+        """Stop the threads."""
+        self.dataset.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", help="folder made by `unstill convert`")
@@ -49,19 +74,10 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--size", type=int, default=112)
     options = parser.parse_args()
-    data = ClipDataset(
-        options.data,
-        clip=ClipConfig(frames=16, stride=2, size=options.size),
-        augment=AugmentConfig(),
-        batch_size=options.batch_size,
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        prepare=normalised,
-    )
+    clips = Clips(options.data, batch_size=options.batch_size, size=options.size)
     model = Classifier(len(DatasetInfo.read(Path(options.data)).classes))
     trainer = lightning.Trainer(max_epochs=options.epochs, logger=False, enable_checkpointing=False)
-    # the dataset makes the batches, in threads of its own: batch_size=None and no worker processes
-    trainer.fit(model, DataLoader(data, batch_size=None))
-    data.close()
+    trainer.fit(model, clips)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def test_own_videos_to_a_model_with_its_card(videos, tmp_path, environment):
         "EXPORT": "--formats",
     }
     out = run(["sh", EXAMPLES / "own_data.sh", videos], tmp_path, environment | small)
+    assert re.search(r"then: unstill train RECIPE --data \S+/train --validation \S+/val --out", out)
     card = (tmp_path / "runs/own/model/README.md").read_text()
     assert "| IID ↑ |" in card and "%" in out.splitlines()[-1]
 

@@ -151,7 +151,7 @@ SECTIONS = {
     "bias": Section(
         title="Every method on one dataset",
         text="Accuracy when scene, still frame or appearance no longer give the class away.",
-        order=11,
+        order=9,
         picture="models",
         charts=_charts(
             "Every method",
@@ -163,7 +163,7 @@ SECTIONS = {
     "bias_tuning": Section(
         title="Three settings of every method",
         text="The same budget for each, on other seeds than the table's.",
-        order=12,
+        order=10,
         picture="models",
         charts=_charts(
             "Every method's settings",

@@ -21,7 +21,7 @@ SECTIONS = {
     "demo": Section(
         title="The demonstration",
         text="One network trained twice: does it name what moves, or what stands in the picture?",
-        order=10,
+        order=8,
         picture="models",
         charts={
             "models": Chart(

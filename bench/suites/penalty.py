@@ -33,25 +33,25 @@ SECTIONS = {
     "penalty": Section(
         title="What the gradient penalty changes",
         text="ALBAR on the demonstration's videos with the penalty every k-th step and without it.",
-        order=13,
+        order=11,
         charts={"contrasted": CONTRASTED},
     ),
     "penalty_search": Section(
         title="Where the gradient penalty might matter",
         text="The same with other weights of the adversary, on other seeds.",
-        order=14,
+        order=12,
         charts={"contrasted": CONTRASTED},
     ),
     "penalty_longer": Section(
         title="The gradient penalty in longer training",
         text="The same with more epochs, on other seeds.",
-        order=15,
+        order=13,
         charts={"contrasted": CONTRASTED},
     ),
     "penalty_deeper": Section(
         title="The gradient penalty with a deeper network",
         text="The same with 12 convolutions, 8 of them in residual blocks, instead of 4, on other seeds.",
-        order=16,
+        order=14,
         charts={"contrasted": CONTRASTED},
     ),
 }

@@ -42,7 +42,7 @@ SECTIONS = {
     "fuzz": Section(
         title="Files with random faults",
         text="How reading them ended; written by tests/fuzz/campaign.py.",
-        order=25,
+        order=26,
     ),
 }
 

@@ -40,7 +40,10 @@ def convert(options: ConvertConfig) -> int:
     for warning in report.warnings:
         print(f"  warning: {warning}")
     if report.complete:
-        print(f"look at {report.out}/stats.html; then: unstill train RECIPE --data {report.out} --out runs/NAME")
+        numbered_by = options.classes
+        another = numbered_by.parent if numbered_by is not None and numbered_by.suffix == ".json" else None
+        used = f"{another} --validation {report.out}" if another else report.out
+        print(f"look at {report.out}/stats.html; then: unstill train RECIPE --data {used} --out runs/NAME")
     else:
         print("other shards are still to be made; the job that makes the last one merges them")
     return 0

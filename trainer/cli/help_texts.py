@@ -30,13 +30,17 @@ def paragraphs(text: str) -> str:
 
 
 _NOTHING = re.compile(r" ?\(default: (None|''|)\)")
-_OPTIONAL = re.compile(r"\{None\}\|")
-_REPEATED = re.compile(r"\[{1,2}((?:[^\s\[\]]+ ?)+?) \[\1 \.\.\.\]\]{1,2}")
+# a space between words, not one that may be missing: else the ways to divide a long word into words are tried in turn
+_OPTIONAL = re.compile(r"\{None\}\|([^\s│]+(?: [^\s│]+)*)")
+_REPEATED = re.compile(r"\[{1,2}((?:[^\s\[\]]+ )*[^\s\[\]]+) \[\1 \.\.\.\]\]{1,2}")
+_WORDS_FOLLOW = re.compile(r"  +[^ │]")
 
 
 def polish(line: str) -> str:
     """A line of tyro's help without ``{None}|`` and empty defaults; ``[PATH ...]`` is what may be repeated."""
-    text = _REPEATED.sub(r"[\1 ...]", _OPTIONAL.sub("", _NOTHING.sub("", line)))
+    text = _NOTHING.sub("", line)
+    for pattern, short in ((_OPTIONAL, "{}"), (_REPEATED, "[{} ...]")):
+        text = pattern.sub(lambda found, short=short: _in_column(found, short.format(found[1])), text)
     if text == line:
         return line
     body, border, end = text.rpartition("│")
@@ -47,16 +51,26 @@ def polish(line: str) -> str:
     return body + " " * (len(line) - len(text)) + border + end
 
 
+def _in_column(found: re.Match[str], short: str) -> str:
+    """Something shorter in the place of what was found; words to its right stay in their column."""
+    return short.ljust(len(found[0])) if _WORDS_FOLLOW.match(found.string, found.end()) else short
+
+
 class _Polished:
     """A stream whose lines are polished, in all else the stream itself."""
 
     def __init__(self, stream: Any):
-        self._stream = stream
+        self._stream, self._left_out = stream, False
 
     def write(self, text: str) -> int:
+        if text == "\n" and self._left_out:  # tyro writes a line, and then its end
+            self._left_out = False
+            return 1
         lines = text.split("\n")
-        kept = [polish(line) for line in lines]
-        self._stream.write("\n".join(new for new, old in zip(kept, lines, strict=True) if new or not old))
+        pairs = [(polish(line), line) for line in lines]
+        kept = [new for new, old in pairs if new or not old]
+        self._left_out = not kept
+        self._stream.write("\n".join(kept))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:

@@ -1,11 +1,12 @@
 """Help texts flow, and say nothing where there is nothing to say."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from unstill.trainer.cli.help_texts import paragraphs, polish
+from unstill.trainer.cli.help_texts import paragraphs, parse, polish
 from unstill.trainer.cli.recipe_words import MEMORY, in_one_line
 from unstill.trainer.recipes import RECIPES
 
@@ -19,13 +20,39 @@ def test_a_help_text_breaks_where_there_is_an_empty_line_alone():
 
 def test_lines_of_a_help_keep_their_width():
     for line, expected in {
-        "│ --out {None}|PATH    Folder. (default: None)   │": "│ --out PATH    Folder.",
-        "│ [[PATH [PATH ...]]]  Runs. (default: )         │": "│ [PATH ...]  Runs.",
-        "│ --scuba [STR PATH [STR PATH ...]]  Sets.       │": "│ --scuba [STR PATH ...]  Sets.",
+        "│ --out {None}|PATH    Folder. (default: None)   │": "│ --out PATH           Folder.",
+        "│ --clip {None}|INT INT                          │": "│ --clip INT INT",
+        "│ [[PATH [PATH ...]]]  Runs. (default: )         │": "│ [PATH ...]           Runs.",
+        "│ --scuba [STR PATH [STR PATH ...]]  Sets.       │": "│ --scuba [STR PATH ...]             Sets.",
         "│ --seed INT           Of it. (default: 0)       │": "│ --seed INT           Of it. (default: 0)",
     }.items():
         assert polish(line) == expected.ljust(len(line) - 1) + "│"
     assert polish("│                      (default: None)           │") == ""
+
+
+def test_long_words_in_brackets_take_no_longer_than_others():
+    """In a pattern that divides words in every possible way, 60 characters would take years."""
+    words = "[{" + "anomaly,localisation,detection," * 3 + "transfer}"
+    assert polish(f"│ --tasks {words} │") == f"│ --tasks {words} │"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Something."""
+
+    one_with_a_long_name: Path | None = None
+    """A folder, and so many words that the line has no room left for more of them."""
+    another: int = 3
+    """A number."""
+
+
+def test_a_line_that_says_nothing_leaves_no_gap(monkeypatch, capsys):
+    for columns in range(70, 90):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            parse(Options, args=["--help"])
+        said = capsys.readouterr().out
+        assert "None" not in said and "\n\n│" not in said and "│\n\n" not in said.rstrip().rpartition("│")[0]
 
 
 def test_the_first_line_of_a_recipe_says_data_network_method_and_memory():
