@@ -198,13 +198,14 @@ def make_world(folder, shift: float, record: bool = False):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("head", sorted(HEADS))
-def test_a_head_finds_when_it_happens_and_a_look_misleads_it(tmp_path, head):
+def test_a_head_finds_when_it_happens_and_a_look_misleads_it(tmp_path, caplog, head):
     honest, misled = make_world(tmp_path / "debiased", 0.0, record=True), make_world(tmp_path / "baseline", 4.0)
     both = dataclasses.replace(honest, features=(*misled.features, *honest.features), head=head)
     with pytest.raises(InputError, match="645 frames in different folders"):
         run_anomaly(both)  # the record has 5 frames behind the last window, a folder without record cannot know
     (honest.features[0] / RECORD).unlink()
     test, results = run_anomaly(both)
+    assert "has no features.json: its frame rate cannot be checked" in caplog.text
     auc = [result.measures.roc_auc.value for result in results]
     assert auc[1] > 0.9 > auc[0]
     assert results[0].difference is None

@@ -9,7 +9,7 @@ import numpy as np
 
 from ....pipeline.errors import InputError
 from ....pipeline.loading.device import resolve_device
-from ..feature_folder import FeatureFolder, row_of_frame
+from ..feature_folder import RECORD, FeatureFolder, row_of_frame
 from ..head_config import refuse_or_leave_out
 from ..ranking import FrameScores, RankingScore, bootstrap, bootstrap_difference
 from .annotations import AnnotatedVideo, TrainVideo, frame_truth, problem_of, read_train_list, read_truth
@@ -100,6 +100,13 @@ def usable_videos(
     Raises:
         InputError: one does not and they are to be refused, too few are left, or folders disagree on a video's length.
     """
+    for folder in folders:
+        if not folder.videos:
+            log.warning(
+                "%s has no %s: its frame rate cannot be checked and is taken for that of --truth-fps, %g frames/s, a "
+                "row of features for %d frames, every %d",
+                *(folder.path, RECORD, config.truth_fps, folder.window, folder.stride),
+            )
     kept, truth, bad, cut = [], [], [], []
     for video in videos:
         problem, frames = _facts_in_all(folders, video, config)
