@@ -16,7 +16,7 @@ from .allocator import cpu_peak, gpu_peak, resident_peak
 from .failures import one_line
 from .record import quantiles, spread
 from .row import Role, Row
-from .training_step import SHAPES, Variant, make_step
+from .training_step import Variant, make_step
 
 
 def measure(chosen: list[Variant], steps: int, device: str, seconds: float | None = None) -> list[Row]:
@@ -61,7 +61,7 @@ def variant_row(variant: Variant, timed: dict[str, float] | None, facts: dict) -
         facts: memory, compile time, error, ...
     """
     name = variant.name.replace("reference", "official arithmetic")
-    said = {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name"}}
+    said = {"variant": variant.name, **{k: v for k, v in asdict(variant).items() if k != "name" and v is not None}}
     return Row(
         title=f"{variant.model}, {name}, {variant.batch} clips",
         **(spread(timed) if timed else {}),
@@ -169,7 +169,7 @@ def _warmed_up(variant: Variant, device: str) -> dict[str, Callable]:
         if variant.compiled:
             found["graph_breaks"] = sum(torch._dynamo.utils.counters["graph_break"].values())
         if gpu:
-            found["tflop_per_clip"] = step_flops(model, method, *SHAPES[variant.model]) / 1e12
+            found["tflop_per_clip"] = step_flops(model, method, *variant.shape) / 1e12
             peak = peak_flops(torch.cuda.get_device_name())
             found |= {"peak_flops": peak} if peak else {}
         return found

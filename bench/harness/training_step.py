@@ -38,6 +38,12 @@ class Variant:
     recompute: bool = False
     closed_layers: ClosedLayers | Literal["auto"] = "off"  # as --step.closed-layers
     one_backward: bool = False  # both forwards before one backward, as the official code: a reference, not an option
+    clip: tuple[int, int] | None = None  # frames and side in pixels, where not those of the model's recipe
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Frames and side of its clips, pixels."""
+        return self.clip or SHAPES[self.model]
 
     def estimate(self, steps: int) -> float:
         """Seconds that it should take on a GPU of the H100's class: start, compilation, steps, counting operations."""
@@ -55,7 +61,7 @@ def network(name: str) -> nn.Module:
 
 def make_step(variant: Variant, device: str) -> tuple[Callable[[], object], nn.Module, Albar | Baseline]:
     """A function that trains one step on fixed random clips, its network, and its method."""
-    frames, size = SHAPES[variant.model]
+    frames, size = variant.shape
     dtype = torch.float64 if variant.precision == "fp64" else torch.float32
     model = network(variant.model).to(device, dtype).train()
     layout = torch.channels_last_3d if variant.channels_last else torch.contiguous_format
