@@ -28,6 +28,8 @@ from torch._dynamo.utils import counters
 from torch._inductor.compile_fx import compile_fx, compile_fx_inner
 from torch._inductor.runtime.cache_dir_utils import cache_dir
 
+from .compile_for_cpu import compile_kernels_together
+
 log = logging.getLogger(__name__)
 
 _KNOWN_FUNCTIONS = (
@@ -38,12 +40,13 @@ _KNOWN_FUNCTIONS = (
     "torch.nn.attention._sdpa_kernel",
 )
 _TRACED = ("kernels", "trainer")  # the parts of the project whose code ends up in a graph
-# of a graph as it is written in Python: swin3d_t's motion pass, 843 operations, took 50 CPU-seconds with code for a CPU
-_SECONDS_PER_OPERATION = 0.08
+# of a graph as it is written in Python: swin3d_t's ALBAR step, 1,328 operations, took 125 CPU-seconds with code for a CPU
+_SECONDS_PER_OPERATION = 0.09
 
 
 def keep_compiled_steps() -> None:
-    """Make compiled steps loadable by later processes; before the first compilation."""
+    """Make compiled steps loadable by later processes, and compile for a CPU in few files; before the first one."""
+    compile_kernels_together()
     functions = {name: torch.__version__ for name in _KNOWN_FUNCTIONS}
     torch._inductor.config.unsafe_marked_cacheable_functions |= functions
     tag, digest = torch.compiler.config.cache_key_tag, source_digest()
