@@ -40,7 +40,7 @@ _KNOWN_FUNCTIONS = (
     "torch.nn.attention._sdpa_kernel",
 )
 _TRACED = ("kernels", "trainer")  # the parts of the project whose code ends up in a graph
-# of a graph as it is written in Python: swin3d_t's ALBAR step, 1,328 operations, took 125 CPU-seconds with code for a CPU
+# of a graph as it is written in Python: swin3d_t's ALBAR step, 1,328 operations, took 125 CPU-seconds for a CPU
 _SECONDS_PER_OPERATION = 0.09
 
 

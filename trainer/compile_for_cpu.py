@@ -11,9 +11,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import torch
+from torch._C._dynamo import guards
 from torch._inductor.async_compile import AsyncCompile, get_compile_threads
 from torch._inductor.codecache import CppPythonBindingsCodeCache
 
@@ -68,7 +68,7 @@ def compile_kernels(kernels: Sequence[Kernel]) -> list[Callable]:
 class KernelFile(CppPythonBindingsCodeCache):
     """A C++ file of several kernels."""
 
-    cache: dict[str, Callable[[], Any]] = {}
+    cache: ClassVar[dict[str, Callable[[], Any]]] = {}  # of its own: what is loaded is a path
 
     @classmethod
     def start(cls, kernels: Sequence[Kernel], submit: Callable | None) -> Callable[[], str]:
@@ -104,7 +104,7 @@ def kernel_name(place: int) -> str:
 def functions(path: str, kernels: int) -> list[Callable]:
     """Python functions of a compiled file's kernels."""
     # where the modules find torch's function that gives the address of a tensor's memory, as inductor tells them
-    address = torch._C._dynamo.guards._torchinductor_pyobject_tensor_data_ptr
+    address = guards._torchinductor_pyobject_tensor_data_ptr  # type: ignore[attr-defined]
     os.environ["_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR"] = str(address)
     found = []
     for name in map(kernel_name, range(kernels)):

@@ -1,4 +1,6 @@
-"""Kernels that are compiled in one file: each is what it was, none is compiled twice, and one by one where that fails."""
+"""Kernels that are compiled in one file: each is its own, none is compiled twice, one by one where that fails."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -7,6 +9,8 @@ HEADER = "#include <torch/csrc/inductor/cpp_prefix.h>\n"
 LOOP = (
     'extern "C" void kernel(const float* in, float* out, const int64_t n) {{ for (int64_t i = 0; i < n; ++i) {body}; }}'
 )
+pytestmark = pytest.mark.slow
+
 TYPES = ["const float*", "float*", "const int64_t"]
 
 
@@ -32,7 +36,7 @@ def compiling(tmp_path_factory):
         yield compile_for_cpu
 
 
-def loaded(*kernels):
+def loaded(*kernels) -> list[Any]:
     """Python functions of kernels, as a module that inductor wrote gets them."""
     from torch._inductor.async_compile import AsyncCompile
 
