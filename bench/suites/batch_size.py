@@ -33,8 +33,9 @@ from .bias import COLUMNS, METHODS, TITLES, BiasBench, make_data, run_one
 STUDENT_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % quantile at 1, 2, ... degrees of freedom
 WARM_STEPS = 50  # of ALBAR with more clips than the recipe
 MOST_APART = 1.0  # points of the measure below, between the means of the batch sizes
-# what each method is judged by: what it is trained for
-JUDGED_BY = {"baseline": "iid", "albar": "contrasted"}
+# what the batch sizes are compared by: first what each method is trained for
+COMPARED_BY = {"baseline": ("iid",), "albar": ("contrasted", "iid")}
+JUDGED_BY = {method: columns[0] for method, columns in COMPARED_BY.items()}
 
 SECTIONS = {
     "batch_size": Section(
@@ -184,38 +185,40 @@ def mean_row(runs: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def spread_rows(found: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """For each method how far the means of its batch sizes lie apart: each pair, and the largest with the target.
+    """How far the means of the batch sizes lie apart, by method and measure: each pair, the largest with the target.
 
     Pairs are compared seed by seed: both saw the same videos. ``low`` and ``high`` of a difference are its 95 %
     interval over the seeds (Student's t), missing with a single seed.
     """
     rows = []
     for method in dict.fromkeys(each["method"] for each in found):
-        column = JUDGED_BY[method]
-        values: dict[int, dict[int, float]] = {}
-        for each in found:
-            if each["method"] == method:
-                values.setdefault(each["batch"], {})[each["seed"]] = each[column]
-        pairs = [
-            _difference(method, (one, other), [values[other][seed] - values[one][seed] for seed in values[one]])
-            for one, other in itertools.combinations(values, 2)
-            if values[one].keys() == values[other].keys()
-        ]
-        if not pairs:
-            continue
-        rows += pairs
-        most = max(pairs, key=lambda row: abs(row.value or 0))
-        title = f"{TITLES[method]}, {min(values)} to {max(values)} clips in a step: largest difference of {column}"
-        rows.append(replace(most, title=title, value=abs(most.value or 0), at_most=MOST_APART, better=""))
+        for column in COMPARED_BY[method]:
+            rows += _column_spread([each for each in found if each["method"] == method], column)
     return rows
 
 
-def _difference(method: str, batches: tuple[int, int], differences: Sequence[float]) -> Row:
+def _column_spread(found: Sequence[Mapping[str, Any]], column: str) -> list[Row]:
+    method, values = found[0]["method"], dict[int, dict[int, float]]()
+    for each in found:
+        values.setdefault(each["batch"], {})[each["seed"]] = each[column]
+    pairs = [
+        _difference(method, column, (one, other), [values[other][seed] - values[one][seed] for seed in values[one]])
+        for one, other in itertools.combinations(values, 2)
+        if values[one].keys() == values[other].keys()
+    ]
+    if not pairs:
+        return []
+    most = max(pairs, key=lambda row: abs(row.value or 0))
+    title = f"{TITLES[method]}, {min(values)} to {max(values)} clips in a step: largest difference of {column}"
+    return [*pairs, replace(most, title=title, value=abs(most.value or 0), at_most=MOST_APART, better="")]
+
+
+def _difference(method: str, column: str, batches: tuple[int, int], differences: Sequence[float]) -> Row:
     one, other = batches
     mean, n = float(np.mean(differences)), len(differences)
-    facts: dict[str, Any] = {"method": method, "between": f"{one} and {other}", "n": n}
+    facts: dict[str, Any] = {"method": method, "measure": column, "between": f"{one} and {other}", "n": n}
     if n > 1:
         around = STUDENT_95[min(n - 1, len(STUDENT_95)) - 1] * float(np.std(differences, ddof=1)) / math.sqrt(n)
         facts |= {"low": round(mean - around, 3), "high": round(mean + around, 3)}
-    title = f"{TITLES[method]}, {other} clips in a step against {one}: {JUDGED_BY[method]}"
+    title = f"{TITLES[method]}, {other} clips in a step against {one}: {column}"
     return Row(title=title, value=mean, unit="points", facts=facts)

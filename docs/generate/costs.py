@@ -72,21 +72,24 @@ def batches(results: Results) -> str:
     if not results.has(BATCHES):
         return "It has not run to its end: one point is the target, not a result."
     rows, lines = results.rows(BATCHES), []
-    judged = {"baseline": ("cross entropy", "iid", "IID"), "albar": ("ALBAR", "contrasted", "contrasted")}
+    methods = {"baseline": "cross entropy", "albar": "ALBAR"}
+    words = {"iid": "IID", "contrasted": "contrasted"}
     for row in rows:
         if "batch" in row and "n" in row:
-            name, measure, words = judged[row["method"]]
-            lines.append([name, str(row["batch"]), f"{row['epochs']:g}", f"{row['lr']:g}", words, spread(row, measure)])
+            shown = [spread(row, measure) for measure in words]
+            lines.append([methods[row["method"]], str(row["batch"]), f"{row['epochs']:g}", f"{row['lr']:g}", *shown])
     said = []
     for row in rows:
         if "largest difference" in row["title"]:
-            found = f"{judged[row['method']][0]} {row['value']:.1f} points (between {row['between']} clips"
+            what = f"{methods[row['method']]}, {words[row['measure']]}"
+            found = f"{what}: {row['value']:.1f} points (between {row['between']} clips"
             sure = f"; 95 % interval of that difference {row['low']:+.1f} to {row['high']:+.1f}" if "low" in row else ""
             said.append(f"{found}{sure}), {'met' if row['met'] else 'missed'}")
     seeds = max(row["n"] for row in rows if "n" in row)
-    heads = ["", "clips in a step", "epochs", "rate", "judged by", f"mean ± sd of {seeds} seeds"]
+    heads = ["", "clips in a step", "epochs", "rate", *words.values()]
     return f"{table(heads, lines)}\n\n" + paragraph(
-        f"Largest difference of two means, target 1 point: {'; '.join(said)}."
+        f"Percent, mean ± standard deviation over {seeds} seeds. Largest difference of two means, target 1 point: "
+        f"{'; '.join(said)}."
     )
 
 

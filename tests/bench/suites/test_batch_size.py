@@ -54,7 +54,7 @@ def test_batch_sizes_are_compared_seed_by_seed_and_the_largest_difference_has_th
         for seed, value in enumerate(same)
     ]
     rows = {row.title: row for row in batch_size.spread_rows(runs)}
-    assert len(rows) == 3 + 1 + 1 + 1
+    assert len(rows) == 3 + 1 + 2 * (1 + 1)
     pair = rows["cross entropy, 256 clips in a step against 8: iid"]
     # differences 1, 1.1 and 1.2: narrow, although the seeds themselves are 2 points apart; 4.30 x 0.1 / sqrt(3)
     assert pair.value == pytest.approx(1.1) and pair.met is None
@@ -64,6 +64,7 @@ def test_batch_sizes_are_compared_seed_by_seed_and_the_largest_difference_has_th
     assert largest.facts["between"] == "64 and 256"
     albar = rows["ALBAR, 8 to 64 clips in a step: largest difference of contrasted"]
     assert albar.value == pytest.approx(0.5) and albar.met
+    assert rows["ALBAR, 8 to 64 clips in a step: largest difference of iid"].value == 0
     mean = batch_size.mean_row(batch_size.by_setting(runs)[0])
     assert (mean.value, mean.facts["n"], mean.facts["iid_sd"]) == (92.0, 3, pytest.approx(2.0, abs=1e-3))
     assert "low" not in batch_size.spread_rows([run for run in runs if run["seed"] == 0])[0].facts
