@@ -25,10 +25,12 @@ from ...pipeline.loading.device import Device, resolve_device
 from ...pipeline.progress import Progress
 from ...trainer.config import TrainConfig
 from ...trainer.methods import Albar
+from ..harness.procedural.measures import COLUMNS
+from ..harness.procedural.methods import METHODS, TITLES
+from ..harness.procedural.runs import ProceduralRuns
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
-from .bias import COLUMNS, METHODS, TITLES, BiasBench, make_data, run_one
 
 STUDENT_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)  # 97.5 % quantile at 1, 2, ... degrees of freedom
 WARM_STEPS = 50  # of ALBAR with more clips than the recipe
@@ -85,21 +87,14 @@ class BatchSizeBench:
 def run(config: BatchSizeBench) -> Path:
     """Train and test what is not done yet, print the table, write the result file and return its path."""
     device = resolve_device(config.device)
-    bias = BiasBench(
-        methods=config.methods,
-        seeds=config.seeds,
-        runs=config.runs,
-        train=config.train,
-        test=config.test,
-        device=device,
-    )
+    runs = ProceduralRuns(folder=config.runs, train=config.train, test=config.test, device=device)
     variants, found = recipes(config), []
     results = ResultFile("batch_size", out=config.out, notes=_NOTES, file_name="batch_size.json")
     with Progress("batch sizes", len(config.seeds) * len(variants), "runs") as progress:
         for seed in config.seeds:
-            make_data(bias, seed)
+            runs.make_data(seed)
             for about, recipe in variants:
-                measured = run_one(bias, f"{about['method']}_batch_{about['batch']}", recipe, seed)
+                measured = runs.measures(f"{about['method']}_batch_{about['batch']}", recipe, seed)
                 found.append({**about, "seed": seed, **measured})
                 results.add(run_row(found[-1]))
                 progress.advance(note=f"{about['method']} {about['batch']}")

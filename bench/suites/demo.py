@@ -12,10 +12,10 @@ from typing import Any
 from ...pipeline.errors import InputError
 from ...trainer.demo.run import demo
 from ...trainer.demo.settings import COLUMNS, DemoConfig
+from ..harness.procedural.measures import GUESSING, MEASURES
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
-from .bias import GUESSING, MEASURES
 
 SECTIONS = {
     "demo": Section(

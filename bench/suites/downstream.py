@@ -31,11 +31,12 @@ from ...trainer.downstream.anomaly.training import read_bags, train_head
 from ...trainer.downstream.feature_folder import FeatureFolder
 from ..harness.downstream_tasks import Anomaly, AnomalyWindows, Detection, Localisation, Outcome, Score, Task, Transfer
 from ..harness.long_features import LongVideos
+from ..harness.procedural.methods import METHODS
+from ..harness.procedural.runs import ProceduralRuns
 from ..harness.record import ResultFile, show
 from ..harness.row import Row
 from ..harness.section import Chart, Section
-from .bias import METHODS, BiasBench, folder_of, known_measures, make_data, run_one
-from .recast import TITLES, RecastBench, recipe_for
+from .recast import TITLES, recipe_for
 
 SPLITS = {"free": "appearance independent of the label", "alike": "appearance as in training"}
 MEASURES = {
@@ -173,15 +174,12 @@ _NOTES = (
 
 def encoder_run(config: DownstreamBench, name: str, seed: int) -> Path:
     """The run of an encoder on a seed's short videos, trained if it is not there."""
-    if name in METHODS:
-        own = BiasBench(methods=(name,), runs=config.runs)
-    else:
-        own = RecastBench(forms=(name,), runs=config.recast_runs).of_world("plain")
+    runs = ProceduralRuns(folder=config.runs if name in METHODS else config.recast_runs / "plain")
     recipe = recipe_for(name, "plain")
-    if known_measures(own, name, recipe, seed) is None:
-        make_data(own, seed)
-        run_one(own, name, recipe, seed)
-    return folder_of(own, seed) / "bias" / name
+    if runs.known(name, recipe, seed) is None:
+        runs.make_data(seed)
+        runs.measures(name, recipe, seed)
+    return runs.run_folder(name, seed)
 
 
 def task_of(config: DownstreamBench, name: TaskName, seed: int) -> Task:

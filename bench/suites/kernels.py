@@ -4,31 +4,33 @@ On a GPU: times of every provider in one process, GB/s, and the fraction of a de
 Without one: the bytes each must move and the report of the ahead-of-time compilation for sm_90; neither is a time.
 """
 
-import dataclasses
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from ...kernels import clip_prep, static_losses, step_boundary, weighted_loss
+from ...kernels import clip_prep, step_boundary
 from ...kernels.launch_configs import ClipTile
-from ..harness.record import ResultFile, show, spread
+from ..harness.compiled_kernels import aot_rows, write_aot
+from ..harness.kernel_providers import (
+    MEAN,
+    STD,
+    ClipInputs,
+    eager_bf16,
+    eager_fp32,
+    gathered,
+    loss_inputs,
+    our_losses,
+    plain_losses,
+)
+from ..harness.record import ResultFile, spread
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
 from ..harness.workload import START_SECONDS
 
-MEAN, STD = (0.43, 0.39, 0.35), (0.22, 0.21, 0.25)
-AOT_FILE = "kernels_sm90.json"
 NOT_TIMES = "No GPU on this machine: bytes are predictions from the shapes, not measurements, and no time is reported."
-ATTENTION = "attention_"  # what the names of its kernels start with
-MOST_REGISTERS = 64  # up to it a multiprocessor holds four programs of 256 threads
 PROVIDERS = {  # name in the rows -> name that people read
     "triton": "unstill (Triton)",
     "compiled": "torch.compile",
@@ -77,7 +79,7 @@ SECTIONS = {
 }
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class KernelsBench:
     """Sizes of the kernel benchmark; the defaults are a training batch."""
 
@@ -120,60 +122,6 @@ def run(config: KernelsBench) -> Path:
     if gpu:
         measure(config, torch.device("cuda"), results)
     results.show("kernels")
-    return results.finish()
-
-
-# ------------------------------------------------------------------------------------------------- without a GPU
-
-
-def aot_rows() -> list[dict]:
-    """The report of ``unstill.kernels.aot``, from a process of its own: it must not run under Triton's interpreter."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "unstill.kernels.aot"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stderr}")
-    return json.loads(done.stdout)
-
-
-def aot_summary(rows: list[dict]) -> list[Row]:
-    """One row per kernel: the configuration that needs most registers; and what all of them spill."""
-    found = []
-    for kernel in dict.fromkeys(row["kernel"] for row in rows):
-        own = [row for row in rows if row["kernel"] == kernel]
-        attention = kernel.startswith(ATTENTION)
-        shared = max(row["shared_bytes"] for row in own)
-        found.append(
-            Row(
-                title=f"registers of {kernel}",
-                value=max(row["registers"] for row in own),
-                unit="registers a thread",
-                better="lower",
-                at_most=None if attention else MOST_REGISTERS,
-                target="" if attention else "registers of the compiled kernels",
-                figure="attention-registers" if attention else "registers",
-                label=kernel,
-                detail=f"{len(own)} configurations, {_spilled(own)} bytes spilled, {shared / 1024:.0f} KiB shared",
-                facts={"configurations": len(own), "spilled_bytes": _spilled(own), "shared_bytes": shared},
-            )
-        )
-    spilled = Row(title="bytes spilled by the compiled kernels", value=_spilled(rows), unit="bytes", at_most=0)
-    return [*found, spilled]
-
-
-def _spilled(rows: list[dict]) -> int:
-    return max(row["spill_store_bytes"] + row["spill_load_bytes"] for row in rows)
-
-
-def write_aot(rows: list[dict], out: Path | None) -> Path:
-    """Write the report of the compiler: a row a kernel, then a row a configuration with all that it said."""
-    notes = ["registers per thread and spilled bytes from ptxas; shared memory and the widest store from the PTX"]
-    results = ResultFile(
-        "kernels_sm90", out=out, notes=notes, file_name=AOT_FILE, device="sm_90, compiled ahead of time, not run"
-    )
-    summary = aot_summary(rows)
-    results.add(*summary, *(Row(title=f"{row['kernel']}, one configuration", facts=row) for row in rows))
-    show("compiled ahead of time for sm_90: not a measurement of speed", [row.to_json() for row in summary])
     return results.finish()
 
 
@@ -222,106 +170,16 @@ def _role(provider: str) -> Role:
     return "ours" if provider == "triton" else "peer"
 
 
-# ------------------------------------------------------------------------------------------------- providers
-
-
-@dataclasses.dataclass(frozen=True)
-class ClipInputs:
-    """One batch of frames and its crops, on the device and, for eager slicing, on the host."""
-
-    frames: Tensor
-    top: Tensor
-    left: Tensor
-    flip: Tensor
-    t_idx: Tensor
-    size: int
-    host: list[tuple[int, int, bool]]
-
-    @classmethod
-    def draw(cls, config: KernelsBench, device: torch.device) -> "ClipInputs":
-        torch.manual_seed(0)
-        shape = (config.batch, config.frames, config.height, config.width, 3)
-        frames = torch.randint(0, 256, shape, dtype=torch.uint8, device=device)
-        top = torch.randint(0, config.height - config.size + 1, (config.batch,))
-        left = torch.randint(0, config.width - config.size + 1, (config.batch,))
-        flip = torch.arange(config.batch) % 2 == 1
-        t_idx = torch.randint(0, config.frames, (config.batch,)).to(device)
-        host = list(zip(top.tolist(), left.tolist(), flip.tolist(), strict=True))
-        return cls(frames, top.to(device), left.to(device), flip.to(device), t_idx, config.size, host)
-
-    def options(self, static: str, layout: str) -> dict:
-        """Keyword arguments of ``clip_prep``."""
-        index = dict(top=self.top, left=self.left, flip=self.flip, t_idx=self.t_idx)
-        size = (self.size, self.size)
-        return dict(mean=MEAN, std=STD, size=size, **index, dtype=torch.bfloat16, static=static, layout=layout)
-
-
-def with_static(motion: Tensor, t_idx: Tensor, static: str) -> tuple[Tensor, Tensor]:
-    frame = motion[torch.arange(len(motion), device=motion.device), :, t_idx].unsqueeze(2)
-    return motion, frame if static == "frame" else frame.expand_as(motion).contiguous()
-
-
-def eager_crops(inputs: ClipInputs) -> Tensor:
-    n = inputs.size
-    crops = []
-    for clip, (y, x, mirrored) in zip(inputs.frames, inputs.host, strict=True):
-        crop = clip[:, y : y + n, x : x + n]
-        crops.append(crop.flip(2) if mirrored else crop)
-    return torch.stack(crops)
-
-
-def eager_fp32(inputs: ClipInputs, static: str) -> tuple[Tensor, Tensor]:
-    mean, std = (inputs.frames.new_tensor(v, dtype=torch.float32) for v in (MEAN, STD))
-    clips = (eager_crops(inputs).float() / 255 - mean) / std
-    return with_static(clips.permute(0, 4, 1, 2, 3).contiguous().to(torch.bfloat16), inputs.t_idx, static)
-
-
-def eager_bf16(inputs: ClipInputs, static: str) -> tuple[Tensor, Tensor]:
-    mean, std = (inputs.frames.new_tensor(v, dtype=torch.bfloat16) for v in (MEAN, STD))
-    clips = eager_crops(inputs).to(torch.bfloat16).div_(255).sub_(mean).div_(std)
-    return with_static(clips.permute(0, 4, 1, 2, 3).contiguous(), inputs.t_idx, static)
-
-
-def gathered(frames, top, left, flip, t_idx, size: int, static: str, layout: str) -> tuple[Tensor, Tensor]:
-    """The form that torch.compile can fuse: crop and flip as gather indices."""
-    side = torch.arange(size, device=frames.device)
-    rows = top[:, None] + side
-    columns = left[:, None] + torch.where(flip[:, None], size - 1 - side, side)
-    batch = torch.arange(len(frames), device=frames.device)
-    time = torch.arange(frames.shape[1], device=frames.device)
-    crop = frames[
-        batch[:, None, None, None], time[None, :, None, None], rows[:, None, :, None], columns[:, None, None, :]
-    ]
-    mean, std = (torch.tensor(v, device=frames.device) for v in (MEAN, STD))
-    clips = ((crop.float() / 255 - mean) / std).to(torch.bfloat16).permute(0, 4, 1, 2, 3)
-    order = torch.channels_last_3d if layout == "channels_last_3d" else torch.contiguous_format
-    return with_static(clips.contiguous(memory_format=order), t_idx, static)
-
-
-def plain_losses(logits: Tensor, target: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
-    """The same loss by torch's own functions."""
-    z = logits.float()
-    ce = F.cross_entropy(z, torch.cat((target, target)), reduction="none")
-    log_p = F.log_softmax(z, 1)
-    return (ce_weight * ce + negent_weight * (log_p.exp() * log_p).sum(1)).sum()
-
-
-def our_losses(logits: Tensor, target: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
-    ce, negent, _ = static_losses(logits, target, len(target))
-    return weighted_loss(ce, negent, ce_weight, negent_weight)
-
-
-def loss_inputs(rows: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """logits, target, and ALBAR's weights of each row."""
-    torch.manual_seed(0)
-    half = rows // 2
-    logits = torch.randn(rows, classes, device=device).to(torch.bfloat16).requires_grad_()
-    target = torch.randint(0, classes, (half,), device=device)
-    weights = torch.tensor([[1.0] * half + [-0.3] * half, [0.0] * half + [4.25] * half], device=device) / half
-    return logits, target, weights[0].contiguous(), weights[1].contiguous()
-
-
-# ------------------------------------------------------------------------------------------------- on a GPU
+def clip_inputs(config: KernelsBench, device: torch.device) -> ClipInputs:
+    """Frames and crops of the configured sizes."""
+    return ClipInputs.draw(
+        device,
+        batch=config.batch,
+        frames=config.frames,
+        height=config.height,
+        width=config.width,
+        size=config.size,
+    )
 
 
 def milliseconds(function: Callable[[], object], config: KernelsBench, graph: bool = False) -> dict[str, float]:
@@ -361,7 +219,7 @@ def measure_copy(config: KernelsBench, device: torch.device, results: ResultFile
 
 def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float, results: ResultFile) -> None:
     """clip_prep by every provider, and step_boundary, whose ratio to clip_prep is what the fused losses cost."""
-    inputs = ClipInputs.draw(config, device)
+    inputs = clip_inputs(config, device)
     index = (inputs.frames, inputs.top, inputs.left, inputs.flip, inputs.t_idx, inputs.size)
     shape = f"{config.batch}x{config.frames}x{config.size}x{config.size}"
     compiled = torch.compile(gathered, fullgraph=True, dynamic=False)
@@ -439,7 +297,7 @@ def measure_tiles(config: KernelsBench, device: torch.device, copy_rate: float, 
     """Other tiles for clip_prep, for revising the committed table by hand; the fastest first."""
     from ...kernels.clip_prep import clip_prep_triton
 
-    inputs = ClipInputs.draw(config, device)
+    inputs = clip_inputs(config, device)
     index = (inputs.frames, inputs.top, inputs.left, inputs.flip, inputs.t_idx, [inputs.size] * 2, MEAN, STD)
     rows = []
     for channels_last in (False, True):

@@ -18,10 +18,11 @@ from ...pipeline.progress import Progress
 from ...trainer.config import TrainConfig
 from ...trainer.demo.recipes import demo_albar, demo_baseline
 from ...trainer.methods import Albar
+from ..harness.procedural.measures import COLUMNS
+from ..harness.procedural.runs import ProceduralRuns
 from ..harness.record import ResultFile
 from ..harness.row import Row
 from ..harness.section import Chart, Section
-from .bias import COLUMNS, BiasBench, make_data, run_one
 
 CONTRASTED = Chart(
     title="Contrasted accuracy by how often the penalty is taken",
@@ -98,23 +99,16 @@ class PenaltyBench:
 
 def run(config: PenaltyBench) -> Path:
     """Train and test what is not done yet, print the table, write the result file and return its path."""
-    bias = BiasBench(
-        methods=("albar",),
-        seeds=config.seeds,
-        runs=config.runs,
-        train=config.train,
-        test=config.test,
-        device=config.device,
-    )
+    runs = ProceduralRuns(folder=config.runs, train=config.train, test=config.test, device=config.device)
     variants, found = recipes(config), []
     results = ResultFile(config.name, out=config.out, notes=_NOTES, file_name=f"{config.name}.json")
     with Progress("penalty", len(config.seeds) * len(variants), "runs") as progress:
         for seed in config.seeds:
-            make_data(bias, seed)
+            runs.make_data(seed)
             if (control := plain(config)) is not None:
-                results.add(plain_row(config, seed, run_one(bias, f"baseline_{config.model}", control, seed)))
+                results.add(plain_row(config, seed, runs.measures(f"baseline_{config.model}", control, seed)))
             for about, recipe in variants:
-                measured = run_one(bias, label(about), recipe, seed)
+                measured = runs.measures(label(about), recipe, seed)
                 found.append({**about, "seed": seed, **measured})
                 results.add(run_row(found[-1]))
                 progress.advance(note=label(about))

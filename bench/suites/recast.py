@@ -10,31 +10,25 @@ once: a repeated command goes on where the last stopped.
 """
 
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from ...pipeline.errors import InputError
 from ...pipeline.progress import Progress
-from ...pipeline.shards.dataset_info import DatasetInfo
 from ...trainer.augmentations import Recast
-from ...trainer.build import build
 from ...trainer.config import TrainConfig
 from ...trainer.demo import recipes
 from ...trainer.demo.motions.harder import HarderWorld
 from ...trainer.demo.motions.world import CLASSES
-from ...trainer.distributed import Ranks
-from ...trainer.inputs.prepare import Prepare
-from ...trainer.memory_plan import fake_clips
 from ...trainer.models.camera_motion import Kind
+from ..harness.procedural.measures import GUESSING, summary
+from ..harness.procedural.runs import ProceduralRuns
 from ..harness.record import ResultFile, quantiles, show, spread
 from ..harness.row import Better, Row
 from ..harness.section import Chart, Section
-from .bias import GUESSING, METHODS, BiasBench, make_data, run_one, summary
+from ..harness.step_costs import step_seconds
 
 WORLDS: dict[str, HarderWorld] = {
     "plain": HarderWorld(),
@@ -109,6 +103,12 @@ TITLES = {
     "no_fade": "Recast without the fade-in",
     "no_albar": "Recast without ALBAR",
     "whole_clip": "ALBAR, all of the clip recast",
+}
+COSTS: dict[str, tuple[str, Callable[[], TrainConfig], float | None]] = {  # title, recipe, at most so many ALBAR steps
+    "albar": ("ALBAR", recipes.demo_albar, None),
+    "recast": ("Recast with ALBAR, two views", recipes.demo_recast, 1.2),
+    "recast_moving": ("Recast without ALBAR, two views", recipes.demo_recast_moving, 0.85),
+    "baseline": ("cross entropy", recipes.demo_baseline, None),
 }
 CHANCE = 100 / len(CLASSES)
 MAIN = ("baseline", "albar", "recast", "recast_moving")
@@ -201,16 +201,10 @@ class RecastBench:
         """Of the result file."""
         return "recast" if self.worlds == ("plain",) else "recast_worlds"
 
-    def of_world(self, world: str) -> BiasBench:
-        """The bias table's settings, with a folder of this world's own."""
-        return BiasBench(
-            methods=tuple(name for name in self.names if name in METHODS),
-            seeds=self.seeds,
-            runs=self.runs / world,
-            train=self.train,
-            test=self.test,
-            epochs=self.epochs,
-            device=self.device,
+    def of_world(self, world: str) -> ProceduralRuns:
+        """The runs of a world, in a folder of their own."""
+        return ProceduralRuns(
+            folder=self.runs / world, train=self.train, test=self.test, epochs=self.epochs, device=self.device
         )
 
 
@@ -227,19 +221,19 @@ def run(config: RecastBench) -> Path:
         results.add(*comparisons({row["method"]: row for row in rows}, world), *spreads(here, config, world))
     results.add(*(run_row(row) for row in found))
     if config.cost_steps:
-        results.add(*step_costs(config))
+        results.add(*cost_rows(config.cost_steps))
     return results.finish()
 
 
 def world_runs(config: RecastBench, world: str) -> list[dict[str, Any]]:
     """Measures of every form and seed on one world, trained where that is not done yet."""
-    own, found = config.of_world(world), []
+    runs, found = config.of_world(world), []
     more = [(seed, name) for seed in config.more_seeds for name in ("recast", "recast_moving") if name in config.names]
     pairs = [(seed, name) for seed in config.seeds for name in config.names] + more
     with Progress(world, len(pairs), "runs") as progress:
         for seed, name in pairs:
-            make_data(own, seed, WORLDS[world])
-            measures = run_one(own, name, recipe_for(name, world), seed)
+            runs.make_data(seed, WORLDS[world])
+            measures = runs.measures(name, recipe_for(name, world), seed)
             found.append({"method": name, "world": world, "seed": seed, **measures})
             progress.advance(note=f"{name}, seed {seed}")
     return found
@@ -344,36 +338,12 @@ def spreads(found: list[dict[str, Any]], config: RecastBench, world: str) -> lis
     return rows
 
 
-# --------------------------------------------------------------------------------------------------- cost of a step
-COSTS: dict[str, tuple[str, Callable[[], TrainConfig], float | None]] = {
-    "albar": ("ALBAR", recipes.demo_albar, None),
-    "recast": ("Recast with ALBAR, two views", recipes.demo_recast, 1.2),
-    "recast_moving": ("Recast without ALBAR, two views", recipes.demo_recast_moving, 0.85),
-    "baseline": ("cross entropy", recipes.demo_baseline, None),
-}
-
-
-def step_costs(config: RecastBench) -> list[Row]:
-    """CPU time of a step of each recipe relative to ALBAR's, measured in turns."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    steps = {name: _step(make(), config.cost_steps) for name, (_, make, _) in COSTS.items()}
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(config.cost_steps):
-        for name, step in steps.items():
-            began = time.process_time()
-            step()
-            if turn >= 4:  # the penalty is taken every 4th step: whole periods, after one to warm up
-                times[name].append(time.process_time() - began)
-    torch.set_num_threads(threads)
-    period = 4
-    windows = {
-        name: [statistics.fmean(values[i : i + period]) for i in range(0, len(values) - period + 1, period)]
-        for name, values in times.items()
-    }
+def cost_rows(steps: int) -> list[Row]:
+    """CPU time of a step of each recipe relative to ALBAR's."""
+    seconds = step_seconds({name: make() for name, (_, make, _) in COSTS.items()}, steps)
     rows = []
     for name, (title, _, most) in COSTS.items():
-        ratios = [own / albar for own, albar in zip(windows[name], windows["albar"], strict=True)]
+        ratios = [own / albar for own, albar in zip(seconds[name], seconds["albar"], strict=True)]
         rows.append(
             Row(
                 title=f"{title}: CPU time of a step relative to ALBAR's",
@@ -384,23 +354,7 @@ def step_costs(config: RecastBench) -> list[Row]:
                 figure="cost",
                 label=title,
                 role="ours" if most else "peer",
-                facts={"milliseconds": 1000 * statistics.median(windows[name]), "batch": 32, "threads": 1},
+                facts={"milliseconds": 1000 * statistics.median(seconds[name]), "batch": 32, "threads": 1},
             )
         )
     return rows
-
-
-def _step(recipe: TrainConfig, steps: int) -> Callable[[], None]:
-    """A training step of a recipe on random clips, prepared as the loader does."""
-    torch.manual_seed(0)
-    data = DatasetInfo(samples=1024, classes=CLASSES, digest="")
-    recipe = replace(recipe, device="cpu")
-    _, step = build(recipe, data, Ranks(0, 1, torch.device("cpu")), steps + 1)
-    clips = fake_clips(recipe.batch_size, recipe.clip.frames, recipe.clip.size)
-    clips.frames.random_(0, 256)
-    clips.label = torch.arange(recipe.batch_size) % len(CLASSES)
-    clips.static_index = torch.arange(recipe.batch_size) % recipe.clip.frames
-    clips.flip.zero_()
-    clips.draws.uniform_()
-    clips.prepared = Prepare(recipe)(clips)
-    return lambda: step(clips)

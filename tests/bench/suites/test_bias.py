@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from unstill.bench.harness.procedural import runs
+from unstill.bench.harness.procedural.runs import ProceduralRuns
 from unstill.bench.harness.result_files import read_results
 from unstill.bench.suites import bias
 from unstill.bench.suites.bias import BiasBench, markdown, run, summary
@@ -31,8 +33,8 @@ def test_the_page_shows_the_committed_runs_and_what_was_published():
     """Its tables are those that the benchmark prints, of the runs in the file, rounded once."""
     root = Path(__file__).parents[3]
     page, results = (root / "docs" / "results.md").read_text(), root / "bench" / "results"
-    runs = [row.facts for result in read_results(results) if result.file == "bias.json" for row in result.rows]
-    measured, published = markdown(summary([row for row in runs if "seed" in row])).split("\n\n")
+    rows = [row.facts for result in read_results(results) if result.file == "bias.json" for row in result.rows]
+    measured, published = markdown(summary([row for row in rows if "seed" in row])).split("\n\n")
     assert measured.partition("\n")[2] in page  # without the heading, where the page also has the number of seeds
     assert published in page
 
@@ -90,23 +92,23 @@ def test_a_label_turned_upside_down_wins_nothing():
 
 
 def test_a_new_option_at_its_default_trains_nothing_again(tmp_path, monkeypatch):
-    config = BiasBench(methods=("baseline",), seeds=(3,), runs=tmp_path)
+    own_runs = ProceduralRuns(folder=tmp_path)
     recipe = bias.METHODS["baseline"]()
-    settings = to_dict(bias.train_config(config, recipe, "baseline", 3))
+    settings = to_dict(own_runs.settings("baseline", recipe, 3))
     plain = {k: v for k, v in settings.items() if k not in ("data", "out", "loader", "log", "checkpoint")}
     del plain["optimiser"]["dampening"]  # as an older version wrote it
     measures = dict.fromkeys((*bias.COLUMNS, "train_cpu_seconds"), 1.0)
     (tmp_path / "seed3" / "bias").mkdir(parents=True)
     done = tmp_path / "seed3" / "bias" / "baseline.json"
     done.write_text(json.dumps({"settings": plain, "measures": measures}))
-    monkeypatch.setattr(bias, "train", lambda _: pytest.fail("trained again"))
-    assert bias.run_one(config, "baseline", recipe, 3) == measures
+    monkeypatch.setattr(runs, "train", lambda _: pytest.fail("trained again"))
+    assert own_runs.measures("baseline", recipe, 3) == measures
     with pytest.raises(pytest.fail.Exception):  # another learning rate is another run
-        bias.run_one(config, "baseline", bias.with_setting(recipe, {"optimiser.lr": 1e-3}), 3)
+        own_runs.measures("baseline", bias.with_setting(recipe, {"optimiser.lr": 1e-3}), 3)
     del measures["scufo_probe"]  # measured before there was a probe
     done.write_text(json.dumps({"settings": plain, "measures": measures}))
     with pytest.raises(pytest.fail.Exception):
-        bias.run_one(config, "baseline", recipe, 3)
+        own_runs.measures("baseline", recipe, 3)
 
 
 @pytest.mark.slow
@@ -125,7 +127,7 @@ def test_three_methods_and_a_repeat(tmp_path, monkeypatch):
     assert all(0 <= row[column] <= 100 for row in found["rows"] for column in bias.COLUMNS)
     used = json.loads((tmp_path / "runs/seed3/bias/albar_stillmix.json").read_text())["settings"]
     assert used["augmentation"]["bank"].endswith("seed3/stills.safetensors")
-    monkeypatch.setattr(bias, "train", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "train", lambda _: pytest.fail("trained again"))
     assert json.loads(run(config).read_text())["rows"] == found["rows"]
     with pytest.raises(InputError, match="seed3: holds 32 train videos, not 24"):
         run(replace(config, train=24))

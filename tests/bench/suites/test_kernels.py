@@ -14,7 +14,7 @@ SMALL = dict(batch=4, frames=3, height=20, width=24, size=16, classes=(7, 70), a
 
 def test_providers_compute_the_same_clips():
     config = kernels.KernelsBench(**SMALL)
-    inputs = kernels.ClipInputs.draw(config, torch.device("cpu"))
+    inputs = kernels.clip_inputs(config, torch.device("cpu"))
     index = (inputs.frames, inputs.top, inputs.left, inputs.flip, inputs.t_idx, inputs.size)
     for static in ("frame", "full"):
         ours = clip_prep(inputs.frames, **inputs.options(static, "ncdhw"))

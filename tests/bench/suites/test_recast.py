@@ -12,9 +12,9 @@ from unstill.bench.suites.recast import (
     WORLDS,
     RecastBench,
     comparisons,
+    cost_rows,
     recipe_for,
     run,
-    step_costs,
 )
 from unstill.pipeline.errors import InputError
 
@@ -47,7 +47,7 @@ def test_recast_is_held_to_albar():
 
 @pytest.mark.slow
 def test_a_steps_cost_is_relative_to_albars():
-    rows = step_costs(RecastBench(cost_steps=8, seeds=()))
+    rows = cost_rows(8)
     assert rows[0].label == "ALBAR" and rows[0].value == 1
     assert [row.at_most for row in rows] == [None, 1.2, 0.85, None]
     assert all(0.05 < row.value < 5 and row.facts["milliseconds"] > 0 for row in rows)
@@ -68,6 +68,6 @@ def test_one_run_and_a_repeat(tmp_path, monkeypatch):
     found = json.loads(run(config).read_text())
     assert [row["world"] for row in found["rows"]] == ["shake"] * 2
     assert found["rows"][0]["figure"] == "forms" and 0 <= found["rows"][0]["anti"] <= 100
-    monkeypatch.setattr("unstill.bench.suites.bias.train", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr("unstill.bench.harness.procedural.runs.train", lambda _: pytest.fail("trained again"))
     assert json.loads(run(config).read_text())["rows"] == found["rows"]
     assert set(WORLDS) >= {"plain", "texture", "shake"} and recast.SECTIONS["recast"].charts["anti"].of == "forms"
