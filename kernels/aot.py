@@ -29,7 +29,8 @@ from .attention.triton_form import Launch, derivative_launches, empty_statistic,
 from .clip_prep import allocate_clips, clip_launch, clip_prep_kernel, split_clips
 from .gelu_derivatives import gelu_second_order_kernel, second_order_launch
 from .launch_configs import CLIP_TILES, LAUNCH
-from .static_losses import allocate_losses, row_launch, static_losses_backward_kernel, static_losses_kernel
+from .static_losses.torch_form import allocate_losses
+from .static_losses.triton_form import row_launch, static_losses_backward_kernel, static_losses_kernel
 from .step_boundary import step_boundary_kernel
 
 CAPABILITY = 90

@@ -31,19 +31,14 @@ from .clip_prep import (
 )
 from .forward_mode import refuse_forward_mode
 from .launch_configs import LAUNCH, on_device_of
-from .static_losses import (
+from .static_losses import check_labels, check_loss_arguments, row_loss
+from .static_losses.torch_form import accumulator, allocate_losses, static_losses_backward_torch, static_losses_torch
+from .static_losses.triton_form import (
     UNSPECIALISED_ROWS,
-    accumulator,
-    allocate_losses,
-    check_labels,
-    check_loss_arguments,
     row_gradient,
     row_label,
     row_launch,
-    row_loss,
     row_losses,
-    static_losses_backward_torch,
-    static_losses_torch,
     store_losses,
 )
 

@@ -5,8 +5,6 @@ import inspect
 from types import SimpleNamespace
 
 import pytest
-from triton import language
-from triton.runtime import interpreter
 
 
 class PatchOnce:
@@ -22,6 +20,8 @@ class PatchOnce:
     def __call__(self, function):
         """What is called for a kernel undoes all; what is called for a helper undoes nothing."""
         of_kernel = not self.scopes
+        from triton import language
+
         seen = [v for v in function.__globals__.values() if inspect.ismodule(v) and v in (language, language.core)]
         if not all(module in self.scopes for module in seen):
             self.scopes |= dict.fromkeys(seen, self.patch(function))
@@ -33,20 +33,24 @@ class PatchOnce:
         self.scopes = {}
 
 
-if hasattr(interpreter, "_patch_lang"):
-    interpreter._patch_lang = PatchOnce(interpreter._patch_lang)
+@pytest.fixture(scope="session", autouse=True)
+def faster_interpreter():
+    """Triton is imported here and not above: pytest reads this file before tests/conftest.py says where kernels run."""
+    from triton.runtime import interpreter
+
+    if hasattr(interpreter, "_patch_lang"):
+        interpreter._patch_lang = PatchOnce(interpreter._patch_lang)
 
 
 @pytest.fixture(scope="session", params=["torch", "triton"])
 def form(request, device) -> SimpleNamespace:
     """One form of each kernel and the device it is checked on: plain torch on a CPU, or Triton."""
     # the package's names are the functions, so the modules are fetched by their full name
-    modules = {
-        n: importlib.import_module(f"unstill.kernels.{n}") for n in ("clip_prep", "static_losses", "step_boundary")
+    modules = {n: importlib.import_module(f"unstill.kernels.{n}") for n in ("clip_prep", "step_boundary")} | {
+        n: importlib.import_module(f"unstill.kernels.{n}.{request.param}_form") for n in ("static_losses", "attention")
     }
     kinds = ("clip_prep", "static_losses", "static_losses_backward", "step_boundary")
     found = {n: getattr(modules[n.removesuffix("_backward")], f"{n}_{request.param}", None) for n in kinds}
-    modules["attention"] = importlib.import_module(f"unstill.kernels.attention.{request.param}_form")
     passes = ("attention", "attention_backward", "attention_double_backward")
     found["attention"] = tuple(getattr(modules["attention"], f"{n}_{request.param}") for n in passes)
     return SimpleNamespace(

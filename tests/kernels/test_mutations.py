@@ -185,7 +185,7 @@ def run_loss_checks(module: ModuleType) -> None:
 
 def run_boundary_checks(module: ModuleType) -> None:
     clips = importlib.import_module("unstill.kernels.clip_prep").clip_prep_triton
-    losses = importlib.import_module("unstill.kernels.static_losses")
+    losses = importlib.import_module("unstill.kernels.static_losses.triton_form")
     apart = (clips, losses.static_losses_triton, losses.static_losses_backward_triton, row_loss)
     check_boundary(module.step_boundary_triton, *apart, "cpu", smoothing=0.1)
     check_boundary(module.step_boundary_triton, *apart, "cpu", classes=1500)
@@ -218,11 +218,11 @@ def run_gelu_checks(module: ModuleType) -> None:
     check_gelu_products(module.second_order_triton, "cpu")
 
 
-FILES = {"triton_form": ("triton_blocks", "triton_kernels", "triton_form")}  # in the order of their imports
+FILES = {"attention.triton_form": ("triton_blocks", "triton_kernels", "triton_form")}  # in the order of their imports
 KERNELS = {
     "clip_prep": (CLIP_PREP, run_clip_checks),
     "gelu_derivatives": (GELU_DERIVATIVES, run_gelu_checks),
-    "static_losses": (STATIC_LOSSES, run_loss_checks),
+    "static_losses.triton_form": (STATIC_LOSSES, run_loss_checks),
     "step_boundary": (STEP_BOUNDARY, run_boundary_checks),
     "attention.triton_form": (ATTENTION_TRITON, run_attention_checks),
     "attention.triton_form, strides and precision": (ATTENTION_INPUTS, run_attention_input_checks),
@@ -243,8 +243,9 @@ def load(kernel: str, folder: Path, old: str = "", new: str = "") -> ModuleType:
 
     A module that is made of several files is loaded as copies of them all, which import each other.
     """
-    *package, last = kernel.split(",")[0].split(".")
-    files = FILES.get(last, (last,))
+    full_name = kernel.split(",")[0]
+    *package, last = full_name.split(".")
+    files = FILES.get(full_name, (last,))
     sources = {file: FOLDER.joinpath(*package, f"{file}.py").read_text() for file in files}
     assert any(old in source for source in sources.values()), f"{kernel} no longer holds {old!r}"
     mutant = f"mutant_{next(NUMBER)}"
