@@ -101,6 +101,20 @@ def scores(
 
 
 @triton.jit
+def softmax_and_slope(
+    query, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
+    M: tl.constexpr, N: tl.constexpr, ACC: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """P and dS = P*(dO V^T - delta) of a tile (rows, columns).
+
+    ``slope`` is a block of dO, ``base`` the rows' log2 of the softmax's denominator, ``of_row`` their delta."""
+    raw = product(query, tl.trans(key), None, ACC, WIDEN)
+    score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
+    p = tl.exp2(score - base[:, None])
+    return p, p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
+
+
+@triton.jit
 def window_head_and_block(COUNT: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr):
     """(window * H + head, window, head, the block's tokens); one grid axis, because the others end at 65535 programs.
 

@@ -47,6 +47,7 @@ from .triton_blocks import (
     of_head,
     product,
     scores,
+    softmax_and_slope,
     store_block,
     window_head_and_block,
 )
@@ -129,10 +130,10 @@ def rows_kernel(
         columns = start + tl.arange(0, BLOCK_N)
         key = load_block(k, columns, k_n, N, D, BLOCK_D)
         value = load_block(v, columns, v_n, N, D, BLOCK_D)
-        raw = product(own, tl.trans(key), None, ACC, WIDEN)
-        score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
-        p = tl.exp2(score - base[:, None])
-        ds = p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
+        p, ds = softmax_and_slope(
+            own, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
+            M, N, ACC, WIDEN,
+        )  # fmt: skip
         if not SPLIT:
             from_ds = product(ds, key, from_ds, ACC, WIDEN)
         if a is not None:
@@ -202,10 +203,10 @@ def queries_kernel(
         value = load_block(v, columns, v_n, N, D, BLOCK_D)
         key_b = load_block(b, columns, b_n, N, D, BLOCK_D)
         key_c = load_block(c, columns, c_n, N, D, BLOCK_D)
-        raw = product(own, tl.trans(key), None, ACC, WIDEN)
-        score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
-        p = tl.exp2(score - base[:, None])
-        ds = p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
+        p, ds = softmax_and_slope(
+            own, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
+            M, N, ACC, WIDEN,
+        )  # fmt: skip
         total = product(ds, key_b, total, ACC, WIDEN)
         raw = product(own_a, tl.trans(key), None, ACC, WIDEN)
         tangent = product(own, tl.trans(key_b), raw, ACC, WIDEN) * scale - sum_t[:, None]
@@ -295,10 +296,10 @@ def bias_kernel(
         value = load_block(of_head(v, window, head, v_b, v_h), columns, v_n, N, D, BLOCK_D)
         base = tl.load(lse + statistic, mask=exists, other=float("inf"))
         of_row = tl.load(delta + statistic, mask=exists, other=0.0)
-        raw = product(query, tl.trans(key), None, ACC, WIDEN)
-        score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
-        p = tl.exp2(score - base[:, None])
-        ds = p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
+        p, ds = softmax_and_slope(
+            query, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
+            M, N, ACC, WIDEN,
+        )  # fmt: skip
         if a is not None:
             query_a = load_block(of_head(a, window, head, a_b, a_h), rows, a_n, M, D, BLOCK_D)
             key_b = load_block(of_head(b, window, head, b_b, b_h), columns, b_n, N, D, BLOCK_D)
