@@ -29,8 +29,12 @@ from ...trainer.downstream.anomaly.annotations import TrainVideo
 from ...trainer.downstream.anomaly.heads import HEADS
 from ...trainer.downstream.anomaly.training import read_bags, train_head
 from ...trainer.downstream.feature_folder import FeatureFolder
-from ..harness.downstream_tasks import Anomaly, AnomalyWindows, Detection, Localisation, Outcome, Score, Task, Transfer
-from ..harness.long_features import LongVideos
+from ..harness.downstream.anomaly import Anomaly, AnomalyWindows
+from ..harness.downstream.detection import Detection
+from ..harness.downstream.localisation import Localisation
+from ..harness.downstream.long_features import LongVideos
+from ..harness.downstream.task import Outcome, Score, Task
+from ..harness.downstream.transfer import Transfer
 from ..harness.procedural.methods import METHODS
 from ..harness.procedural.runs import ProceduralRuns
 from ..harness.record import ResultFile, show

@@ -1,1 +1,1 @@
-"""Networks trained on the procedural dataset: the methods, one run on one seed's videos, what is measured of it."""
+"""Training runs on the procedural dataset that benchmarks share: methods, one run on a seed's videos, measures."""

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from unstill.bench.harness.downstream_tasks import AnomalyWindows, anomaly_score, detection_scores, localisation_score
-from unstill.bench.harness.long_features import LongVideos, windows
+from unstill.bench.harness.downstream.anomaly import AnomalyWindows, anomaly_score
+from unstill.bench.harness.downstream.detection import detection_scores
+from unstill.bench.harness.downstream.localisation import localisation_score
+from unstill.bench.harness.downstream.long_features import LongVideos, windows
 from unstill.bench.suites.downstream import DownstreamBench, Scores, rows
 from unstill.trainer.demo.motions.long_files import write_annotations
 from unstill.trainer.demo.motions.long_videos import MOTIONS, LongMotionsConfig, plan

@@ -134,13 +134,13 @@ def test_detected_boxes_are_people_by_overlap_and_scores_are_of_the_nearest_key_
     for box, labels in (
         ((0.1, 0.1, 0.4, 0.36), ["a", "a"]),  # .87
         ((0.1, 0.1, 0.4, 0.22), []),  # .4
-        ((0.5, 0.5, 0.9, 0.9), ["\0nobody", "\0nobody"]),
+        ((0.5, 0.5, 0.9, 0.9), ["\0background", "\0background"]),
     ):
         assert examples([tube(range(5), box, "")], features, truth)[1] == labels
     probe = LinearProbe(np.zeros(1), np.ones(1), np.array([[1.0, 0.0]]), np.zeros(2))
     person = dataclasses.replace(tube(range(4)), scores=np.array([0.5, 1, 1, 1]))
     values = TubeFeatures(np.array([0, 3]), np.log([[1.0], [3.0]]).astype(np.float32))
-    (found,) = scored(person, values, probe, ("a", "\0nobody"), times_own=True)
+    (found,) = scored(person, values, probe, ("a", "\0background"), times_own=True)
     np.testing.assert_allclose(found.scores, [0.25, 0.5, 0.75, 0.75], atol=1e-6)
 
 
@@ -204,7 +204,7 @@ def test_who_is_where_is_found_from_the_places_of_boxes(shards, model, tmp_path,
     (result,) = report.results
     assert len(report.truth) == 4 and not report.left_out
     assert result.frames.at(0.5) == result.videos.at(0.5) == 1.0
-    # a detector's boxes: the true ones without classes, moved a little, and one of nobody that is surer than all
+    # a detector's boxes: the true ones without classes, moved a little, and one of the background, surer than all
     rows = [line.split(",") for line in (shards / "boxes.csv").read_text().splitlines()[1:]]
     people = ["video,frame,left,top,right,bottom,score\n"]
     for video, frame, left, top, right, bottom, *_ in rows:

@@ -32,7 +32,7 @@ class DetectConfig:
     the true boxes: then only their classes are in question."""
     train_boxes: Path | None = None
     """Boxes of people in the training videos by a detector. Those that overlap true ones by .5 have their class; those
-    that overlap none by more than .3 teach what is nobody."""
+    that overlap none by more than .3 are background."""
     picture: tuple[int, int] | None = None
     """Width and height that boxes in pixels refer to, such as 320 240 for UCF101. By default those of the converted
     video, which is wrong where the conversion made it smaller."""

@@ -1,9 +1,9 @@
 """``unstill detect``: from frozen networks and boxes to frame-mAP and video-mAP.
 
 Each key frame's box of a training tube is an example of the tube's class; with a detector's boxes of the training
-videos those that overlap no true box are examples of nobody. A multinomial logistic regression on standardised features
-is fitted to its end: no seed, no schedule. A test box has the class probabilities of the nearest key frame of its tube,
-times its own score where a detector gave one.
+videos those that overlap no true box are examples of the background. A multinomial logistic regression on standardised
+features is fitted to its end: no seed, no schedule. A test box has the class probabilities of the nearest key frame of
+its tube, times its own score where a detector gave one.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from ....pipeline.bounded_files import read_json
 from ....pipeline.errors import InputError
 from ....pipeline.loading.cpu_threads import leave_a_core_for_decoding
 from ....pipeline.loading.frame_walk import FrameWalk
@@ -23,34 +22,22 @@ from ...inference.classifier import Classifier, Facts
 from ..detection_map import DetectionMap, bootstrap, frame_map, video_map
 from ..encoder import load_encoder
 from ..features.extract import own_device
-from ..head_config import BadAnnotations, refuse_or_leave_out
 from ..ranking import Interval
 from .config import DetectConfig, ScoreConfig
+from .placement import (
+    PlacedTubes,
+    check_videos_known,
+    detected_tubes,
+    placed_tubes,
+    refuse_misfits,
+    refuse_other_rate,
+    unknown_videos,
+)
 from .roi_features import TubeFeatures, tube_features
-from .tubes import Tube, TubeFile, box_iou, linked, plain_name, problem_of, read_tubes, within
+from .tubes import Tube, TubeFile, box_iou, linked, read_tubes
 
-SPARE_FRAMES = 2  # by which a tube may reach beyond the end; it is cut there: decoders differ in broken last frames
-LEAST_OVERLAP, MOST_OVERLAP = 0.5, 0.3  # a detector's box is a person's from the first on, nobody's up to the second
-_NOBODY = "\0nobody"
-
-
-@dataclass(frozen=True)
-class PlacedTubes:
-    """Tubes of one dataset.
-
-    Attributes:
-        of_row: row of the index -> tubes, in shares, within the video.
-        left_out: what was wrong with others, a line each.
-        cut: tubes cut at the last frame.
-    """
-
-    of_row: dict[int, list[Tube]]
-    left_out: tuple[str, ...]
-    cut: int
-
-    def all(self) -> list[Tube]:
-        """All tubes, by row."""
-        return [tube for tubes in self.of_row.values() for tube in tubes]
+LEAST_OVERLAP, MOST_OVERLAP = 0.5, 0.3  # a detector's box is a person from the first on, background up to the second
+_BACKGROUND = "\0background"
 
 
 @dataclass(frozen=True)
@@ -98,14 +85,14 @@ def run_detect(config: DetectConfig) -> DetectReport:
     truth = read_tubes(config.truth)
     check_videos_known(truth, [train, test], config)
     if config.truth_fps is None:
-        _refuse_other_rate(config)
+        refuse_other_rate(config)
     placed = {name: placed_tubes(truth, index, config) for name, index in (("train", train), ("test", test))}
-    problems = _refuse(list(placed.values()), config.truth, config.bad_annotations)
+    problems = refuse_misfits(list(placed.values()), config.truth, config.bad_annotations)
     for name, tubes in placed.items():
         if not tubes.of_row:
             raise InputError(f"{config.truth}: has boxes of none of the {name} videos; expected names or keys of them")
-    boxes = placed["test"] if config.boxes is None else _detected(config.boxes, test, config)
-    extra = None if config.train_boxes is None else _detected(config.train_boxes, train, config)
+    boxes = placed["test"] if config.boxes is None else detected_tubes(config.boxes, test, config)
+    extra = None if config.train_boxes is None else detected_tubes(config.train_boxes, train, config)
     results = [_one_model(model, config, placed["train"], extra, boxes, placed["test"]) for model in config.models]
     missing = tuple(sorted(unknown_videos(truth, [train, test])))
     of_detector = [line for tubes in (boxes, extra) if tubes and tubes is not placed["test"] for line in tubes.left_out]
@@ -118,84 +105,6 @@ def run_detect(config: DetectConfig) -> DetectReport:
     return DetectReport(tuple(results), tuple(placed["test"].all()), left_out, cut, tuple(gains))
 
 
-def unknown_videos(tubes: TubeFile, indices: Sequence[SampleIndex]) -> set[str]:
-    """Videos of a file that are in none of some datasets."""
-    known = {key for index in indices for key in index.keys()}
-    return {tube.video for tube in tubes.tubes if plain_name(tube.video) not in known}
-
-
-def check_videos_known(tubes: TubeFile, indices: Sequence[SampleIndex], config: DetectConfig) -> None:
-    """Refuse a file that names videos which are in neither dataset, unless they are to be left out.
-
-    Raises:
-        InputError: names the first and says how many.
-    """
-    missing = sorted(unknown_videos(tubes, indices))
-    if missing and config.bad_annotations == "refuse":
-        raise InputError(
-            f"{config.truth}: {len(missing)} of its videos are in neither {config.train} nor {config.test}, first "
-            f"{missing[0]}; convert them, or give --bad-annotations leave-out"
-        )
-
-
-def placed_tubes(file: TubeFile, index: SampleIndex, config: DetectConfig) -> PlacedTubes:
-    """The tubes of a dataset's videos; those that do not fit are left out and named, boxes that stand alone linked."""
-    rows = {key: row for row, key in enumerate(index.keys())}
-    of_row: dict[int, list[Tube]] = {}
-    left_out, cut = [], 0
-    for number, tube in enumerate(file.tubes):
-        row = rows.get(plain_name(tube.video))
-        if row is None:
-            continue
-        if file.pixels:
-            size = config.picture or (int(index.width[row]), int(index.height[row]))
-            tube = TubeFile((tube,), True).in_shares(*size).tubes[0]
-        frames, fps = int(index.frames[row]), int(index.fps_milli[row]) / 1000
-        problem = problem_of(tube, frames, SPARE_FRAMES)
-        if config.truth_fps is not None and abs(fps - config.truth_fps) > 0.01 * config.truth_fps:
-            problem = f"the video has {fps:g} frames/s, the boxes count {config.truth_fps:g}"
-        kept = None if problem else within(tube, frames)
-        if kept is None:
-            left_out.append(f"{tube.video}, tube {number}: {problem or 'behind the last frame'}")
-            continue
-        if tube.label and any(_same(kept, other) for other in of_row.get(row, ())):
-            left_out.append(f"{tube.video}, tube {number}: is there twice")
-            continue
-        cut += len(kept) < len(tube)
-        of_row.setdefault(row, []).append(replace(kept, video=index.key(row)))
-    if all(len(tube) == 1 for tube in file.tubes):
-        of_row = {row: linked(tubes) for row, tubes in of_row.items()}
-    return PlacedTubes(of_row, tuple(left_out), cut)
-
-
-def _same(one: Tube, other: Tube) -> bool:
-    """Whether two tubes of one video say the same."""
-    equal = one.label == other.label and np.array_equal(one.frames, other.frames)
-    return equal and np.array_equal(one.boxes, other.boxes)
-
-
-def _refuse_other_rate(config: DetectConfig) -> None:
-    """Refuse datasets that were converted to a frame rate: boxes would silently be those of other frames.
-
-    Raises:
-        InputError: names the dataset.
-    """
-    for path in (config.train, config.test):
-        rate = converted_to(path)
-        if rate is not None:
-            raise InputError(
-                f"{path}: was converted with --fps {rate:g}, so its frames may not be those that boxes count; convert "
-                "it without, or give the boxes' rate with --truth-fps"
-            )
-
-
-def converted_to(dataset: Path) -> float | None:
-    """The frame rate that a dataset was converted to; None where each video kept its own, or without a record."""
-    path = dataset / "dataset.json"
-    rate = read_json(path).get("settings", {}).get("recipe", {}).get("fps") if path.exists() else None
-    return None if rate is None else float(rate)
-
-
 def examples(
     tubes: Sequence[Tube], features: Sequence[TubeFeatures], truth: Sequence[Tube] | None = None
 ) -> tuple[list[np.ndarray], list[str]]:
@@ -204,7 +113,7 @@ def examples(
     Args:
         tubes, features: of one video.
         truth: None: the tubes' own classes. Else each box has the class of the true box that it overlaps most, by at
-            least 0.5, is nobody's if it overlaps none by more than 0.3, and is left out in between.
+            least 0.5, is background if it overlaps none by more than 0.3, and is left out in between.
     """
     vectors, labels = [], []
     for tube, found in zip(tubes, features, strict=True):
@@ -231,7 +140,7 @@ def scored(
     return [
         replace(tube, label=name, scores=probability[nearest, number] * own)
         for number, name in enumerate(classes)
-        if name != _NOBODY
+        if name != _BACKGROUND
     ]
 
 
@@ -264,25 +173,6 @@ def _as_tubes(file: TubeFile) -> list[Tube]:
     return linked(file.tubes) if all(len(tube) == 1 for tube in file.tubes) else list(file.tubes)
 
 
-def _detected(path: Path, index: SampleIndex, config: DetectConfig) -> PlacedTubes:
-    """Boxes of a detector, without a class."""
-    file = read_tubes(path)
-    placed = placed_tubes(TubeFile(tuple(replace(tube, label="") for tube in file.tubes), file.pixels), index, config)
-    _refuse([placed], path, config.bad_annotations)
-    if not placed.of_row:
-        raise InputError(f"{path}: has boxes of none of the videos; expected names or keys of them")
-    return placed
-
-
-def _refuse(tubes: Sequence[PlacedTubes], path: Path, rule: BadAnnotations) -> list[str]:
-    """See ``refuse_or_leave_out``; returns what is left out."""
-    bad = [line for placed in tubes for line in placed.left_out]
-    count = len(bad) + sum(len(placed.all()) for placed in tubes)
-    hint = "give --picture if sides are pixels of another size, "
-    refuse_or_leave_out(bad, f"{count} tubes", path, rule, hint)
-    return bad
-
-
 def _one_model(
     model: str,
     config: DetectConfig,
@@ -306,7 +196,7 @@ def _one_model(
             vectors += more
             labels += classes_of
     classes = sorted(set(labels))
-    if len(set(classes) - {_NOBODY}) < 2:
+    if len(set(classes) - {_BACKGROUND}) < 2:
         raise InputError(f"{config.truth}: training boxes of {len(classes)} class; expected the column label with 2")
     numbers = np.array([classes.index(label) for label in labels])
     probe = fit(np.stack(vectors), numbers, len(classes), config.penalty)
@@ -348,7 +238,7 @@ def _features(
 
 
 def _label_by_overlap(frame: int, box: np.ndarray, truth: Sequence[Tube]) -> str | None:
-    best, label = 0.0, _NOBODY
+    best, label = 0.0, _BACKGROUND
     for tube in truth:
         at = int(np.searchsorted(tube.frames, frame))
         if at < len(tube) and int(tube.frames[at]) == frame:
@@ -357,4 +247,4 @@ def _label_by_overlap(frame: int, box: np.ndarray, truth: Sequence[Tube]) -> str
                 best, label = overlap, tube.label
     if best >= LEAST_OVERLAP:
         return label
-    return _NOBODY if best <= MOST_OVERLAP else None
+    return _BACKGROUND if best <= MOST_OVERLAP else None

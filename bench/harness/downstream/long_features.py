@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...pipeline.atomic_files import make_folder, write_atomic
-from ...pipeline.progress import Progress
-from ...trainer.demo.motions.long_files import key_of, split_and_index, write_annotations
-from ...trainer.demo.motions.long_videos import LongMotionsConfig, Plan, Split, long_video
-from ...trainer.downstream.feature_folder import RECORD
-from ...trainer.evaluation.forward import Forward
-from ...trainer.evaluation.subject import Subject, load_subject
+from ....pipeline.atomic_files import make_folder, write_atomic
+from ....pipeline.progress import Progress
+from ....trainer.demo.motions.long_files import key_of, split_and_index, write_annotations
+from ....trainer.demo.motions.long_videos import LongMotionsConfig, Plan, Split, long_video
+from ....trainer.downstream.feature_folder import RECORD
+from ....trainer.evaluation.forward import Forward
+from ....trainer.evaluation.subject import Subject, load_subject
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class LongVideos:
     Attributes:
         folder: for features, lists and annotations.
         motions: what they show.
-        train, test: how many; each test video is there with either look.
+        train, test: how many; each test video is there with both appearances, free and alike.
         window, stride: frames of a row, and from one to the next.
     """
 
@@ -61,7 +61,7 @@ def write_features(videos: LongVideos, encoders: Mapping[str, Path]) -> None:
         for split, index, key in videos.videos():
             frames, _, plans[key] = long_video(videos.motions, split, index)
             clips = windows(frames, videos.window, videos.stride, subjects[0].clip.size)
-            for subject, features in seen(forward, clips):
+            for subject, features in last_layer_inputs(forward, clips):
                 np.save(videos.folder / subject.name / f"{key}.npy", features.astype(np.float32))
             progress.advance(1)
     write_annotations(videos.folder, videos.motions, plans)
@@ -80,8 +80,8 @@ def windows(frames: np.ndarray, window: int, stride: int, size: int) -> Tensor:
     return small.unfold(0, window, stride).permute(0, 4, 1, 2, 3).contiguous()
 
 
-def seen(forward: Forward, clips: Tensor) -> Iterator[tuple[Subject, np.ndarray]]:
-    """(windows, D) of each encoder: the input of its last layer."""
+def last_layer_inputs(forward: Forward, clips: Tensor) -> Iterator[tuple[Subject, np.ndarray]]:
+    """float32 (windows, D) of each encoder, the input of its last layer, of uint8 clips (windows, T, S, S, 3)."""
     with torch.inference_mode():
         for subject, _, features in forward.with_features(clips):
             assert features is not None
