@@ -13,8 +13,8 @@ from typing import Any
 from ...trainer.demo.run import demo
 from ...trainer.demo.settings import DemoConfig
 from ...trainer.diagnostics.config import InformationConfig, LookConfig, SceneBiasConfig, StaticDynamicConfig
+from ...trainer.diagnostics.evidence import METHODS, measure_evidence
 from ...trainer.diagnostics.information_command import measure_information
-from ...trainer.diagnostics.look_command import METHODS, measure_look
 from ...trainer.diagnostics.scene_bias import measure_scene_bias
 from ...trainer.diagnostics.static_dynamic_command import measure_static_dynamic
 from ...trainer.evaluation.config import EvaluateOptions
@@ -138,7 +138,7 @@ def ask(settings: DemoConfig) -> dict[Key, tuple[float, str]]:
             found[figure, f"dynamic score, {layer}", model] = (score.dynamic, "score")
             found[figure, f"static score, {layer}", model] = (score.static, "score")
 
-    look = measure_look(
+    evidence = measure_evidence(
         LookConfig(
             runs=runs,
             data=shards / "conflfg",
@@ -148,10 +148,10 @@ def ask(settings: DemoConfig) -> dict[Key, tuple[float, str]]:
             run=options,
         )
     )
-    for (model, method), share in look.energy.items():
+    for (model, method), share in evidence.energy.items():
         found["actor", f"heat on the actor, {METHODS[method]}", model] = (share.value, "percent")
-        if look.area is not None:
-            found["actor", f"heat on the actor, {METHODS[method]}", "an even map"] = (look.area.value, "percent")
+        if evidence.area is not None:
+            found["actor", f"heat on the actor, {METHODS[method]}", "an even map"] = (evidence.area.value, "percent")
 
     for model, path in zip(MODELS, runs, strict=True):
         bias = measure_scene_bias(

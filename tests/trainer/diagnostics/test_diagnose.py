@@ -14,10 +14,11 @@ from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.sampler import ClipConfig
 from unstill.trainer.demo.motions.files import write_motions
 from unstill.trainer.demo.motions.world import CLASSES, MotionsConfig
-from unstill.trainer.diagnostics import information_command, look_command, scene_bias, static_dynamic_command
+from unstill.trainer.diagnostics import evidence, information_command, look_command, scene_bias, static_dynamic_command
 from unstill.trainer.diagnostics.config import InformationConfig, LookConfig, SceneBiasConfig, StaticDynamicConfig
+from unstill.trainer.diagnostics.evidence import measure_evidence
 from unstill.trainer.diagnostics.information_command import measure_information
-from unstill.trainer.diagnostics.look_command import diagnose_look, measure_look
+from unstill.trainer.diagnostics.look_command import diagnose_look
 from unstill.trainer.diagnostics.presentation import Bar, Chart, Diagnosis, Table, html, picture, show, write
 from unstill.trainer.diagnostics.scene_bias import measure_scene_bias
 from unstill.trainer.diagnostics.static_dynamic_command import measure_static_dynamic
@@ -85,8 +86,9 @@ def subjects(monkeypatch):
     clip = ClipConfig(frames=8, stride=1, size=32)
     made = {"colours": Colours(), "movement": Movement(), "flow": Flow(), "red": Red()}
     found = {n: Subject(n, m.eval(), CLASSES, clip, (0.0,) * 3, (1.0,) * 3) for n, m in made.items()}
-    for module in (information_command, static_dynamic_command, look_command, scene_bias):
+    for module in (information_command, static_dynamic_command, evidence, scene_bias):
         monkeypatch.setattr(module, "load_subject", lambda run, **_: found[run.name])
+    for module in (information_command, static_dynamic_command, look_command, scene_bias):
         monkeypatch.setattr(module, "describe_runs", lambda runs: {})
     return found
 
@@ -139,12 +141,12 @@ def test_look(data, subjects):
         measured=16,
         run=CPU,
     )
-    found = measure_look(config)
+    found = measure_evidence(config)
     assert [shown.key for shown in found.shown] == ["left_000000", "up_000002"] and found.gap < 1e-5
     for shown in found.shown:
         red = shown.frames[..., 0].astype(np.float64)
         red[..., 16:] = 0
-        heat = shown.looks["red"].heat["integrated_gradients"]
+        heat = shown.evidence["red"].heat["integrated_gradients"]
         np.testing.assert_allclose(heat / heat.sum(), red / red.sum(), rtol=1e-3, atol=1e-9)
         energy = (heat * shown.mask).sum() / heat.sum()
         assert 0 <= energy <= 1 and shown.mask.max() == 1
@@ -158,9 +160,9 @@ def test_look(data, subjects):
     assert [path.name for path in paths] == ["look.json", "look.html", "look.png"]
     assert paths[2].read_bytes()[:4] == b"\x89PNG" and "left_000000" in paths[1].read_text()
     with pytest.raises(InputError, match="no key 'no_one'"):
-        measure_look(LookConfig(**vars(config) | {"keys": ("no_one",)}))
+        measure_evidence(LookConfig(**vars(config) | {"keys": ("no_one",)}))
     with pytest.raises(InputError, match="no masks of"):
-        measure_look(LookConfig(**vars(config) | {"masks": data / "videos/truth"}))
+        measure_evidence(LookConfig(**vars(config) | {"masks": data / "videos/truth"}))
 
 
 def test_scene_bias_of_a_run_sees_one_random_frame(data, subjects):
