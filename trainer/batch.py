@@ -152,10 +152,15 @@ def one_frame(clips: Tensor, index: Tensor) -> Tensor:
 
 def repeat_frame(clips: Tensor, index: Tensor) -> Tensor:
     """One frame of each clip (B,C,T,h,w), repeated over time; ``index`` int64 (B,)."""
+    return one_frame(clips, index).expand_as(clips).contiguous(memory_format=memory_layout(clips))
+
+
+def memory_layout(clips: Tensor) -> torch.memory_format:
+    """channels_last_3d where (B,C,T,h,w) clips have it, else contiguous."""
     import torch
 
-    layout = torch.channels_last_3d if clips.is_contiguous(memory_format=torch.channels_last_3d) else None
-    return one_frame(clips, index).expand_as(clips).contiguous(memory_format=layout or torch.contiguous_format)
+    last = clips.is_contiguous(memory_format=torch.channels_last_3d)
+    return torch.channels_last_3d if last else torch.contiguous_format
 
 
 def people_of_both(batch: Batch, others: Tensor | None, frame: Tensor, share: Tensor) -> Tensor | None:

@@ -59,7 +59,11 @@ class TrainStep:
         self.take_static_parts(static_parts)
         self._prepare = Prepare(config)
         self._parameters = [p for p in state.trained.parameters() if p.requires_grad]
-        self._context = Context(classes, config.inputs.mean, config.inputs.std)
+        self._context = Context(
+            *(classes, config.inputs.mean, config.inputs.std),
+            compile=config.step.compile != "off",
+            announce=rank == 0,
+        )
         self._replays_graphs = config.step.compile in GRAPH_MODES and config.device == "cuda"
 
     def take_static_parts(self, parts: int) -> None:

@@ -19,7 +19,8 @@ class StepConfig:
     precision: Precision = "bf16"
     """bf16: autocast of the forwards, float32 weights and penalty norm. fp64 is for checking exactness."""
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "default"
-    """torch.compile's mode for the loss; the last two replay CUDA graphs. off: eager, the same code."""
+    """torch.compile's mode for the loss; the last two replay CUDA graphs. off: eager, the same code. Blends and
+    pastes of the batch augmentation are compiled with any mode but off."""
     recompute: bool = False
     """Compiled: keep less for the backward, and compute cheap operations again there. Saves memory, may cost time."""
     channels_last: bool = False

@@ -36,7 +36,8 @@ class ActorCutMix(BatchAugmentation):
             raise InputError("augmentation ActorCutMix needs to know where people are; give a file of boxes: --people")
         n, device = len(batch), batch.motion.device
         partner = to_device(only_chosen(np.arange(n)[::-1], chosen_rows(n, self.prob, rng)), device)
-        motion, label_share, scene_share = actor_cutmix(batch.motion, batch.per_sample["people"], partner)
+        people = batch.per_sample["people"]
+        motion, label_share, scene_share = context.run(actor_cutmix, batch.motion, people, partner)
         return batch.blended(
             motion,
             partner,

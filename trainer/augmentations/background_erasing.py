@@ -46,7 +46,7 @@ class BackgroundErasing(BatchAugmentation):
         frame = to_device(rng.integers(batch.motion.shape[2], size=n), device)
         share = share_where(n, chosen, 1 - self.most * rng.random(), device)
         erased = batch.blended(
-            erase_background(batch.motion, frame, share),
+            context.run(erase_background, batch.motion, frame, share),
             people=people_of_both(batch, batch.per_sample.get(PEOPLE), frame, share),
             static_from=self.static_from,
         )

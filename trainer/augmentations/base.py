@@ -17,13 +17,15 @@ the same ones.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from ...pipeline.options import between, check_options
 from ..batch import Batch, upload
+from .compiled import compiled
 
 if TYPE_CHECKING:
     import torch
@@ -32,11 +34,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """What an augmentation must know of the run: number of classes, and the normalisation in units of the range."""
+    """What an augmentation must know of the run.
+
+    Attributes:
+        classes: number of classes.
+        mean, std: the normalisation, in units of the pixels' range.
+        compile: compile what is applied to every pixel.
+        announce: log what is compiled.
+    """
 
     classes: int
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    compile: bool = False
+    announce: bool = False
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """``function(*arguments)``, compiled where the run compiles; see ``compiled``."""
+        return (compiled(function, announce=self.announce) if self.compile else function)(*arguments)
 
     def normalisation(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and deviation, float32 (3,1,1,1); copied without waiting for the device."""

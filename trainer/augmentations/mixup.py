@@ -40,7 +40,7 @@ class Mixup(BatchAugmentation):
         share = share_where(n, chosen, rng.beta(self.alpha, self.alpha), device)
         people = batch.per_sample.get(PEOPLE)
         return batch.blended(
-            mixup(batch.motion, partner, share),
+            context.run(mixup, batch.motion, partner, share),
             partner,
             people=None if people is None else torch.maximum(people, people[partner]),
             label_share=share,

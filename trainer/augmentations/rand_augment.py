@@ -1,7 +1,8 @@
 """RandAugment (arXiv 1909.13719) and random erasing (1708.04896), constant over a clip, then Mixup and CutMix.
 
 timm's ``rand-m7-n4-mstd0.5-inc1`` with erasing 0.25, as VideoMAE and Video Swin's successors are fine-tuned: operators,
-their strengths and rectangles are drawn for each clip, and are the same for all of its frames.
+their strengths and rectangles are drawn for each clip, and are the same for all of its frames. Where the step is
+compiled, so is all but the operators, see ``compiled``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import numpy as np
 
 from ...pipeline.errors import InputError
 from ...pipeline.options import at_least, between, check_options
-from ..batch import PEOPLE, Batch, to_device, upload
+from ..batch import PEOPLE, Batch, memory_layout, to_device, upload
 from . import picture_operators as pictures
 from .base import BatchAugmentation, Context
 from .mixup_cutmix import MixupCutmix
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Operator = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -82,45 +84,67 @@ class RandAugment(BatchAugmentation):
         """See ``BatchAugmentation``; labels change where ``then`` mixes."""
         if PEOPLE in batch.per_sample:
             raise InputError("augmentation RandAugment moves pixels, but not masks of people; choose another one")
-        motion = self._operate(batch.motion, rng, context)
-        motion = self._erase(motion, rng)
+        mean, std = context.normalisation(batch.motion.device)
+        clips = self._operate(context.run(to_pixels, batch.motion, mean, std), rng)
+        boxes, noise = self._rectangles(batch.motion, rng)
+        motion = context.run(from_pixels, clips, mean, std, boxes, noise, memory_layout(batch.motion))
         batch = batch.blended(motion, static_from=self.static_from)
         return batch if self.then is None else self.then(batch, rng, context)
 
-    def _operate(self, motion: Tensor, rng: np.random.Generator, context: Context) -> Tensor:
-        import torch
-
-        mean, std = context.normalisation(motion.device)
-        clips = ((motion.float() * std + mean) * 255).round().clamp(0, 255).transpose(1, 2).contiguous()
+    def _operate(self, clips: Tensor, rng: np.random.Generator) -> Tensor:
+        """Change clips, as ``to_pixels`` makes them, in place."""
+        n, device = len(clips), clips.device
         for _ in range(self.operators):
-            chosen = np.where(rng.random(len(motion)) < self.prob, rng.integers(len(OPERATORS), size=len(motion)), -1)
-            levels = np.clip(rng.normal(self.magnitude, self.spread, len(motion)), 0, 10)
-            signs = rng.choice([-1.0, 1.0], len(motion))
+            chosen = np.where(rng.random(n) < self.prob, rng.integers(len(OPERATORS), size=n), -1)
+            levels = np.clip(rng.normal(self.magnitude, self.spread, n), 0, 10)
+            signs = rng.choice([-1.0, 1.0], n)
             for number, (operator, strength) in enumerate(OPERATORS):
                 rows = np.flatnonzero(chosen == number)
                 if len(rows):  # known on the host, which so never waits
-                    index = to_device(rows, motion.device)
+                    index = to_device(rows, device)
                     strengths = [strength(levels[row], signs[row]) for row in rows]
-                    changed = operator(clips[index], upload(np.array(strengths, np.float32), motion.device))
+                    changed = operator(clips[index], upload(np.array(strengths, np.float32), device))
                     clips.index_copy_(0, index, changed)
-        layout = torch.channels_last_3d if motion.is_contiguous(memory_format=torch.channels_last_3d) else None
-        found = (clips.transpose(1, 2) / 255 - mean) / std
-        return found.to(motion.dtype).contiguous(memory_format=layout or torch.contiguous_format)
+        return clips
 
-    def _erase(self, motion: Tensor, rng: np.random.Generator) -> Tensor:
+    def _rectangles(self, motion: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """What is erased: int64 (4,B), top, left, height and width in pixels, 0 for none; and noise like ``motion``."""
         import torch
 
         height, width = motion.shape[-2:]
         boxes = np.zeros((len(motion), 4), np.int64)
         for row in np.flatnonzero(rng.random(len(motion)) < self.erase):
             boxes[row] = draw_rectangle(height, width, rng)
-        top, left, tall, wide = to_device(boxes.T, motion.device).view(4, -1, 1, 1, 1, 1)
-        y = torch.arange(height, device=motion.device).view(-1, 1)
-        x = torch.arange(width, device=motion.device)
-        inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
         generator = torch.Generator(motion.device).manual_seed(int(rng.integers(2**62)))
         noise = torch.randn(motion.shape, generator=generator, device=motion.device, dtype=motion.dtype)
-        return torch.where(inside, noise, motion)
+        return to_device(boxes.T, motion.device), noise
+
+
+def to_pixels(motion: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Normalised clips (B,3,T,h,w) as float32 (B,T,3,h,w) of whole numbers 0..255."""
+    return ((motion.float() * std + mean) * 255).round().clamp(0, 255).transpose(1, 2).contiguous()
+
+
+def from_pixels(
+    clips: Tensor, mean: Tensor, std: Tensor, boxes: Tensor, noise: Tensor, layout: torch.memory_format
+) -> Tensor:
+    """The other way, with rectangles of noise.
+
+    Args:
+        clips: see ``to_pixels``.
+        mean, std: float32 (3,1,1,1).
+        boxes: int64 (4,B), top, left, height and width of a rectangle of each clip.
+        noise: (B,3,T,h,w), of the dtype that is returned.
+        layout: of what is returned.
+    """
+    import torch
+
+    motion = ((clips.transpose(1, 2) / 255 - mean) / std).to(noise.dtype)
+    top, left, tall, wide = boxes.view(4, -1, 1, 1, 1, 1)
+    y = torch.arange(motion.shape[-2], device=motion.device).view(-1, 1)
+    x = torch.arange(motion.shape[-1], device=motion.device)
+    inside = (y >= top) & (y < top + tall) & (x >= left) & (x < left + wide)
+    return torch.where(inside, noise, motion).contiguous(memory_format=layout)
 
 
 def draw_rectangle(height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -20,7 +20,7 @@ from ..batch import PEOPLE, Batch, chosen_rows, mix, people_of_both, repeat_fram
 from .base import BatchAugmentation, Context
 
 if TYPE_CHECKING:
-    pass
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class StillMix(BatchAugmentation):
             # one frame of each clip, which everyone who picks the clip shares, as in the released code
             frame = to_device(rng.integers(motion.shape[2], size=n)[other], device)
             other = to_device(other, device)
-            stills = repeat_frame(motion[other], frame)
+            mixed = context.run(mix_frame_in, motion, other, frame, share)
             people = people_of_both(batch, None if people is None else people[other], frame, share)
         elif people is not None:
             raise InputError("augmentation StillMix: where people are in a bank's stills is not known; give no bank")
@@ -67,7 +67,20 @@ class StillMix(BatchAugmentation):
             picked = upload(bank[rng.integers(len(bank), size=n)], device)
             mean, std = context.normalisation(device)
             stills = (picked[:, :, None].float() / 255 - mean) / std
-        return batch.blended(mix(motion, stills, share), people=people, static_from=self.static_from)
+            mixed = context.run(mix, motion, stills, share)
+        return batch.blended(mixed, people=people, static_from=self.static_from)
+
+
+def mix_frame_in(motion: Tensor, other: Tensor, frame: Tensor, share: Tensor) -> Tensor:
+    """share * clip + (1 - share) * one frame of another clip.
+
+    Args:
+        motion: (B,3,T,h,w).
+        other: int64 (B,), the other clip.
+        frame: int64 (B,), which of its frames.
+        share: (B,), of the own clip.
+    """
+    return mix(motion, repeat_frame(motion[other], frame), share)
 
 
 @lru_cache(maxsize=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -42,13 +43,14 @@ class VideoMix(BatchAugmentation):
         partner = to_device(shuffled_partners(n, chosen, rng), device)
         time, height, width = batch.motion.shape[2:]
         spans = draw_cuboid((time, height, width), rng.beta(self.alpha, self.alpha), self.cuboid, rng)
-        motion, own = paste_cuboid(batch.motion, partner, spans)
-        share = share_where(n, chosen, own, device)
+        bounds = to_device(np.array(spans), device)
+        motion = context.run(paste_cuboid, batch.motion, partner, bounds)
+        share = share_where(n, chosen, own_share((time, height, width), spans), device)
         people = batch.per_sample.get(PEOPLE)
         return batch.blended(
             motion,
             partner,
-            people=None if people is None else paste_cuboid(people, partner, spans)[0],
+            people=None if people is None else paste_cuboid(people, partner, bounds),
             label_share=share,
             scene_share=share,
             classes=context.classes,
@@ -75,21 +77,22 @@ def draw_cuboid(shape: tuple[int, int, int], share: float, kind: str, rng: np.ra
     return tuple(spans)
 
 
-def paste_cuboid(motion: Tensor, partner: Tensor, spans: tuple[Span, ...]) -> tuple[Tensor, float]:
-    """Paste the partners' voxels.
+def own_share(shape: tuple[int, int, int], spans: tuple[Span, ...]) -> float:
+    """Share of the voxels of (T,h,w) that lie outside a cuboid."""
+    return 1 - math.prod(end - begin for begin, end in spans) / math.prod(shape)
+
+
+def paste_cuboid(motion: Tensor, partner: Tensor, bounds: Tensor) -> Tensor:
+    """Clips with a cuboid of their partners' voxels.
 
     Args:
-        motion: (B,3,T,h,w).
+        motion: (B,C,T,h,w).
         partner: int64 (B,).
-        spans: begin and end on T, h and w.
-
-    Returns:
-        The clips, and the share of voxels that are still their own.
+        bounds: int64 (3,2), begin and end (exclusive) on T, h and w.
     """
     import torch
 
-    (t0, t1), (y0, y1), (x0, x1) = spans
-    inside = torch.zeros(motion.shape[2:], dtype=torch.bool, device=motion.device)
-    inside[t0:t1, y0:y1, x0:x1] = True
-    own = 1 - (t1 - t0) * (y1 - y0) * (x1 - x0) / inside.numel()
-    return torch.where(inside, motion[partner], motion), own
+    axes = [torch.arange(length, device=motion.device) for length in motion.shape[2:]]
+    time, row, column = ((at >= begin) & (at < end) for at, (begin, end) in zip(axes, bounds, strict=True))
+    inside = time[:, None, None] & row[:, None] & column
+    return torch.where(inside, motion[partner], motion)

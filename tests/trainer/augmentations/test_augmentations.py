@@ -13,7 +13,7 @@ from unstill.trainer.augmentations.fame import Fame
 from unstill.trainer.augmentations.foreground import blurred, colour_bins, foreground_mask, hsv, top_share
 from unstill.trainer.augmentations.mixup import Mixup, mixup
 from unstill.trainer.augmentations.stillmix import StillMix
-from unstill.trainer.augmentations.videomix import VideoMix, draw_cuboid, paste_cuboid
+from unstill.trainer.augmentations.videomix import VideoMix, draw_cuboid, own_share, paste_cuboid
 from unstill.trainer.batch import Batch, one_frame
 
 B, C, T, H, W = 6, 5, 4, 8, 8
@@ -123,8 +123,9 @@ def test_mixup_by_hand():
 
 def test_pasted_cuboid_by_hand():
     clips = torch.arange(2.0).view(2, 1, 1, 1, 1).expand(2, 3, 4, 4, 4)
-    pasted, own = paste_cuboid(clips, torch.tensor([1, 0]), ((0, 4), (1, 3), (2, 4)))
-    assert own == 1 - 16 / 64
+    spans = ((0, 4), (1, 3), (2, 4))
+    pasted = paste_cuboid(clips, torch.tensor([1, 0]), torch.tensor(spans))
+    assert own_share((4, 4, 4), spans) == 1 - 16 / 64
     expected = torch.zeros(4, 4)
     expected[1:3, 2:4] = 1
     assert torch.equal(pasted[0, 2, 3], expected) and torch.equal(pasted[1, 0, 0], 1 - expected)
