@@ -6,11 +6,11 @@ ffmpeg only writes the file.
 """
 
 import os
-import resource
 import shutil
-import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,11 +19,11 @@ from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.plan import make_plan, plan_settings
 from ...pipeline.conversion.sandbox.pool import Worker
-from ...pipeline.conversion.transcode import QUALITY
 from ...pipeline.progress import Progress
 from ...pipeline.sandbox.process import Limits
 from ...pipeline.shards.video_format import Codec, output_size
 from ...pipeline.sources.layouts import list_source
+from ..harness import ffmpeg_command
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row, number
 from ..harness.section import Chart, Section
@@ -38,17 +38,6 @@ SOURCE_SIZE = (720, 1280)  # height, width
 SMALL_SIZE = (256, 340)
 MEMORY_SIZES = ((720, 1280, 300), (1080, 1920, 60), (2160, 3840, 24))  # height, width, frames
 LIMITS = Limits(seconds=300.0, memory_bytes=320 << 20)
-
-FFMPEG_OPTIONS = {  # the same encoders with the same settings
-    "h264": "-c:v libx264 -preset veryfast -profile:v high -crf {q} "
-    "-x264-params keyint={g}:min-keyint={g}:scenecut=0:open-gop=0:bframes=1:b-adapt=0:b-pyramid=none:no-mbtree=1:"
-    "cpu-independent=1:cabac=0",
-    "vp9": "-c:v libvpx-vp9 -deadline realtime -cpu-used 8 -lag-in-frames 0 -auto-alt-ref 0 -row-mt 0 -crf {q} -b:v 0 "
-    "-g {g} -keyint_min {g}",
-    "hevc": "-c:v libx265 -preset fast -crf {q} -x265-params "
-    "keyint={g}:min-keyint={g}:scenecut=0:open-gop=0:bframes=1:b-adapt=0:b-pyramid=0:pools=none:frame-threads=1:log-level=none",
-}
-
 
 SECTIONS = {
     "convert": Section(
@@ -86,7 +75,7 @@ class ConvertBench:
     videos: int = 12
     """Videos for the comparison of two workers with one."""
     real: tuple[Path, ...] = ()
-    """Your own videos, converted beside the ffmpeg command line as well."""
+    """Your own videos, compared with the ffmpeg command line as well."""
     shards: int = 1000
     """Shards of the finished job that is resumed."""
     files: int = 30_000
@@ -101,7 +90,7 @@ def run(config: ConvertBench) -> Path:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         sources = _sources(folder / "source", config)
-        _beside_ffmpeg(sources[0], config, folder, results)
+        _against_ffmpeg(sources[0], config, folder, results)
         _real_videos(config, folder, results)
         _small_sources(config, folder, results)
         _workers(folder / "source", config, folder, results)
@@ -135,7 +124,7 @@ def _task(source: Path, codec: Codec) -> dict:
     return {"path": str(source), **facts, "start": None, "end": None, "recipe": recipe}
 
 
-def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: ResultFile) -> None:
+def _against_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: ResultFile) -> None:
     """CPU-seconds of one video, ours and ffmpeg's, in turns."""
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
@@ -143,18 +132,14 @@ def _beside_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: Re
     for codec in ("h264", "vp9", "hevc"):
         ours, theirs, size, header = [], [], 0, {}
         rounds = config.rounds if codec != "hevc" else 1
-        worker = Worker(LIMITS)
-        try:
-            worker.run(_task(_tiny(folder), codec))  # starts the process
+        with _started_worker(folder, codec) as worker:
             for _ in range(rounds):
-                before = _cpu_seconds(worker.pid)
-                header, mp4 = worker.run(_task(source, codec))
-                ours.append(max(_cpu_seconds(worker.pid) - before, TICK_S))
+                seconds, header, mp4 = _converted(worker, source, codec)
+                ours.append(seconds)
                 size = len(mp4)
                 if ffmpeg is not None:
-                    theirs.append(_ffmpeg_cpu_seconds(ffmpeg, codec, source, folder / "ffmpeg.mp4"))
-        finally:
-            worker.close()
+                    out = folder / "ffmpeg.mp4"
+                    theirs.append(ffmpeg_command.cpu_seconds(ffmpeg, codec, source, out, _size_of_synthetic()))
         frames, median = header["frames"], quantiles(ours)["p50"]
         hours, terabytes = KINETICS_VIDEOS * median / 3600, KINETICS_VIDEOS * size / 1e12
         results.note(
@@ -220,21 +205,15 @@ def _real_videos(config: ConvertBench, folder: Path, results: ResultFile) -> Non
     results.note("real videos: " + ", ".join(path.name for path in config.real))
     codecs: tuple[Codec, ...] = ("h264", "vp9", "hevc")
     for codec in codecs:
-        ratios, worker = [], Worker(LIMITS)
-        try:
-            worker.run(_task(_tiny(folder), codec))
+        ratios = []
+        with _started_worker(folder, codec) as worker:
             for path in config.real:
-                before = _cpu_seconds(worker.pid)
-                header, _ = worker.run(_task(path, codec))
-                ours = max(_cpu_seconds(worker.pid) - before, TICK_S)
+                ours, header, _ = _converted(worker, path, codec)
                 if "bad" in header:
                     results.note(f"{path.name} to {codec}: {header['bad']}, {header['detail']}")
                     continue
                 size = (header["width"], header["height"])
-                theirs = _ffmpeg_cpu_seconds(ffmpeg, codec, path, folder / "real.mp4", size)
-                ratios.append(theirs / ours)
-        finally:
-            worker.close()
+                ratios.append(ffmpeg_command.cpu_seconds(ffmpeg, codec, path, folder / "real.mp4", size) / ours)
         if ratios:
             results.add(real_row(codec, quantiles(ratios)))
 
@@ -249,16 +228,9 @@ def _small_sources(config: ConvertBench, folder: Path, results: ResultFile) -> N
     """CPU-seconds and bytes of a source that has its final size already, as most copies of Kinetics-400 are."""
     source = folder / "small.mp4"
     synthetic_video(source, round(30 * config.seconds), *SMALL_SIZE, seed=0)
-    worker, spent, mp4 = Worker(LIMITS), [], b""
-    try:
-        worker.run(_task(_tiny(folder), "h264"))
-        for _ in range(config.rounds):
-            before = _cpu_seconds(worker.pid)
-            _, mp4 = worker.run(_task(source, "h264"))
-            spent.append(max(_cpu_seconds(worker.pid) - before, TICK_S))
-    finally:
-        worker.close()
-    median, size = quantiles(spent)["p50"], len(mp4)
+    with _started_worker(folder, "h264") as worker:
+        taken = [_converted(worker, source, "h264") for _ in range(config.rounds)]
+    median, size = quantiles([seconds for seconds, _, _ in taken])["p50"], len(taken[-1][2])
     hours, terabytes = KINETICS_VIDEOS * median / 3600, KINETICS_VIDEOS * size / 1e12
     results.note(
         f"h264 from {SMALL_SIZE[1]}x{SMALL_SIZE[0]}: {KINETICS_VIDEOS:,} videos x {median:.2f} CPU-s / 3600 = "
@@ -276,38 +248,36 @@ def _tiny(folder: Path) -> Path:
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")  # the clock's resolution: a tiny video would take no time
 
 
+@contextmanager
+def _started_worker(folder: Path, codec: Codec) -> Iterator[Worker]:
+    """A worker whose process has started and has its encoder in memory."""
+    worker = Worker(LIMITS)
+    try:
+        worker.run(_task(_tiny(folder), codec))
+        yield worker
+    finally:
+        worker.close()
+
+
+def _converted(worker: Worker, source: Path, codec: Codec) -> tuple[float, dict, bytes]:
+    """CPU-seconds of a conversion, and what the worker answers: its header and the file."""
+    before = _cpu_seconds(worker.pid)
+    header, mp4 = worker.run(_task(source, codec))
+    return max(_cpu_seconds(worker.pid) - before, TICK_S), header, mp4
+
+
+def _size_of_synthetic() -> tuple[int, int]:
+    """Width and height that the synthetic sources are converted to."""
+    return output_size(SOURCE_SIZE[1], SOURCE_SIZE[0], ConvertConfig.short_side)
+
+
 def _cpu_seconds(pid: int | None) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * TICK_S
 
 
-def _ffmpeg_cpu_seconds(ffmpeg: str, codec: str, source: Path, out: Path, size: tuple[int, int] | None = None) -> float:
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    _wait([_start_ffmpeg(ffmpeg, codec, source, out, size)])
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-def _start_ffmpeg(
-    ffmpeg: str, codec: str, source: Path, out: Path, size: tuple[int, int] | None = None
-) -> subprocess.Popen:
-    """The same transcode by the command line, one thread; to ``size``, by default that of the synthetic sources."""
-    options = FFMPEG_OPTIONS[codec].format(q=QUALITY[codec], g=12).split()
-    container = "-movflags frag_keyframe+empty_moov+default_base_moof -threads 1 -an".split()
-    width, height = size or output_size(SOURCE_SIZE[1], SOURCE_SIZE[0], ConvertConfig.short_side)
-    scale = ["-vf", f"scale={width}:{height}:flags=bicubic"]
-    command = [ffmpeg, "-v", "error", "-y", "-threads", "1", "-filter_threads", "1", "-i", str(source), *scale]
-    return subprocess.Popen([*command, *options, *container, str(out)])
-
-
-def _wait(processes: list[subprocess.Popen]) -> None:
-    for process in processes:
-        if process.wait():
-            raise subprocess.CalledProcessError(process.returncode, process.args)
-
-
 def _workers(source: Path, config: ConvertBench, folder: Path, results: ResultFile) -> None:
-    """Wall clock of a whole conversion with one worker and with two, in turns with what the machine itself can do."""
+    """Wall clock of a conversion with one worker and with two, in turns with what the machine itself can do."""
     seconds: dict[int, list[float]] = {1: [], 2: []}
     limits: list[float] = []
     for turn in range(config.rounds):
@@ -317,8 +287,9 @@ def _workers(source: Path, config: ConvertBench, folder: Path, results: ResultFi
             convert(ConvertConfig(source=source, out=out, workers=workers))
             taken.append(time.perf_counter() - began)
             shutil.rmtree(out)
-        if shutil.which("ffmpeg"):
-            limits.append(_two_ffmpegs(next(source.rglob("*.mp4")), folder))
+        if ffmpeg := shutil.which("ffmpeg"):
+            video = next(source.rglob("*.mp4"))
+            limits.append(ffmpeg_command.gain_of_two(ffmpeg, video, folder, _size_of_synthetic()))
     ratios = quantiles([one / two for one, two in zip(seconds[1], seconds[2], strict=True)])
     rates = quantiles([config.videos / taken for taken in seconds[2]])
     one = config.videos / quantiles(seconds[1])["p50"]
@@ -336,16 +307,6 @@ def workers_rows(rates: dict[str, float], one: float, ratio: float) -> tuple[Row
     rate = Row(title=title, **spread(rates), unit="videos/s", better="higher", facts={"one worker": one})
     facts = {"measure": "workers"}
     return rate, Row(title=f"{title} / one", value=ratio, unit="times", at_least=LEAST_OF_TWO_WORKERS, facts=facts)
-
-
-def _two_ffmpegs(source: Path, folder: Path) -> float:
-    """How much more two processes do than one on this machine, now: 2 when the second core is free."""
-    began = time.perf_counter()
-    _wait([_start_ffmpeg("ffmpeg", "h264", source, folder / "one.mp4")])
-    one = time.perf_counter() - began
-    began = time.perf_counter()
-    _wait([_start_ffmpeg("ffmpeg", "h264", source, folder / f"{name}.mp4") for name in ("one", "two")])
-    return 2 * one / (time.perf_counter() - began)
 
 
 def _resume(config: ConvertBench, folder: Path) -> Row:

@@ -4,12 +4,13 @@ What is compiled is a function of tensors alone. Random parameters reach it as t
 again; a run's batches are all of one shape. On a CPU results are those of eager torch to the bit, but for sums over a
 clip (the share of people in ActorCutMix: float32, another order). A GPU may add and multiply in one rounding.
 
-Blends and pastes pay: on one core they take a half to a tenth of the time, and about 1 CPU-second to compile
-(`unstill bench augmentations`). What stays eager, measured on 8 clips of 16x112x112:
+Blends and pastes pay: on one core they take a half to a tenth of the time and cost 1 to 2 CPU-seconds of compilation; a
+GPU moves a half to a sixth of the bytes. What stays eager (`bench/results/augmentations-cpu.json`, 8 clips 16x112x112):
 
 * RandAugment's operators. Each works on the clips that drew it, and every number of clips would be another form:
-  compiled, those on single pixels take 0.2 to 0.7 of the time, but rotating 1.8 and equalising 1.5 times.
-* Recast and FAME's mask: 0.8 of the time for 10 to 12 CPU-seconds of compilation. Their time is in matrix products,
+  compiled, those on single pixels take 0.1 to 0.8 of the time, rotating 1.4 and equalising 1.5 times as long. They move
+  most of RandAugment's bytes, so with the rest compiled it takes 0.7 of the time.
+* Recast and FAME's mask: 0.9 and 0.8 of the time for 8 CPU-seconds of compilation. Their time is in matrix products,
   convolutions and sorting, which are not fused.
 """
 
