@@ -47,11 +47,13 @@ class ClipInputs:
 
 
 def with_static(motion: Tensor, t_idx: Tensor, static: str) -> tuple[Tensor, Tensor]:
+    """Clips (B,3,T,h,w) and frame ``t_idx`` (B,) of each, (B,3,1,h,w); repeated over T where ``static`` is "full"."""
     frame = motion[torch.arange(len(motion), device=motion.device), :, t_idx].unsqueeze(2)
     return motion, frame if static == "frame" else frame.expand_as(motion).contiguous()
 
 
 def eager_crops(inputs: ClipInputs) -> Tensor:
+    """uint8 (B,T,h,w,3): cropped and mirrored clip by clip, as the official code does."""
     n = inputs.size
     crops = []
     for clip, (y, x, mirrored) in zip(inputs.frames, inputs.host, strict=True):
@@ -61,19 +63,28 @@ def eager_crops(inputs: ClipInputs) -> Tensor:
 
 
 def eager_fp32(inputs: ClipInputs, static: str) -> tuple[Tensor, Tensor]:
+    """Motion and static clips, bfloat16, computed in float32 and rounded once."""
     mean, std = (inputs.frames.new_tensor(v, dtype=torch.float32) for v in (MEAN, STD))
     clips = (eager_crops(inputs).float() / 255 - mean) / std
     return with_static(clips.permute(0, 4, 1, 2, 3).contiguous().to(torch.bfloat16), inputs.t_idx, static)
 
 
 def eager_bf16(inputs: ClipInputs, static: str) -> tuple[Tensor, Tensor]:
+    """Motion and static clips, bfloat16, rounded after every operation: fewer bytes than in float32."""
     mean, std = (inputs.frames.new_tensor(v, dtype=torch.bfloat16) for v in (MEAN, STD))
     clips = eager_crops(inputs).to(torch.bfloat16).div_(255).sub_(mean).div_(std)
     return with_static(clips.permute(0, 4, 1, 2, 3).contiguous(), inputs.t_idx, static)
 
 
 def gathered(frames, top, left, flip, t_idx, size: int, static: str, layout: str) -> tuple[Tensor, Tensor]:
-    """The form that torch.compile can fuse: crop and flip as gather indices."""
+    """Motion and static clips, bfloat16, in the form that torch.compile can fuse: crop and flip as gather indices.
+
+    Args:
+        frames: uint8 (B,T,H,W,3).
+        top, left, flip, t_idx: (B,).
+        size: side of the crop, pixels.
+        static, layout: as in ``clip_prep``.
+    """
     side = torch.arange(size, device=frames.device)
     rows = top[:, None] + side
     columns = left[:, None] + torch.where(flip[:, None], size - 1 - side, side)
@@ -89,7 +100,13 @@ def gathered(frames, top, left, flip, t_idx, size: int, static: str, layout: str
 
 
 def plain_losses(logits: Tensor, target: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
-    """The same loss by torch's own functions."""
+    """ALBAR's loss without its penalty, 0-dim, by torch's own functions.
+
+    Args:
+        logits: (R,C), motion rows first.
+        target: int64 (R / 2,).
+        ce_weight, negent_weight: (R,).
+    """
     z = logits.float()
     ce = F.cross_entropy(z, torch.cat((target, target)), reduction="none")
     log_p = F.log_softmax(z, 1)
@@ -97,12 +114,13 @@ def plain_losses(logits: Tensor, target: Tensor, ce_weight: Tensor, negent_weigh
 
 
 def our_losses(logits: Tensor, target: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
+    """``plain_losses`` by ``static_losses``."""
     ce, negent, _ = static_losses(logits, target, len(target))
     return weighted_loss(ce, negent, ce_weight, negent_weight)
 
 
 def loss_inputs(rows: int, classes: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """logits, target, and ALBAR's weights of each row."""
+    """Logits bfloat16 (rows,classes), target int64 (rows / 2,), and ALBAR's two weights of each row, (rows,)."""
     torch.manual_seed(0)
     half = rows // 2
     logits = torch.randn(rows, classes, device=device).to(torch.bfloat16).requires_grad_()

@@ -208,13 +208,17 @@ def agreement(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Spearman's rank correlation of each published column with the measured one, over the methods that both have."""
     measured = {row["method"]: row for row in rows}
     both = [name for name in PUBLISHED_HMDB51 if name in measured]
-    ranks = lambda values: np.array([np.sum(values < v) + (np.sum(values == v) - 1) / 2 for v in values])  # noqa: E731
     found = {}
     for n, column in enumerate(COLUMNS[:5]):
         theirs = np.array([PUBLISHED_HMDB51[name][n] for name in both])
         ours = np.array([measured[name][column] for name in both])
-        found[column] = float(np.corrcoef(ranks(theirs), ranks(ours))[0, 1])
+        found[column] = float(np.corrcoef(_ranks(theirs), _ranks(ours))[0, 1])
     return found
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 0; equal values share the mean of theirs."""
+    return np.array([np.sum(values < v) + (np.sum(values == v) - 1) / 2 for v in values])
 
 
 def mean_only(row: Mapping[str, Any]) -> dict[str, Any]:

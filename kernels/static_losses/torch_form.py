@@ -24,7 +24,7 @@ def per_row(target: Tensor, rows: int, n_motion: int) -> Tensor:
 def label_rows(
     target: Tensor, shape: tuple[int, int], n_motion: int, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(label in [0, C), ignored, wrong) of every row."""
+    """(label int64 in [0, C), ignored, wrong), each (R,), of labels (B,); 0 where it is ignored or wrong."""
     rows, classes = shape
     label = per_row(target, rows, n_motion).long()
     ignored = label == ignore_index

@@ -25,7 +25,8 @@ from ...pipeline.loading.counter_random import fold, uniform_columns
 
 SHAKE = 8  # the shaken frame jumps by up to 1/8 of each side, either way
 
-ClipTransform = Callable[[Tensor, Sequence[str]], Tensor]  # clips and their keys -> clips; the seed is already chosen
+# uint8 clips (B,T,H,W,3) and their B keys -> clips of the same shape; the seed is already chosen
+ClipTransform = Callable[[Tensor, Sequence[str]], Tensor]
 
 _STILL, _SHAKE, _SHUFFLE = 1, 2, 3  # what a hash is for, so that two uses never share bits
 

@@ -3,7 +3,7 @@
     steady, trusted = steady_clips(clips, "similarity")
 
     found = estimate_camera(clips, "similarity")    # matrices (B,T,3,3), from the reference frame's places to frame t's
-    held = hold_still(clips, found.matrices)        # every frame as the reference frame's camera would have seen it
+    steady = hold_still(clips, found.matrices)      # every frame as the reference frame's camera would have seen it
 
 Frame to frame, a translation by phase correlation starts a few Gauss-Newton steps of the wanted kind, whose weights
 fade out what moves otherwise (Geman and McClure's, inverse compositional form of Baker and Matthews, IJCV 2004). These

@@ -108,7 +108,7 @@ def run_detect(config: DetectConfig) -> DetectReport:
 def examples(
     tubes: Sequence[Tube], features: Sequence[TubeFeatures], truth: Sequence[Tube] | None = None
 ) -> tuple[list[np.ndarray], list[str]]:
-    """Vectors and their classes.
+    """Vectors (D,) of the key frames' boxes, and their classes.
 
     Args:
         tubes, features: of one video.
