@@ -26,7 +26,8 @@ from triton.compiler import ASTSource
 
 from .attention.layout import empty_like_tokens
 from .attention.triton_form import Launch, derivative_launches, empty_statistic, forward_launches, partial_bias
-from .clip_prep import allocate_clips, clip_launch, clip_prep_kernel, split_clips
+from .clip_prep.torch_form import allocate_clips, split_clips
+from .clip_prep.triton_form import clip_launch, clip_prep_kernel
 from .gelu_derivatives import gelu_second_order_kernel, second_order_launch
 from .launch_configs import CLIP_TILES, LAUNCH
 from .static_losses.torch_form import allocate_losses

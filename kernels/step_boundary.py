@@ -16,19 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .clip_prep import (
-    UNSPECIALISED,
-    Layout,
-    Static,
-    allocate_clips,
-    check_clip_arguments,
-    check_clip_values,
-    clip_launch,
-    clip_prep_torch,
-    clip_prep_triton,
-    clip_tile,
-    split_clips,
-)
+from .clip_prep import Layout, Static, check_clip_arguments, check_clip_values
+from .clip_prep.torch_form import allocate_clips, clip_prep_torch, split_clips
+from .clip_prep.triton_form import UNSPECIALISED, clip_launch, clip_prep_triton, clip_tile
 from .forward_mode import refuse_forward_mode
 from .launch_configs import LAUNCH, on_device_of
 from .static_losses import check_labels, check_loss_arguments, row_loss

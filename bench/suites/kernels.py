@@ -295,7 +295,7 @@ def measure_losses(config: KernelsBench, device: torch.device, results: ResultFi
 
 def measure_tiles(config: KernelsBench, device: torch.device, copy_rate: float, results: ResultFile) -> None:
     """Other tiles for clip_prep, for revising the committed table by hand; the fastest first."""
-    from ...kernels.clip_prep import clip_prep_triton
+    from ...kernels.clip_prep.triton_form import clip_prep_triton
 
     inputs = clip_inputs(config, device)
     index = (inputs.frames, inputs.top, inputs.left, inputs.flip, inputs.t_idx, [inputs.size] * 2, MEAN, STD)

@@ -46,9 +46,11 @@ def faster_interpreter():
 def form(request, device) -> SimpleNamespace:
     """One form of each kernel and the device it is checked on: plain torch on a CPU, or Triton."""
     # the package's names are the functions, so the modules are fetched by their full name
-    modules = {n: importlib.import_module(f"unstill.kernels.{n}") for n in ("clip_prep", "step_boundary")} | {
-        n: importlib.import_module(f"unstill.kernels.{n}.{request.param}_form") for n in ("static_losses", "attention")
+    modules = {
+        n: importlib.import_module(f"unstill.kernels.{n}.{request.param}_form")
+        for n in ("clip_prep", "static_losses", "attention")
     }
+    modules["step_boundary"] = importlib.import_module("unstill.kernels.step_boundary")
     kinds = ("clip_prep", "static_losses", "static_losses_backward", "step_boundary")
     found = {n: getattr(modules[n.removesuffix("_backward")], f"{n}_{request.param}", None) for n in kinds}
     passes = ("attention", "attention_backward", "attention_double_backward")

@@ -6,6 +6,8 @@ from kernel_checks import MEAN, STD, check_clamping, check_clips, clip_inputs
 from kernel_grid import every_pair, first
 
 from unstill.kernels import clip_prep
+from unstill.kernels.clip_prep.torch_form import clip_prep_torch
+from unstill.kernels.clip_prep.triton_form import clip_prep_triton
 
 OP = torch.ops.unstill.clip_prep.default
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
@@ -29,11 +31,10 @@ def test_large_tiles_and_absent_indices(form, channels_last):
 
 
 def test_triton_equals_torch_to_the_bit_in_float32(device):
-    module = importlib.import_module("unstill.kernels.clip_prep")
     frames, *index = clip_inputs((3, 5, 31, 33), (18, 20), device)
     options = ([18, 20], MEAN, STD, torch.float32, False, "full", False)
-    triton_clips = module.clip_prep_triton(frames, *index, *options)
-    torch_clips = module.clip_prep_torch(*(x.cpu() for x in (frames, *index)), *options)
+    triton_clips = clip_prep_triton(frames, *index, *options)
+    torch_clips = clip_prep_torch(*(x.cpu() for x in (frames, *index)), *options)
     for got, want in zip(triton_clips, torch_clips, strict=True):
         assert torch.equal(got.cpu(), want)
 
@@ -78,7 +79,7 @@ def test_frames_that_are_a_view(form):
 
 def test_offsets_beyond_two_gib(device):
     """Three clips, the last more than 2**31 bytes (output: elements) from the first, at a stride that fits 32 bits."""
-    module = importlib.import_module("unstill.kernels.clip_prep")
+    module = importlib.import_module("unstill.kernels.clip_prep.triton_form")
     shape, size, apart = (3, 2, 9, 10), (6, 7), 2**30 + 4096
     frames, *index = clip_inputs(shape, size, device)
     # the memory between the clips is never touched, so on a CPU it is never committed

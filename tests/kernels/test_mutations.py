@@ -184,7 +184,7 @@ def run_loss_checks(module: ModuleType) -> None:
 
 
 def run_boundary_checks(module: ModuleType) -> None:
-    clips = importlib.import_module("unstill.kernels.clip_prep").clip_prep_triton
+    clips = importlib.import_module("unstill.kernels.clip_prep.triton_form").clip_prep_triton
     losses = importlib.import_module("unstill.kernels.static_losses.triton_form")
     apart = (clips, losses.static_losses_triton, losses.static_losses_backward_triton, row_loss)
     check_boundary(module.step_boundary_triton, *apart, "cpu", smoothing=0.1)
@@ -218,9 +218,12 @@ def run_gelu_checks(module: ModuleType) -> None:
     check_gelu_products(module.second_order_triton, "cpu")
 
 
-FILES = {"attention.triton_form": ("triton_blocks", "triton_kernels", "triton_form")}  # in the order of their imports
+FILES = {  # in the order of their imports
+    "attention.triton_form": ("triton_blocks", "triton_kernels", "triton_form"),
+    "clip_prep.triton_form": ("torch_form", "triton_form"),
+}
 KERNELS = {
-    "clip_prep": (CLIP_PREP, run_clip_checks),
+    "clip_prep.triton_form": (CLIP_PREP, run_clip_checks),
     "gelu_derivatives": (GELU_DERIVATIVES, run_gelu_checks),
     "static_losses.triton_form": (STATIC_LOSSES, run_loss_checks),
     "step_boundary": (STEP_BOUNDARY, run_boundary_checks),

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 OURS = re.compile(r"(trainer|kernels)/(\w+/)*\w+\.py$")
 # forms of these that only a CPU takes: its own decision to skip a step, block copies, the plain form of a kernel
-CPU_ONLY = {("nonfinite.py", "update"), ("circular_shift.py", "circular_shift"), ("clip_prep.py", "clip_prep_torch")}
+CPU_ONLY = {("nonfinite.py", "update"), ("circular_shift.py", "circular_shift"), ("torch_form.py", "clip_prep_torch")}
 READING = {"cpu", "numpy", "tolist", "item", "__bool__", "__float__", "__int__", "__index__", "nonzero"}
 READING_OPS = {"_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim"}
 READING_OPS |= {
