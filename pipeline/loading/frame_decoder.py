@@ -89,7 +89,7 @@ class KeptDecoders:
         rows: dict[int, int] = {}
         for row, number in enumerate(frames.tolist()):
             rows.setdefault(number, row)
-        missing, together, scaler = len(rows), _frames_together(len(rows)), None
+        missing, together, scaler, form = len(rows), _frames_together(len(rows)), None, ""
         pushed: list[int] = []
         for frame in decoded_frames(context, mp4, table):
             row = rows.get(frame.pts if frame.pts is not None else -1)
@@ -206,7 +206,7 @@ class _Scaler:
         assert isinstance(picture, av.VideoFrame)
         plane = picture.planes[0]  # 4 us: PyAV makes objects for all planes
         together, size, _, _ = self._shape
-        lines = np.frombuffer(plane, np.uint8).reshape(together, size, plane.line_size)  # pyright: ignore[reportArgumentType]
+        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(together, size, plane.line_size)
         return lines[:, :, : 3 * size].reshape(self._shape)
 
     def _aim(self, *region: int) -> None:
