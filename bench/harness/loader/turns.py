@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from ....pipeline.shards.index import SampleIndex
 
 
 def alternate(
-    paths: dict[str, Callable[[np.ndarray], Iterable | float]], rounds: int, clips: int
+    paths: Mapping[str, Callable[[np.ndarray], Iterable | float]], rounds: int, clips: int
 ) -> dict[str, list[float]]:
     """Clips per CPU-second of every path in every round; round r gives all paths the same clips.
 
@@ -41,7 +41,7 @@ def _spent(path: Callable[[np.ndarray], Iterable | float], positions: np.ndarray
     """CPU-seconds of the clips at some positions."""
     begin = time.process_time()
     found = path(positions)
-    if isinstance(found, float):
+    if isinstance(found, (int, float)):
         return found
     delivered = drain(found)
     assert delivered == len(positions), f"{name} delivered {delivered} of {len(positions)} clips"
