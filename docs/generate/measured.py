@@ -179,7 +179,7 @@ LINES: tuple[tuple[str, Callable[[Results], str], str], ...] = (
         LOADER,
     ),
     (
-        "clips from an S3 server 30 ms away, on the same two cores / from local files; bytes fetched / needed",
+        "clips from an S3 server 30 ms away, the loader on one core / from local files; bytes fetched / needed",
         _remote,
         LOADER,
     ),

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..shards.index import CODECS, SampleIndex
+from .batch_memory import BatchMemory
 from .decode import picture_sizes
 from .encoded_batch import EncodedBatch
 from .frame_decoder import CORES_CODECS, CannotDecode, KeptDecoders
@@ -44,6 +45,7 @@ class CoresDecoder:
         self._isolation = precautions.isolation if precautions else None
         self._in_flight = precautions.in_flight if precautions and not self._isolation else None
         self._made: list[FrameDecoder] = []
+        self._memory = BatchMemory()
         self._codec, self._pictures = np.asarray(index.codec), picture_sizes(index)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="clip-decoder")
         self._own = threading.local()
@@ -52,7 +54,10 @@ class CoresDecoder:
     def submit(self, batch: EncodedBatch) -> None:
         """Queue a batch; its clips are decoded as threads become free."""
         shape = (*batch.frames.shape, self._size, self._size, 3)
-        clips = torch.empty(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
+        if self._device.type == "cuda":
+            clips = torch.empty(shape, dtype=torch.uint8, pin_memory=True)  # PyTorch keeps this kind by itself
+        else:
+            clips = self._memory.lend(*shape)
         out = clips.numpy()
         self._queue.append((clips, [self._pool.submit(self._decode, batch, row, out) for row in range(len(batch))]))
 
@@ -73,6 +78,7 @@ class CoresDecoder:
         for decoder in self._made:
             decoder.close()
         self._made.clear()
+        self._memory.close()
 
     def _new_decoder(self) -> FrameDecoder:
         decoder = KeptDecoders(self._size) if self._isolation is None else self._isolation.decoder(self._size)

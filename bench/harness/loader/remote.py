@@ -28,7 +28,8 @@ _LATENCY, _WARM, _BATCH = 0.03, 4, 16  # seconds; batches before the clock start
 def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, clips: int, results: ResultFile) -> None:
     """Clips per second of wall clock from an S3 server 30 ms away, over the same from local files, in turns.
 
-    Every clip comes from a video that was not touched before: nothing is in the cache.
+    Every clip comes from a video that was not touched before: nothing is in the cache. The loader has the same core for
+    both; a server is no part of a user's machine, so it has another.
 
     Args:
         root: a dataset of one shard.
@@ -46,8 +47,10 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
     copies = many_copies(root, folder / "copies", -(-(clips + _BATCH * (_WARM + 8)) // count))
     local, fetched = [], 0.0
     rates: dict[float, list[tuple[float, float]]] = {0.0: [], _LATENCY: []}
+    own, *others = sorted(os.sched_getaffinity(0))
     for latency, found in rates.items():
-        with s3_server(latency) as address, _credentials(address):
+        server = s3_server(latency, others[0] if others else None)
+        with server as address, _credentials(address), _on_core(own):
             s3fs.S3FileSystem.clear_instance_cache()
             files = s3fs.S3FileSystem()
             files.mkdir("bench")
@@ -58,8 +61,9 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
                 found.append(_rate("s3://bench/data", folder / f"cache_{latency}_{turn}", clip, clips, turn))
             fetched = _fetched_over_needed("s3://bench/data", folder / f"cold_{latency}", clip, min(clips, 64))
     results.note(
-        f"remote: an S3 server on this machine that answers 30 ms late, in a process of its own on the second core; "
-        f"{clip.frames}x{clip.stride} clips at {clip.size}, one decoding thread, {LoaderConfig.remote_requests} "
+        "remote: an S3 server on this machine that answers 30 ms late, in a process of its own; "
+        + ("the loader is kept to one core, for local files as well, the server to another; " if others else "")
+        + f"{clip.frames}x{clip.stride} clips at {clip.size}, one decoding thread, {LoaderConfig.remote_requests} "
         "requests at a time, every clip from a video not read before"
     )
     (far, work), (near, _), (here, own_work) = (np.array(found).T for found in (rates[_LATENCY], rates[0.0], local))
@@ -71,8 +75,19 @@ def clips_from_afar(root: Path, folder: Path, clip: ClipConfig, rounds: int, cli
     )
 
 
+@contextmanager
+def _on_core(core: int) -> Iterator[None]:
+    """This thread, and those that it starts, on one core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def _rate(dataset: str, cache: Path, clip: ClipConfig, clips: int, seed: int) -> tuple[float, float]:
-    """Clips per second of wall clock, and CPU-seconds of this process a clip, which the server's work is no part of."""
+    """Clips per second of wall clock, and CPU-seconds of this process a clip."""
     config = LoaderConfig(decoder="cores", core_threads=1, cache=cache)
     with ClipLoader(
         dataset, clip=clip, augment=AugmentConfig(), batch_size=_BATCH, device="cpu", seed=seed, config=config

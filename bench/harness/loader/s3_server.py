@@ -1,10 +1,12 @@
 """A server of S3 on this machine with the latency of a distant one, as a process of its own.
 
-    python -m unstill.bench.harness.loader.s3_server SECONDS
+    python -m unstill.bench.harness.loader.s3_server SECONDS [CORE]
 
-It prints its address and ends with its standard input. Needs moto (``pip install 'moto[server]'``).
+It runs on that core alone, prints its address and ends with its standard input. Needs moto
+(``pip install 'moto[server]'``).
 """
 
+import os
 import socket
 import subprocess
 import sys
@@ -15,9 +17,13 @@ from typing import Any
 
 
 @contextmanager
-def s3_server(latency: float) -> Iterator[str]:
-    """The address of a server that answers every request ``latency`` seconds late."""
-    command = [sys.executable, "-m", __spec__.name, str(latency)]
+def s3_server(latency: float, core: int | None = None) -> Iterator[str]:
+    """The address of a server that answers every request ``latency`` seconds late.
+
+    Args:
+        core: the processor that it runs on; None: any.
+    """
+    command = [sys.executable, "-m", __spec__.name, str(latency), *([] if core is None else [str(core)])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
         try:
@@ -59,4 +65,6 @@ def _main(latency: float) -> None:
 
 
 if __name__ == "__main__":
+    if sys.argv[2:]:
+        os.sched_setaffinity(0, {int(sys.argv[2])})
     _main(float(sys.argv[1]))

@@ -2,7 +2,7 @@
 
 import gc
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,23 +16,36 @@ from ....pipeline.progress import Progress
 from ....pipeline.shards.index import SampleIndex
 
 
-def alternate(paths: dict[str, Callable], rounds: int, clips: int) -> dict[str, list[float]]:
-    """Clips per CPU-second of every path in every round; round r gives all paths the same clips."""
+def alternate(
+    paths: Mapping[str, Callable[[np.ndarray], Iterable | float]], rounds: int, clips: int
+) -> dict[str, list[float]]:
+    """Clips per CPU-second of every path in every round; round r gives all paths the same clips.
+
+    A path gives batches, or the CPU-seconds that it took by its own account, without what it prepared.
+    """
     rates: dict[str, list[float]] = {name: [] for name in paths}
     with Progress("loader paths", rounds * len(paths), "measurements") as progress:
         for turn in range(-1, rounds):
             at = np.arange(max(turn, 0) * clips, (max(turn, 0) + 1) * clips)
             for name, path in paths.items():
                 if turn < 0:
-                    drain(path(at[:2]))  # imports, first pipeline, page cache
+                    _spent(path, at[:2], name)  # imports, first pipeline, page cache
                     continue
                 gc.collect()
-                begin = time.process_time()
-                delivered = drain(path(at))
-                rates[name].append(delivered / (time.process_time() - begin))
-                assert delivered == clips, f"{name} delivered {delivered} of {clips} clips"
+                rates[name].append(clips / _spent(path, at, name))
                 progress.advance(note=name)
     return rates
+
+
+def _spent(path: Callable[[np.ndarray], Iterable | float], positions: np.ndarray, name: str) -> float:
+    """CPU-seconds of the clips at some positions."""
+    begin = time.process_time()
+    found = path(positions)
+    if isinstance(found, (int, float)):
+        return found
+    delivered = drain(found)
+    assert delivered == len(positions), f"{name} delivered {delivered} of {len(positions)} clips"
+    return time.process_time() - begin
 
 
 def drain(batches: Iterable) -> int:

@@ -14,12 +14,13 @@ from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.clips import Clips
 from unstill.pipeline.loading.decoders import DecoderMaker
 from unstill.pipeline.loading.encoded_batch import EncodedBatch
+from unstill.pipeline.loading.frame_decoder import CORES_CODECS, KeptDecoders
 from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.loader import ClipLoader
 from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, ClipRequests
 from unstill.pipeline.loading.shared_decoder import SharedDecoder
-from unstill.pipeline.shards.index import SampleIndex
+from unstill.pipeline.shards.index import CODECS, SampleIndex
 
 GOP, FRAMES, HEIGHT, WIDTH = 12, 30, 96, 128
 # Levels, on a picture of steep saturated colours, which clip, too: the mean, the most inside, and the most at the
@@ -111,6 +112,32 @@ def test_every_frame_is_the_one_that_was_asked_for(one_video, pyav_frames, frame
     distance = (clips[0][:, None] - pictures[None, :, :HEIGHT, :HEIGHT]).abs().mean((2, 3, 4))
     assert distance.argmin(1).tolist() == frames
     assert torch.equal(clips[0], clips[1]) and torch.equal(clips[0], clips[2])
+
+
+@pytest.mark.parametrize("count", [6, 8, 11, 16])
+def test_frames_come_out_one_by_one_as_together(one_video, count):
+    """Through tall pictures of several frames; 11 frames have none. Frames are in any order, and some are repeated."""
+    codec, index, reader, _ = one_video
+    numbers = np.random.default_rng(count).permutation(FRAMES)[:count]
+    numbers = np.concatenate([numbers, numbers[:1]])
+    together = decoded("cores", index, 48, batch_of(reader, numbers, [REGIONS["odd"]]))[0]
+    for number, frame in zip(numbers.tolist(), together, strict=True):
+        alone = decoded("cores", index, 48, batch_of(reader, np.array([number]), [REGIONS["odd"]]))[0, 0]
+        assert torch.equal(frame, alone), (codec, number)
+
+
+def test_a_clip_that_fails_leaves_no_frame_for_the_next(one_video):
+    """Three of four frames are already in the tall picture when the fourth turns out to be missing."""
+    _, index, reader, _ = one_video
+    good = reader.clip(0, np.array([0, 2, 4, 6]))
+    name, picture, kept = CORES_CODECS[CODECS[int(index.codec[0])]], (WIDTH, HEIGHT), KeptDecoders(48)
+    first, again = np.empty((2, 4, 48, 48, 3), np.uint8)
+    kept.clip(name, good.mp4, good.table, good.frames, picture, REGIONS["even"], first)
+    with pytest.raises(ValueError, match="1 of its frames do not come out"):
+        kept.clip(name, good.mp4, good.table, np.array([0, 1, 2, 99]), picture, REGIONS["even"], again)
+    kept.forget()  # as whoever catches the error does
+    kept.clip(name, good.mp4, good.table, good.frames, picture, REGIONS["even"], again)
+    assert np.array_equal(first, again)
 
 
 @pytest.fixture(scope="module")
