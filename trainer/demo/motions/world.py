@@ -331,9 +331,14 @@ def video(config: MotionsConfig, split: str, index: int) -> tuple[np.ndarray, np
     if world.light:
         lit(canvas, world, stream)
     if world.camera != "still":
-        camera = camera_path(world, config.frames, stream)
+        camera = camera_of(config, split, index)
         canvas, mask = filmed(canvas, camera), np.rint(filmed(mask, camera)).astype(np.uint8)
     return finished(canvas, config.noise, stream(_NOISE)), mask, who
+
+
+def camera_of(config: MotionsConfig, split: str, index: int) -> np.ndarray:
+    """float64 (T,4): where a video's camera is in each frame, see ``camera_path``."""
+    return camera_path(config.harder, config.frames, lambda purpose: _stream(config, split, index, purpose))
 
 
 def finished(canvas: np.ndarray, noise: float, rng: np.random.Generator) -> np.ndarray:
