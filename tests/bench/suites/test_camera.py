@@ -8,8 +8,6 @@ import torch
 from unstill.bench.suites import camera as suite
 from unstill.trainer.models.camera_motion import hold_still
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.mark.parametrize("camera", ["pan", "zoom", "handheld"])
 def test_the_true_motion_holds_the_scene_still(camera):
