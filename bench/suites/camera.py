@@ -88,7 +88,7 @@ def run(config: CameraBench) -> Path:
             results.add(still_row(f"video {number}", kind, estimate_camera(clips, kind)))
         tiles.append(change_over_time(clips[len(clips) // 2, None]))
     if config.picture and tiles:
-        Image.fromarray(np.concatenate(tiles, 1)).save(config.picture)
+        Image.fromarray(np.concatenate(tiles, 1)).quantize(64).save(config.picture, optimize=True)
     results.show("the camera's motion")
     return results.finish()
 

@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import camera
 import costs
 import demonstration
 import downstream
@@ -27,7 +28,7 @@ def tables() -> dict[Path, str]:
     results = Results(REPOSITORY / "bench" / "results")
     blocks = {
         name: block
-        for part in (costs, demonstration, downstream, every_method, measured, witnesses)
+        for part in (camera, costs, demonstration, downstream, every_method, measured, witnesses)
         for name, block in part.blocks(results).items()
     }
     pages = {REPOSITORY / name: (REPOSITORY / name).read_text() for name in PAGES}
