@@ -150,15 +150,15 @@ def error_row(camera: Camera, kind: Kind, size: int, found: CameraMotion, truth:
 
 def still_row(name: str, kind: Kind, found: CameraMotion) -> Row:
     """How much of a real video's picture stands still."""
-    shown = {"figure": "still", "label": name} if kind == "similarity" else {}
     return Row(
         title=f"{name}, {kind}: stands still afterwards",
         **spread(quantiles((100 * torch.maximum(found.still, found.still_before)).tolist())),
         unit="percent",
         better="higher",
         detail=f"as filmed {100 * found.still_before.median():.0f}",
+        figure="still" if kind == "similarity" else "",
+        label=name,
         facts={"video": name, "kind": kind} | shares(found),
-        **shown,
     )
 
 
