@@ -16,9 +16,11 @@ _COLUMNS = ("frame .2", "frame .5", "frame .5:.95", "video .2", "video .5", "vid
 def detect(arguments: list[str]) -> int:
     """``unstill detect fit MODEL... --train --test --truth`` and ``unstill detect score TRUTH FOUND``."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: unstill detect fit MODEL [MODEL ...] --train DATA --test DATA --truth BOXES [--option value ...]")
+        print("usage: unstill detect fit MODEL [MODEL ...] --train DATA --test DATA")
+        print("                          --truth BOXES [--option value ...]")
         print("       unstill detect score TRUTH FOUND [--option value ...]\n")
-        print("fit: a linear layer on frozen features of boxes; frame-mAP and video-mAP of each model.")
+        print("fit: a linear layer on frozen features of boxes; frame-mAP and video-mAP of")
+        print("each model.")
         print("score: the same measures of any detector's boxes, also in AVA's format.")
         print("unstill detect fit --help shows every option.")
         return 0

@@ -16,16 +16,6 @@ from unstill.trainer.inputs.config import InputConfig
 from unstill.trainer.recipes.hmdb51 import hmdb51_albar
 
 
-@pytest.mark.parametrize("name", cli.COMMANDS)
-def test_help_of_every_command(name, capsys):
-    try:
-        code = cli.run([name, "--help"])
-    except SystemExit as stop:  # how the option parser ends
-        code = stop.code
-    assert code == 0
-    assert f"unstill {name}" in capsys.readouterr().out
-
-
 def test_the_list_names_every_command(capsys):
     assert cli.run([]) == 0
     out = capsys.readouterr().out
