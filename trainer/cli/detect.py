@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...pipeline.atomic_files import check_folder
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ..downstream.detection.config import DetectConfig, ScoreConfig
@@ -36,6 +37,8 @@ def _fit(config: DetectConfig) -> int:
     from ..downstream.detection.evaluation import run_detect
     from ..downstream.detection.files import write_detections
 
+    if config.out is not None:
+        check_folder(config.out)
     report = run_detect(config)
     table = _table(f"mAP in percent, {len(report.truth)} tubes, rules {config.rules}")
     rows = [(printable(result.name), _numbers(result.frames, result.videos)) for result in report.results]

@@ -110,6 +110,16 @@ def test_only_unstill_logs_what_is_going_on(monkeypatch):
         (["train", "nosuch_recipe"], "nosuch_recipe"),
         (["verify", "no/such/dataset"], "no/such/dataset"),
         (["verify", "no/such/dataset", "--device", "cpu"], "no/such/dataset"),
+        (["evaluate", "run", "--iid", "x", "--out", __file__], "is a file, expected a folder"),  # not after the work
+        (["diagnose", "scene-bias", "a", "b", "--run", "c", "--out", f"{__file__}/x"], "is a file, expected a folder"),
+        (
+            ["detect", "fit", "a", *"--train b --test c --truth d --out".split(), __file__],
+            "is a file, expected a folder",
+        ),
+        (["anomaly", "a", *"--train-list b --truth c --out".split(), __file__], "is a file, expected a folder"),
+        (["localise", "a", "b", __file__], "is a file, expected a folder"),
+        (["predict", "--model", "x"], "no video given"),
+        (["evaluate", "nosuch", "--iid", "x"], "nosuch: no such folder"),
         (["evaluate", "run", "--scuba", "places", "--iid", "x"], "--scuba places: expected pairs, --scuba NAME VALUE"),
     ],
 )
