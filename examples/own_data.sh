@@ -10,7 +10,7 @@ VIDEOS=${1:?usage: own_data.sh VIDEOS, a folder with train/CLASS/*.mp4 and val/C
 RECIPE=${RECIPE:-own_small_albar} # or own_small (cross entropy), own, own_albar: unstill train
 DATA=${DATA:-data/own} RUN=${RUN:-runs/own}
 UNSTILL=${UNSTILL:-unstill}
-# further options of convert and train; on a CPU: CONVERT="--codec vp9" TRAIN="--batch-size 4 --step.compile off"
+# further options of the commands; on a CPU: TRAIN="--step.compile off"
 CONVERT=${CONVERT:-} TRAIN=${TRAIN:-} EVALUATE=${EVALUATE:-} EXPORT=${EXPORT:-}
 
 # what is there: classes, lengths, duplicates, files that will be refused

@@ -120,8 +120,21 @@ def explain_os_errors(path: Path) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise InputError(f"{path}: no space left to write it; free some and run the same command again") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise InputError(f"{path}: not allowed to write here; choose a folder you own with --out") from error
+            raise InputError(f"{path}: not allowed to write here; choose a folder of yours") from error
         raise InputError(f"{path}: writing failed ({os.strerror(error.errno or 0)})") from error
+
+
+def check_folder(path: Path) -> None:
+    """Refuse, before long work, a folder that could not be made or written at its end. Makes nothing.
+
+    Raises:
+        InputError: it is a file or below one, or may not be written.
+    """
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise InputError(f"{there}: is a file, expected a folder or a new name")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{there}: not allowed to write here; choose a folder of yours")
 
 
 def make_folder(path: Path) -> None:

@@ -166,7 +166,7 @@ def count_steps(config: TrainConfig, data: DatasetInfo, ranks: Ranks) -> int:
     steps = config.total_steps(data.samples)
     if steps < 1:
         raise InputError(
-            f"{config.epochs:g} epochs of {data.samples * config.augment.repeats} clips are less than one batch of "
-            f"{config.batch_size}; lower --batch-size or raise --epochs"
+            f"{config.epochs:g} times {data.samples * config.augment.repeats} clips (--epochs) are less than one batch "
+            f"of {config.batch_size}; lower --batch-size or raise --epochs"
         )
     return steps

@@ -26,7 +26,7 @@ class StepConfig:
     channels_last: bool = False
     """Weights and clips in memory format channels_last_3d; helps convolutional networks on CUDA."""
     closed_conv: Literal["auto", "on", "off"] = "auto"
-    """Convolutions whose gradient of a gradient has an ordinary shape, see `closed_conv.py`; equal up to rounding.
+    """Convolutions whose gradient of a gradient has an ordinary shape; equal up to rounding.
     auto: where the method takes a gradient penalty, and in bf16 on a CPU, where PyTorch's weight gradient is wrong."""
     closed_layers: Literal["auto", "off", "attention", "gelu", "mlp"] = "auto"
     """Layers that recompute instead of keeping tensors for a gradient of a gradient; exact. attention: no matrix of

@@ -58,13 +58,13 @@ def blocks(results: Results) -> dict[str, str]:
         ),
         while_true(
             lost["albar"] < lost["baseline"] / 4,
-            "It removes the influence of the scene: from IID to SCUBA cross entropy loses "
+            "It takes away most of the scene's influence: from IID to SCUBA cross entropy loses "
             f"{lost['baseline']:.0f} points, ALBAR {lost['albar']:.0f}.",
         ),
         while_true(
             mean("albar", "anti") < mean("albar", "iid") - 20,
-            "It only reduces the influence of the moving actor's appearance: with scene and actor of other classes it "
-            f"is right on {mean('albar', 'anti'):.0f} % of the videos (cross entropy "
+            "Of the influence of the moving actor's appearance it takes away less: with scene and actor of other "
+            f"classes it is right on {mean('albar', 'anti'):.0f} % of the videos (cross entropy "
             f"{mean('baseline', 'anti'):.0f} %).",
         ),
         "`make demo` is seed 0. Another machine rounds otherwise, which acts like another seed: expect about these "

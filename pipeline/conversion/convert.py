@@ -38,7 +38,8 @@ class ConvertConfig(SourceConfig):
     out: Annotated[str | Path, Positional, arg(metavar="OUT")]
     """Folder or address (s3://...) of the new dataset. The same command again continues a run that was stopped."""
     codec: Codec = "h264"
-    """h264 or hevc for training on a GPU, vp9 where DALI decodes on the CPU; copy keeps videos that already fit."""
+    """h264 and hevc are decoded by a GPU and by the cores of a CPU. vp9: where DALI is to decode on a CPU. copy keeps
+    videos that already fit."""
     short_side: int = 256
     """Pixels of the short side; rounded to a multiple of 16, never enlarged."""
     fps: float | None = None

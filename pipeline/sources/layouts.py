@@ -109,6 +109,8 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: no such file, no names, or a name twice.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: is a folder; expected its dataset.json, or a text file with one class a line")
     text = read_text(path, "a list of classes")
     if Path(path).suffix == ".json":
         try:

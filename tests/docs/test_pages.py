@@ -1,15 +1,18 @@
 """README and docs: their numbers are those of the files, their links lead somewhere, their commands are taken."""
 
+import dataclasses
 import re
 import shlex
 import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 import tyro
 
+from unstill.bench import suites
 from unstill.pipeline.ood.build import OodConfig
 from unstill.pipeline.ood.mask_check import MaskCheckConfig
 from unstill.trainer.cli.diagnostics import QUESTIONS
@@ -107,16 +110,16 @@ def test_folders_of_the_layout_exist():
 
 
 def commands_on(page: Path) -> list[str]:
-    """The command lines in the page's code, without comments; lines that are no complete command are left out."""
+    """The command lines in the page's code, without comments; lines with a gap in them are left out."""
     indented = lambda block: re.sub(r"^", "    ", block[1], flags=re.M)  # noqa: E731
     text = re.sub(r"^```(?:\w*)\n(.*?)^```", indented, page.read_text(), flags=re.M | re.S)
     text = re.sub(r"\\\n\s+", "", text)
     lines = re.findall(r"^    (unstill [^\n#]+)", text, re.M)
     lines = [re.split(r"\s{3,}", line.strip())[0] for line in lines]
-    return [line for line in lines if "..." not in line and "|" not in line and not re.search(r"\b[A-Z]{4,}\b", line)]
+    return [line for line in lines if "..." not in line and "|" not in line]
 
 
-@pytest.mark.parametrize(("page", "line"), [(page, line) for page in PAGES for line in commands_on(page)])
+@pytest.mark.parametrize(("page", "line"), [(page, line) for page in LINKING for line in commands_on(page)])
 def test_commands_are_taken(page, line):
     """Options and recipes exist, and values are of their type."""
     name, *arguments = shlex.split(line)[1:]
@@ -133,11 +136,36 @@ def test_commands_are_taken(page, line):
     elif name == "detect":
         tyro.cli({"fit": DetectConfig, "score": ScoreConfig}[arguments[0]], args=arguments[1:])
     elif name == "bench":
-        from unstill.bench import suites
-
-        assert arguments[0] in (*suites.names(), "report", "all")
+        suite, *rest = arguments or ["report"]
+        if suite not in ("report", "all"):
+            tyro.cli(get_type_hints(suites.load(suite).run)["config"], args=rest)
     else:
         tyro.cli(_load(COMMANDS[name].options), args=arguments)
+
+
+# of other programs: make, pip, docker, torchrun, git
+FOREIGN = "--help --version --rm --gpus --shm-size --standalone --nproc-per-node --no-python --shutdown-timeout".split()
+
+
+def test_names_in_a_sentence_exist():
+    """Commands, and options of commands, that stand between the words of README and docs."""
+    reference = (REPOSITORY / "docs/reference/commands.md").read_text()
+    known = {*FOREIGN, *re.findall(r"`(--[\w.-]+)", reference)}
+    for suite in suites.names():
+        fields = dataclasses.fields(get_type_hints(suites.load(suite).run)["config"])
+        known |= {f"--{field.name.replace('_', '-')}" for field in fields}
+    groups = {option.rpartition(".")[0] for option in known}
+    missing = []
+    for page in PAGES:
+        for code in re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)):
+            for option in re.findall(r"(?<![\w-])--[a-z][\w.-]*\w", code):
+                positive = re.sub(r"(^--|\.)no-(?=[\w-]+$)", r"\1", option)
+                if not {option, positive} & known and option not in groups:
+                    missing.append(f"{name_of(page)}: {option}")
+            name = re.match(r"unstill ([a-z-]+)", " ".join(code.split()))
+            if name and name[1] not in COMMANDS:
+                missing.append(f"{name_of(page)}: {code}")
+    assert not missing
 
 
 def test_no_sentence_stands_twice():

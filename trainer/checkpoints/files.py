@@ -116,7 +116,10 @@ def find_checkpoint(path: Path) -> Path:
         if there := [step.name for step in steps_on_disk(folder)]:
             pointers = [name for name in POINTERS if (folder / name).exists()]
             raise InputError(f"{path}: no such checkpoint; {folder} has {', '.join([*pointers, *there])}")
-    raise InputError(f"{path}: no checkpoint in it; expected a run folder or a checkpoint made by `unstill train`")
+    missing = "no checkpoint in it" if path.exists() else "no such folder"
+    runs = [run for run in sorted(path.iterdir()) if (run / "checkpoints").is_dir()] if path.is_dir() else []
+    hint = f"; {runs[0]} is one" if runs else ""
+    raise InputError(f"{path}: {missing}; expected a run folder or a checkpoint made by `unstill train`{hint}")
 
 
 def names_checkpoint(path: Path) -> bool:

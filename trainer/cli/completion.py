@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from ...pipeline.errors import InputError
 from .suggestions import unknown
 
-HOW = {
-    "bash": "unstill completion bash > ~/.local/share/bash-completion/completions/unstill",
-    "zsh": "unstill completion zsh > FOLDER_OF_YOUR_FPATH/_unstill",
-    "fish": "unstill completion fish > ~/.config/fish/completions/unstill.fish",
+FILES = {  # where a shell looks
+    "bash": "~/.local/share/bash-completion/completions/unstill",
+    "zsh": "FOLDER_OF_YOUR_FPATH/_unstill",
+    "fish": "~/.config/fish/completions/unstill.fish",
 }
 # a line of --help that begins with options, and the values that they take
 _OPTION = re.compile(
@@ -43,8 +43,8 @@ def run(arguments: list[str]) -> int:
     """``unstill completion SHELL``."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: unstill completion bash|zsh|fish\n")
-        for shell, how in HOW.items():
-            print(f"  {shell:6}{how}")
+        for shell, file in FILES.items():
+            print(f"  unstill completion {shell} > {file}")
         print("\nThen start a new shell. With a new version of unstill, write the file again.")
         return 0
     shell, *rest = arguments

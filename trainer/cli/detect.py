@@ -4,6 +4,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...pipeline.atomic_files import check_folder
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ..downstream.detection.config import DetectConfig, ScoreConfig
@@ -16,9 +17,11 @@ _COLUMNS = ("frame .2", "frame .5", "frame .5:.95", "video .2", "video .5", "vid
 def detect(arguments: list[str]) -> int:
     """``unstill detect fit MODEL... --train --test --truth`` and ``unstill detect score TRUTH FOUND``."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: unstill detect fit MODEL [MODEL ...] --train DATA --test DATA --truth BOXES [--option value ...]")
+        print("usage: unstill detect fit MODEL [MODEL ...] --train DATA --test DATA")
+        print("                          --truth BOXES [--option value ...]")
         print("       unstill detect score TRUTH FOUND [--option value ...]\n")
-        print("fit: a linear layer on frozen features of boxes; frame-mAP and video-mAP of each model.")
+        print("fit: a linear layer on frozen features of boxes; frame-mAP and video-mAP of")
+        print("each model.")
         print("score: the same measures of any detector's boxes, also in AVA's format.")
         print("unstill detect fit --help shows every option.")
         return 0
@@ -34,6 +37,8 @@ def _fit(config: DetectConfig) -> int:
     from ..downstream.detection.evaluation import run_detect
     from ..downstream.detection.files import write_detections
 
+    if config.out is not None:
+        check_folder(config.out)
     report = run_detect(config)
     table = _table(f"mAP in percent, {len(report.truth)} tubes, rules {config.rules}")
     rows = [(printable(result.name), _numbers(result.frames, result.videos)) for result in report.results]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from rich.console import Console
 from rich.table import Table
 
+from ...pipeline.atomic_files import check_folder
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
 from ..diagnostics.config import (
@@ -72,6 +73,8 @@ def diagnose(arguments: list[str]) -> int:
         raise InputError(unknown("question", name, QUESTIONS, "unstill diagnose"))
     question = QUESTIONS[name]
     options = parse(question.options, prog=f"unstill diagnose {name}", args=rest)
+    if options.out is not None:
+        check_folder(options.out)
     # after the options: --help need not wait for torch
     from ..diagnostics.presentation import show, write
     from ..evaluation.facts import made_now

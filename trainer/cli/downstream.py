@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...pipeline.atomic_files import check_folder
 from ...pipeline.safe_text import printable
 from ..downstream.anomaly.config import AnomalyConfig
 from ..downstream.features.config import FeaturesConfig
@@ -30,6 +31,8 @@ def anomaly(config: AnomalyConfig) -> int:
     from ..downstream.anomaly.evaluation import run_anomaly
     from ..downstream.anomaly.files import write_anomaly
 
+    if config.out is not None:
+        check_folder(config.out)
     test, results = run_anomaly(config)
     frames = sum(len(truth) for truth in test.truth)
     table = Table(title=f"Percent over {frames:,} frames of {len(test.videos)} videos, with the 95 % interval")
@@ -57,6 +60,7 @@ def localise(config: LocaliseConfig) -> int:
     from ..downstream.localisation.evaluation import run_localise
     from ..downstream.localisation.files import write_localise
 
+    check_folder(config.out)
     result = run_localise(config)
     Console().print(_precision_table(config, result))
     mean = result.mean()

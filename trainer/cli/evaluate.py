@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ...pipeline.atomic_files import check_folder
 from ...pipeline.errors import InputError
 from ...pipeline.loading.device import resolve_device
 from ...pipeline.safe_text import printable
@@ -25,6 +26,8 @@ def run(command: EvaluateCommand) -> int:
     """``unstill evaluate``."""
     if (command.logits is None) == (not command.runs):
         raise InputError("give either run folders, or --logits with a folder of saved predictions")
+    if command.out is not None:
+        check_folder(command.out)
     if command.logits is not None:
         predictions = read_logits(command.logits)
         cards = {name: _score(command.sets, found) for name, found in predictions.items()}

@@ -1,5 +1,6 @@
 """``unstill export`` and ``unstill predict``: what they print; the exit code is returned."""
 
+from ...pipeline.errors import InputError
 from ..inference.config import ExportConfig, PredictConfig
 from ..inference.export import export as export_model
 from ..inference.predict import predict as predict_videos
@@ -17,7 +18,13 @@ def export(config: ExportConfig) -> int:
 
 
 def predict(config: PredictConfig) -> int:
-    """``unstill predict``; 1 when a video could not be read."""
+    """``unstill predict``; 1 when a video could not be read.
+
+    Raises:
+        InputError: no video is given, or the model or an option cannot be used.
+    """
+    if not config.videos:
+        raise InputError("no video given; expected unstill predict VIDEO [VIDEO ...] --model MODEL")
     found = predict_videos(config)
     for prediction in found:
         print(prediction)

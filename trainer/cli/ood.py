@@ -12,7 +12,8 @@ def ood(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: unstill ood build SOURCE MASKS OUT [--option value ...]")
         print("       unstill ood check SOURCE MASKS LIST [--option value ...]\n")
-        print("build: cut the people out of test videos, and put them before other backgrounds: SCUBA, Confl-FG, HAT.")
+        print("build: cut the people out of test videos, and put them before other")
+        print("backgrounds: SCUBA, Confl-FG, HAT.")
         print("check: measure the masks first, and list the videos to look at.")
         print("unstill ood build --help shows every option.")
         return 0

@@ -11,6 +11,7 @@ DATA = {  # folder below data/ -> name
     "ucf101": "UCF101",
     "kinetics400": "Kinetics-400",
     "kinetics200": "Kinetics-200",
+    "diving48": "Diving48",
     "own": "your own videos",
 }
 # (network, frames x size x size, method, precision) -> GiB of a step without clips, and of each clip; by the memory
@@ -51,7 +52,8 @@ def in_one_line(make: Callable[[], TrainConfig]) -> str:
     parts += [recipe.augmentation.title] if recipe.augmentation is not None else []
     network = recipe.model.name.rpartition(":")[2] if recipe.model.name.startswith("unstill.") else recipe.model.name
     shape = f"{clip.frames}x{clip.stride} frames of {clip.size}"
-    data = f"{data_of(make)} ({recipe.data})"
+    title = data_of(make)
+    data = f"{title[0].upper()}{title[1:]} ({recipe.data})"
     return f"{data}; {network}, {shape}, {recipe.step.precision}; {' + '.join(parts)}; {_memory(recipe)}."
 
 

@@ -55,7 +55,7 @@ def demo_be() -> TrainConfig:
 
 
 def demo_actor_cutmix() -> TrainConfig:
-    """ActorCutMix on the demonstration's videos, with boxes around the moving actor (`motions/boxes.py`)."""
+    """ActorCutMix on the demonstration's videos, with boxes around the moving actor."""
     recipe = _demo("demo_actor_cutmix", Baseline(), ActorCutMix(prob=0.25), lr=2e-3)
     return replace(recipe, inputs=replace(recipe.inputs, people=PEOPLE))
 

@@ -294,7 +294,11 @@ def _labels(subject: Subject, index: SampleIndex, dataset: Path) -> np.ndarray:
     position = {name: n for n, name in enumerate(subject.classes)}
     unknown = [name for name in index.classes if name not in position]
     if unknown:
-        raise InputError(f"{dataset}: class {unknown[0]!r} is none of the {len(position)} that {subject.name} knows")
+        known = ", ".join(subject.classes[:3]) + (", ..." if len(position) > 3 else "")
+        raise InputError(
+            f"{dataset}: class {unknown[0]!r} is none of the {len(position)} that {subject.name} knows ({known}); "
+            "expected videos of those classes, converted with --classes TRAINING_SET/dataset.json"
+        )
     return np.array([position[name] for name in index.classes], np.int64)[np.asarray(index.label)]
 
 

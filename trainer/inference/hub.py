@@ -10,6 +10,7 @@ from typing import Any
 
 from ...pipeline.errors import InputError
 from ...pipeline.safe_text import printable
+from ..models.hub_address import only_cached
 from .classifier import CONFIG, LABELS, WEIGHTS
 
 PREFIX = "hf:"
@@ -32,6 +33,7 @@ def model_folder(model: Path) -> Path:
         raise InputError(f"{model}: expected hf:ORG/NAME or hf:ORG/NAME@REVISION")
     hub = _hub()
     where: dict[str, Any] = {"revision": match["revision"], "endpoint": os.environ.get("HF_ENDPOINT")}
+    where["local_files_only"] = only_cached()
     try:
         paths = [Path(hub.hf_hub_download(match["repository"], name, **where)) for name in (CONFIG, LABELS, WEIGHTS)]
     except hub.errors.LocalEntryNotFoundError:

@@ -60,6 +60,8 @@ def predict(config: PredictConfig) -> list[Prediction]:
     found = []
     for video in config.videos:
         try:
+            if video.is_dir():
+                raise InputError(f"{video}: is a folder; expected video files, such as {video}/*")
             clips = read_clips(video, facts.clip, config.views, config.sandbox)
         except InputError as error:
             found.append(Prediction(video, (), str(error)))

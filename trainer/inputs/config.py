@@ -49,6 +49,7 @@ class InputConfig:
     std: tuple[float, float, float] = IMAGENET_STD
     """Per-channel standard deviation of the normalisation, in units of the full range."""
     people: Path | None = None
-    """Boxes of people by key and frame (.csv or .json), for ActorCutMix and for SDN with `w_mask`; see people.py."""
+    """Boxes of people, for ActorCutMix and for SDN with `w_mask`: a .csv with the columns video (the sample's key),
+    frame (from 0), left, top, right, bottom (shares of the picture, 0 to 1), or the same as .json."""
     transform: Annotated[FrameTransform | None, tyro.conf.Fixed, tyro.conf.Suppress] = None
     """A change of the frames that a recipe asks for; none by default."""

@@ -30,6 +30,7 @@ from torchvision.ops import StochasticDepth
 from ...pipeline.bounded_files import read_json
 from ...pipeline.errors import InputError
 from ..inputs.config import IMAGENET_MEAN, IMAGENET_STD
+from .hub_address import only_cached
 from .network import Triple
 
 log = logging.getLogger(__name__)
@@ -201,7 +202,12 @@ def load_pretrained(model: VideoClassifier, source: Source, name: str) -> None:
     report.setLevel(logging.ERROR)  # what is new is said in one line below
     try:
         loaded, info = getattr(transformers, FAMILIES[kind].network).from_pretrained(
-            where, config=network.config, ignore_mismatched_sizes=True, output_loading_info=True, dtype=torch.float32
+            where,
+            config=network.config,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            local_files_only=only_cached(),
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -279,10 +285,10 @@ def _read_file(where: str, file: str) -> dict[str, Any] | None:
         )
 
         try:
-            path = Path(hf_hub_download(where, file))
-        except LocalEntryNotFoundError as error:
+            path = Path(hf_hub_download(where, file, local_files_only=only_cached()))
+        except LocalEntryNotFoundError:
             raise InputError(
-                f"model.name hf:{where}: no such folder, and the Hub cannot be reached ({str(error).splitlines()[0]})"
+                f"model.name hf:{where}: no such folder, not downloaded before, and the Hub cannot be reached"
             ) from None
         except EntryNotFoundError:
             return None

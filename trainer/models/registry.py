@@ -10,6 +10,7 @@ import importlib
 import inspect
 import os
 import pickle
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -232,8 +233,13 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"model.weights {path}: not readable as plain tensors ({reason})") from None
+        # torch's own message advises to load the file in a way that runs what is in it
+        code = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        reason = f"it asks for {code[1]}, which is code" if code else "it is damaged, or something else"
+        raise InputError(
+            f"model.weights {path}: not readable as plain tensors ({reason}); expected what torch.save or safetensors "
+            "writes of a state_dict"
+        ) from None
     for key in ("state_dict", "model", "model_state_dict"):  # what common trainers wrap the weights in
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]

@@ -45,10 +45,10 @@ def start_lines(
     clip = (
         f"clips of {config.clip.frames} frames x {config.clip.size} x {config.clip.size}, stride {config.clip.stride}"
     )
-    first = state.step + 2
+    first, epochs = state.step + 2, "epoch" if config.epochs == 1 else "epochs"
     return [
         f"data: {config.data}: {data.samples:,} videos, {len(data.classes)} classes; {checked}",
-        f"run: {config.out}: {begun} {steps:,} steps of {config.batch_size} clips ({config.epochs:g} epochs), "
+        f"run: {config.out}: {begun} {steps:,} steps of {config.batch_size} clips ({config.epochs:g} {epochs}), "
         f"{_rate(config)}, {saved}; the time left is known after step {min(first, steps):,}, metrics after step "
         f"{min(steps, -(-(state.step + 1) // config.log.every) * config.log.every):,}",
         f"network: {config.model.name}, {number}{frozen}, from {_start(config)}; {clip}; "

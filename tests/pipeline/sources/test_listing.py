@@ -171,6 +171,7 @@ def test_class_names_are_compared_without_punctuation(tmp_path):
     assert names == {"Air Drumming/x.mp4": "air_drumming", "zumba/y.mp4": "zumba"}
     (tmp_path / "names.txt").write_text("air drumming\nair_drumming\nzumba\n")
     assert "may be 'air drumming' or 'air_drumming'" in refused(root, classes=tmp_path / "names.txt")
+    assert "is a folder; expected its dataset.json" in refused(root, classes=tmp_path)
 
 
 def test_whether_a_kinetics_file_is_cut_its_name_says_and_not_its_length(tmp_path, convert_config, video):

@@ -70,6 +70,8 @@ def test_latest_best_and_steps_are_paths(folder, whole):
     assert find_checkpoint(run / "checkpoints" / "step-00000003").name == "step-00000003"
     with pytest.raises(InputError, match=r"run/step-4: no such checkpoint; .* has latest, best, step-00000010, step-0"):
         find_checkpoint(run / "step-4")
+    with pytest.raises(InputError, match=r"no checkpoint in it; .*; .*run is one"):
+        find_checkpoint(folder)
     subject = load_subject(run / "best", trust_model_code=True)
     assert (subject.name, subject.origin.step, subject.origin.pointers) == ("run", 6, ("best",))
     assert "run, step 6 (best); ALBAR, synthetic_run:dropout_net, moving average" in str(subject.origin)

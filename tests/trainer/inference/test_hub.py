@@ -127,3 +127,14 @@ def test_a_model_that_is_not_there_is_said_in_a_line(server, tmp_path):
         with pytest.raises(InputError, match="expected hf:ORG/NAME"):
             model_folder(Path(name))
     assert model_folder(tmp_path) == tmp_path
+
+
+def test_without_a_network_nothing_is_tried_again(monkeypatch, caplog):
+    """It took 23 s and 22 lines."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://nowhere.invalid")
+    for proxy in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.upper(), raising=False)
+    with pytest.raises(InputError, match="not in the cache, and the Hub cannot be reached; give a folder"):
+        model_folder(Path("hf:me/mine"))
+    assert not caplog.records

@@ -111,14 +111,15 @@ def test_a_damaged_export_is_refused(exported, tmp_path):
 def test_videos_are_classified_and_unreadable_ones_named(exported, tmp_path):
     good = make_video(tmp_path / "good.mkv", grey(range(0, 200, 20)))
     (tmp_path / "text.mp4").write_text("not a video")
-    videos = (good, tmp_path / "text.mp4", tmp_path / "missing.mp4")
+    videos = (good, tmp_path / "text.mp4", tmp_path / "missing.mp4", tmp_path)
     for engine in ("torch", "torch_export"):
         found = predict(
             PredictConfig(videos=videos, model=exported.folder, engine=engine, views=3, top=4, trust_model_code=True)
         )
-        assert [len(each.ranked) for each in found] == [4, 0, 0]
+        assert [len(each.ranked) for each in found] == [4, 0, 0, 0]
         assert sum(p for _, p in found[0].ranked) == pytest.approx(1)
         assert "unreadable" in str(found[1]) and "No such file" in str(found[2])
+        assert str(found[3]) == f"{tmp_path}: is a folder; expected video files, such as {tmp_path}/*"
     with pytest.raises(InputError, match=r"--formats onnx|onnxruntime"):
         predict(PredictConfig(videos=videos, model=exported.folder, engine="onnx"))
     with pytest.raises(InputError, match="expected at least 1"):
