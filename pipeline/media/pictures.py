@@ -57,7 +57,7 @@ class Pictures:
     def yuv(self, frame: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
         """yuv420p of (width, height) ``size``, BT.601 in limited range."""
         turns = self._turns(frame)
-        coded = size[::-1] if turns % 2 else size
+        coded = (size[1], size[0]) if turns % 2 else size
         if not self._keep_hdr and needs_mapping(int(frame.color_trc or 0), int(frame.color_primaries or 0)):
             mapped = av.VideoFrame.from_ndarray(self._mapped(frame, coded), format="rgb24")
             out = _reformat(self._second, mapped, coded, "yuv420p", None)
@@ -68,7 +68,7 @@ class Pictures:
     def rgb(self, frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 (H, W, 3) of (width, height) ``size``; None is the size shown."""
         turns, size = self._turns(frame), size or self.shown_size(frame)
-        coded = size[::-1] if turns % 2 else size
+        coded = (size[1], size[0]) if turns % 2 else size
         if not self._keep_hdr and needs_mapping(int(frame.color_trc or 0), int(frame.color_primaries or 0)):
             picture = self._mapped(frame, coded)
         else:
