@@ -1,5 +1,6 @@
 """The ffmpeg command line with the encoder settings of ``unstill convert``: what a conversion is compared with."""
 
+import os
 import resource
 import subprocess
 import time
@@ -33,20 +34,34 @@ def cpu_seconds(ffmpeg: str, codec: str, source: Path, out: Path, size: tuple[in
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+def version(ffmpeg: str) -> str:
+    """``ffmpeg version 7.1`` and the like."""
+    line = subprocess.run([ffmpeg, "-version"], stdout=subprocess.PIPE, text=True, check=True).stdout.partition("\n")[0]
+    return line.partition(" Copyright")[0]
+
+
 def gain_of_two(ffmpeg: str, source: Path, folder: Path, size: tuple[int, int]) -> float:
-    """How much more two processes do than one on this machine, now: 2 when the second core is free."""
-    began = time.perf_counter()
-    _wait([_start(ffmpeg, "h264", source, folder / "one.mp4", size)])
-    one = time.perf_counter() - began
-    began = time.perf_counter()
-    _wait([_start(ffmpeg, "h264", source, folder / f"{name}.mp4", size) for name in ("one", "two")])
-    return 2 * one / (time.perf_counter() - began)
+    """How much more two processes of one core each do than one, now: 2 on a machine that is free and shares nothing.
+
+    Left alone, one ffmpeg decodes, scales and encodes on several cores.
+    """
+    cores = sorted(os.sched_getaffinity(0))
+
+    def seconds(names: list[str]) -> float:
+        began = time.perf_counter()
+        processes = [_start(ffmpeg, "h264", source, folder / f"{name}.mp4", size) for name in names]
+        for process, core in zip(processes, cores, strict=False):
+            os.sched_setaffinity(process.pid, {core})
+        _wait(processes)
+        return time.perf_counter() - began
+
+    return 2 * seconds(["one"]) / seconds(["one", "two"])
 
 
 def _start(ffmpeg: str, codec: str, source: Path, out: Path, size: tuple[int, int]) -> subprocess.Popen:
     options = OPTIONS[codec].format(q=QUALITY[codec], g=12).split()
     container = "-movflags frag_keyframe+empty_moov+default_base_moof -threads 1 -an".split()
-    scale = ["-vf", f"scale={size[0]}:{size[1]}:flags=bicubic"]
+    scale = ["-vf", f"scale={size[0]}:{size[1]}:flags=bicubic+bitexact"]
     command = [ffmpeg, "-v", "error", "-y", "-threads", "1", "-filter_threads", "1", "-i", str(source), *scale]
     return subprocess.Popen([*command, *options, *container, str(out)])
 

@@ -129,11 +129,12 @@ def _against_ffmpeg(source: Path, config: ConvertBench, folder: Path, results: R
     ffmpeg = shutil.which("ffmpeg")
     if ffmpeg is None:
         results.note("ffmpeg is not installed: the comparison with it is left out")
+    else:
+        results.note(f"the other command line: {ffmpeg_command.version(ffmpeg)}; scaled as here, bit-exact")
     for codec in ("h264", "vp9", "hevc"):
         ours, theirs, size, header = [], [], 0, {}
-        rounds = config.rounds if codec != "hevc" else 1
         with _started_worker(folder, codec) as worker:
-            for _ in range(rounds):
+            for _ in range(config.rounds):
                 seconds, header, mp4 = _converted(worker, source, codec)
                 ours.append(seconds)
                 size = len(mp4)
@@ -296,7 +297,7 @@ def _workers(source: Path, config: ConvertBench, folder: Path, results: ResultFi
     spread_of = f"{ratios['p20']:.2f} to {ratios['p80']:.2f}"
     if limits:
         limit = quantiles(limits)
-        spread_of += f"; two ffmpeg against one: {limit['p50']:.2f} ({limit['p20']:.2f} to {limit['p80']:.2f})"
+        spread_of += f"; two ffmpeg of a core each / one: {limit['p50']:.2f} ({limit['p20']:.2f} to {limit['p80']:.2f})"
     results.note(f"two workers against one, p20 to p80 of the ratio: {spread_of}")
     results.add(*workers_rows(rates, one, ratios["p50"]))
 

@@ -1,5 +1,6 @@
 """Decoded frames as people see them: deinterlaced, upright, with square pixels, in BT.601 or RGB, without HDR."""
 
+import functools
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -55,27 +56,24 @@ class Pictures:
 
     def yuv(self, frame: av.VideoFrame, size: tuple[int, int]) -> av.VideoFrame:
         """yuv420p of (width, height) ``size``, BT.601 in limited range."""
-        coded = self._before_turn(frame, size)
+        turns = self._turns(frame)
+        coded = (size[1], size[0]) if turns % 2 else size
         if not self._keep_hdr and needs_mapping(int(frame.color_trc or 0), int(frame.color_primaries or 0)):
             mapped = av.VideoFrame.from_ndarray(self._mapped(frame, coded), format="rgb24")
             out = _reformat(self._second, mapped, coded, "yuv420p", None)
         else:
             out = _reformat(self._scaler, frame, coded, "yuv420p", BT601)
-        turns = self._turns(frame)
         return _turn(out, turns) if turns else out
 
     def rgb(self, frame: av.VideoFrame, size: tuple[int, int] | None = None) -> np.ndarray:
         """uint8 (H, W, 3) of (width, height) ``size``; None is the size shown."""
-        coded = self._before_turn(frame, size or self.shown_size(frame))
+        turns, size = self._turns(frame), size or self.shown_size(frame)
+        coded = (size[1], size[0]) if turns % 2 else size
         if not self._keep_hdr and needs_mapping(int(frame.color_trc or 0), int(frame.color_primaries or 0)):
             picture = self._mapped(frame, coded)
         else:
             picture = _reformat(self._scaler, frame, coded, "rgb24", None).to_ndarray()
-        return np.ascontiguousarray(np.rot90(picture, self._turns(frame)))
-
-    def _before_turn(self, frame: av.VideoFrame, size: tuple[int, int]) -> tuple[int, int]:
-        width, height = size
-        return (height, width) if self._turns(frame) % 2 else (width, height)
+        return np.ascontiguousarray(np.rot90(picture, turns))
 
     def _mapped(self, frame: av.VideoFrame, size: tuple[int, int]) -> np.ndarray:
         self.hdr = True
@@ -136,20 +134,23 @@ class _Deinterlacer:
 
 
 def _reformat(scaler: VideoReformatter, frame: av.VideoFrame, size: tuple[int, int], form: str, matrix: int | None):
-    full_range = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
-    own = frame.colorspace if frame.colorspace in _OTHER_MATRICES else BT601
+    how = _conversion(frame.format.name, int(frame.color_range or 0), int(frame.colorspace or 0), form, matrix)
+    return scaler.reformat(frame, *size, form, threads=1, **how)
+
+
+@functools.lru_cache(maxsize=64)  # of one video it is the same for all frames
+def _conversion(name: str, color_range: int, colorspace: int, form: str, matrix: int | None) -> dict[str, int]:
+    """How frames of format ``name`` become ``form``, in plain numbers, which PyAV need not look up for every frame."""
+    full_range = name.startswith("yuvj") or color_range == ColorRange.JPEG
+    own = colorspace if colorspace in _OTHER_MATRICES else BT601
     scaled_only = form == "yuv420p" and matrix == own
-    return scaler.reformat(
-        frame,
-        *size,
-        format=form,
-        interpolation=_SCALING if scaled_only else _CONVERTING,
-        src_colorspace=own,
-        dst_colorspace=matrix or own,
-        src_color_range=ColorRange.JPEG if full_range else ColorRange.MPEG,
-        dst_color_range=ColorRange.MPEG if form == "yuv420p" else ColorRange.JPEG,
-        threads=1,
-    )
+    return {
+        "interpolation": int(_SCALING if scaled_only else _CONVERTING),
+        "src_colorspace": own,
+        "dst_colorspace": matrix or own,
+        "src_color_range": int(ColorRange.JPEG if full_range else ColorRange.MPEG),
+        "dst_color_range": int(ColorRange.MPEG if form == "yuv420p" else ColorRange.JPEG),
+    }
 
 
 def _turn(frame: av.VideoFrame, quarter_turns: int) -> av.VideoFrame:

@@ -188,7 +188,7 @@ def decode(source: VideoSource, times: PacketTimes, complete: bool) -> Iterator[
         BadVideo: damage, a change of size, or a file that ends early; after the frames before it.
     """
     shape, end, stream = None, None, source.stream  # `end` in ticks from the stream's start
-    announced, begin = source.seconds, stream.start_time or 0
+    announced, begin = source.seconds if complete else None, stream.start_time or 0
     damaged, leading = None, 0
     for packet in source.packets():
         if damaged is not None and packet.size:
@@ -208,19 +208,21 @@ def decode(source: VideoSource, times: PacketTimes, complete: bool) -> Iterator[
         for frame in frames:
             if frame.is_corrupt:
                 raise BadVideo("corrupt", f"damaged picture at {frame.time or 0:.2f} s")
+            size = (frame.width, frame.height)
             if shape is None:
-                shape = (frame.width, frame.height)
-            elif shape != (frame.width, frame.height):
-                raise BadVideo("size_change", f"{shape[0]}x{shape[1]} becomes {frame.width}x{frame.height} mid-stream")
-            if frame.pts is not None:
-                ends = frame.pts + (frame.duration or 0) - begin
-                end = ends if end is None else max(end, ends)
+                shape = size
+            elif shape != size:
+                raise BadVideo("size_change", f"{shape[0]}x{shape[1]} becomes {size[0]}x{size[1]} mid-stream")
+            if announced is not None and (pts := frame.pts) is not None:
+                ends = pts + (frame.duration or 0) - begin
+                if end is None or ends > end:
+                    end = ends
             yield frame
     if shape is None and leading:
         raise BadVideo("corrupt", f"none of its {leading} packets can be decoded")
     if damaged is not None:
         raise BadVideo("truncated", f"the file ends inside a packet near {damaged:.2f} s")
-    if not complete or announced is None or end is None:
+    if announced is None or end is None:
         return
     seconds = end * tick(stream)
     if seconds < SHORT_OF_DURATION * announced - Fraction(1, 20):
