@@ -33,7 +33,7 @@ SECTIONS = {
     "camera": Section(
         title="The camera's motion",
         text="Found in a clip alone and taken out, before Recast forms what moves.",
-        order=19,
+        order=21,
         charts={
             "error": Chart(
                 title="Error of the camera's motion",

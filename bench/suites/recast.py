@@ -144,6 +144,7 @@ SECTIONS = {
         picture="models",
         charts={
             "anti": ANTI,
+            "parts": replace(ANTI, title="What each part of Recast does: anti", of="parts", main=False),
             "cost": Chart(
                 title="Recast: cost of a training step", reading="CPU time relative to ALBAR's step.", main=False
             ),
@@ -271,7 +272,7 @@ def form_row(facts: Mapping[str, Any], world: str) -> Row:
         value=facts["anti"],
         unit="percent",
         better="higher",
-        figure="forms",
+        figure="parts" if facts["method"] in ABLATIONS else "forms",
         label=title,
         group=f"{world} world",
         role="ours" if facts["method"] in ("recast", "recast_moving") else "peer",

@@ -60,6 +60,7 @@ class StopRequest:
 
     def _press(self, number, frame):
         if not self.worth_saving:
+            self.requested = True  # Python drops what is raised inside a destructor: the run then stops after its step
             raise KeyboardInterrupt
         now = time.monotonic()
         if self._pressed is None:
@@ -69,7 +70,7 @@ class StopRequest:
             raise KeyboardInterrupt
 
     def _note(self, number, _frame):
-        if not self.requested:
+        already, self.requested = self.requested, True  # before the line, which a second Ctrl-C can cut off
+        if not already:
             again = "; Ctrl-C again aborts without saving" if number in KEYS else ""
             log.warning("%s: saving after this step, then stopping%s", signal.Signals(number).name, again)
-        self.requested = True

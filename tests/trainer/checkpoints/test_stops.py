@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -9,6 +10,7 @@ from fault_scenarios import digest
 from synthetic_run import loader_of, run_config
 
 from unstill.trainer.checkpoints import files as checkpoint_files
+from unstill.trainer.checkpoints import preemption
 from unstill.trainer.checkpoints.checkpoint import Checkpointer
 from unstill.trainer.checkpoints.files import pointed
 from unstill.trainer.checkpoints.preemption import Preempted
@@ -29,6 +31,23 @@ def interrupt(at: dict[int, int]):
             os.kill(os.getpid(), signal.SIGINT)
 
     return change
+
+
+@pytest.mark.parametrize("worth_saving", [False, True])
+def test_a_ctrl_c_that_python_drops_still_stops_the_run(worth_saving, monkeypatch):
+    def press(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    class Dropped:
+        __del__ = press  # what is raised in it goes no further
+
+    dropped = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: dropped.append(what.exc_type))
+    monkeypatch.setattr(preemption.log, "warning", press)  # the second Ctrl-C, while the first one's line is written
+    with preemption.StopRequest() as stop:
+        stop.worth_saving = worth_saving
+        Dropped()
+    assert dropped == [KeyboardInterrupt] and stop.requested
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])

@@ -189,5 +189,5 @@ def test_two_stages(tmp_path, named_data, one_thread):
     with pytest.raises(InputError, match="what its method adds to it, is another one"):
         narrow = dataclasses.replace(second, hidden=4).module(model, "head", second.tables(named_data))
         start_from(first.out, model, narrow)
-    with pytest.raises(InputError, match="nowhere: no checkpoint"):
+    with pytest.raises(InputError, match="nowhere: no such folder"):
         start_from(tmp_path / "nowhere", model, method_module)
