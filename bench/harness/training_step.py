@@ -16,7 +16,7 @@ from ...trainer.models.closed_network import ClosedLayers, close_network
 from ...trainer.models.position_bias import look_up_position_biases
 from ...trainer.models.registry import build_model
 from ...trainer.passes import Pass, backward_in_passes, step_passes
-from .workload import COMPILE_SECONDS, START_SECONDS
+from .planned_seconds import COMPILE_SECONDS, START_SECONDS
 
 SHAPES = {"swin3d_t": (32, 224), "r3d_18": (16, 112), "reduced_swin": (8, 56)}
 STEP_SECONDS = {"swin3d_t": 1.0, "r3d_18": 0.5, "reduced_swin": 0.2}  # eager float32 is the slowest

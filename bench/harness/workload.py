@@ -18,19 +18,10 @@ from ...trainer.demo.motions.world import MotionsConfig
 from ...trainer.methods import Baseline, Method
 from ...trainer.recipes import RECIPES
 from .nvdec import missing_library
+from .planned_seconds import COMPILE_SECONDS
 from .synthetic_videos import synthetic_dataset
 
 MOTIONS = 256  # videos of the procedural dataset, 8 frames of 64x64 each
-# Guesses for a GPU machine of the H100's class, to plan by. swin3d_t with ALBAR: Dynamo and AOT took 150 to 223 s on
-# two slow cores, and 15,500 nodes are then lowered.
-START_SECONDS = 20  # imports, CUDA, the network
-VIDEOS_SECONDS = 15  # the synthetic dataset
-COMPILE_SECONDS = {  # model, with the penalty
-    ("swin3d_t", True): 230,
-    ("swin3d_t", False): 70,
-    ("r3d_18", True): 60,
-    ("r3d_18", False): 25,
-}
 VIDEOS, VIDEO_FRAMES = 32, 128  # other synthetic videos: enough of them that no two clips are alike
 
 
@@ -66,11 +57,11 @@ class Workload:
         """The recipe's name."""
         return self.recipe or ("hmdb51_albar_bf16" if self.resolved_device() == "cuda" else "demo_albar")
 
-    def on_cpu_without_decoder(self, notes: list[str]) -> "Workload":
-        """This, or on the CPU where the GPU cannot decode; adds the reason to ``notes``."""
-        if self.resolved_device() == "cuda" and (reason := missing_library()):
-            notes.append(f"GPU left out: {reason}; measured on the CPU instead")
-            return replace(self, device="cpu")
+    def without_nvdec(self, notes: list[str]) -> "Workload":
+        """This, decoded on the processor where the GPU cannot decode; adds the reason to ``notes``."""
+        if self.resolved_device() == "cuda" and self.loader.decoder != "cores" and (reason := missing_library()):
+            notes.append(f"NVDEC left out: {reason}; decoded on the processor's cores, trained on the GPU")
+            return replace(self, loader=replace(self.loader, decoder="cores"))
         return self
 
     def train_config(self, folder: Path, *, with_data: bool = True) -> TrainConfig:

@@ -20,10 +20,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...kernels import attention
 from ...kernels.attention.costs import PASSES, launch_costs
+from ..harness.planned_seconds import START_SECONDS
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row
 from ..harness.section import Chart, Section
-from ..harness.workload import START_SECONDS
 
 SECTIONS = {
     "attention": Section(

@@ -25,10 +25,10 @@ from ..harness.kernel_providers import (
     our_losses,
     plain_losses,
 )
+from ..harness.planned_seconds import START_SECONDS
 from ..harness.record import ResultFile, spread
 from ..harness.row import Role, Row
 from ..harness.section import Chart, Section
-from ..harness.workload import START_SECONDS
 
 NOT_TIMES = "No GPU on this machine: bytes are predictions from the shapes, not measurements, and no time is reported."
 PROVIDERS = {  # name in the rows -> name that people read

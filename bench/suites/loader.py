@@ -16,7 +16,7 @@ from ...pipeline.loading.gop_reader import GopReader
 from ...pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from ...pipeline.shards.index import SampleIndex
 from ..harness.loader.on_cores import h264_on_cores
-from ..harness.loader.on_gpu import on_gpu, planned
+from ..harness.loader.on_gpu import cores_to_gpu, on_gpu, planned
 from ..harness.loader.options import LoaderBench
 from ..harness.loader.peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable, webdataset_batches
 from ..harness.loader.remote import clips_from_afar
@@ -96,13 +96,14 @@ def run(config: LoaderBench) -> Path:
     if config.data is not None:
         return _own_shards(config, torch.device(device))
     notes: list[str] = []
+    measure = on_gpu if device == "cuda" else _on_cpu
     if device == "cuda" and (reason := missing_library()):
-        notes.append(f"GPU part left out: {reason}; measured on the CPU instead")
-        device = "cpu"
+        notes.append(f"NVDEC left out: {reason}; the processor's cores decode for the GPU instead")
+        measure = cores_to_gpu
     forced = device == "cpu" and torch.cuda.is_available()  # the file's name ends in the machine's device
     results = ResultFile("loader_on_cpu" if forced else "loader", out=config.out, notes=notes)
     with tempfile.TemporaryDirectory() as temporary:
-        (on_gpu if device == "cuda" else _on_cpu)(config, config.videos or Path(temporary), results)
+        measure(config, config.videos or Path(temporary), results)
     results.show(f"clip loader, {device}")
     return results.finish()
 

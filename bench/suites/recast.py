@@ -7,6 +7,7 @@ once: a repeated command goes on where the last stopped.
     unstill bench recast                                   the two forms, ALBAR and cross entropy
     unstill bench recast --forms main ablations --more-seeds 3 4 --cost-steps 60
     unstill bench recast --worlds texture shake pan --forms main peers
+    unstill bench recast --cost-only --cost-steps 60 --device cuda
 """
 
 import statistics
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...pipeline.errors import InputError
+from ...pipeline.options import at_least, check_options
 from ...pipeline.progress import Progress
 from ...trainer.augmentations import Recast
 from ...trainer.config import TrainConfig
@@ -136,6 +138,7 @@ ANTI = Chart(
     unit="percent",
     better="higher",
 )
+COST = Chart(title="Recast: cost of a training step", reading="Time relative to ALBAR's step.", main=False)
 SECTIONS = {
     "recast": Section(
         title="Recast: learning what moves",
@@ -145,10 +148,14 @@ SECTIONS = {
         charts={
             "anti": ANTI,
             "parts": replace(ANTI, title="What each part of Recast does: anti", of="parts", main=False),
-            "cost": Chart(
-                title="Recast: cost of a training step", reading="CPU time relative to ALBAR's step.", main=False
-            ),
+            "cost": COST,
         },
+    ),
+    "recast_cost": Section(
+        title="Recast: cost of a step",
+        text="r3d_18, 16x112 clips, bf16, relative to ALBAR's step.",
+        order=27,
+        charts={"cost": COST},
     ),
     "recast_worlds": Section(
         title="Recast on harder worlds",
@@ -183,10 +190,14 @@ class RecastBench:
     """Passes over the training videos; by default the recipes' own."""
     cost_steps: int = 0
     """Measure the cost of a step over so many steps of each form, in turns; 0: do not."""
+    cost_only: bool = False
+    """Train nothing: the cost of a step alone, in a file of its own."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
 
     def __post_init__(self):
+        if self.cost_only:
+            check_options(self, cost_steps=at_least(8))
         for what, given, known in (("forms", self.names, FORMS), ("worlds", self.worlds, WORLDS)):
             unknown = [name for name in given if name not in known]
             if unknown:
@@ -211,6 +222,11 @@ class RecastBench:
 
 def run(config: RecastBench) -> Path:
     """Train and test what is not done yet, write the result file and return its path."""
+    if config.cost_only:
+        results = ResultFile("recast_cost", out=config.out)
+        results.add(*cost_rows(config.cost_steps, config.device))
+        results.show("cost of a step", ["milliseconds"])
+        return results.finish()
     results = ResultFile(config.name, out=config.out, notes=_NOTES, file_name=f"{config.name}.json")
     found = [measures for world in config.worlds for measures in world_runs(config, world)]
     for world in config.worlds:
@@ -222,7 +238,7 @@ def run(config: RecastBench) -> Path:
         results.add(*comparisons({row["method"]: row for row in rows}, world), *spreads(here, config, world))
     results.add(*(run_row(row) for row in found))
     if config.cost_steps:
-        results.add(*cost_rows(config.cost_steps))
+        results.add(*cost_rows(config.cost_steps, config.device))
     return results.finish()
 
 
@@ -339,15 +355,19 @@ def spreads(found: list[dict[str, Any]], config: RecastBench, world: str) -> lis
     return rows
 
 
-def cost_rows(steps: int) -> list[Row]:
-    """CPU time of a step of each recipe relative to ALBAR's."""
-    seconds = step_seconds({name: make() for name, (_, make, _) in COSTS.items()}, steps)
+def cost_rows(steps: int, device: str = "cpu") -> list[Row]:
+    """Time of a step of each recipe relative to ALBAR's: CPU time, or on a GPU wall clock with a real network."""
+    gpu = device == "cuda"
+    made = {name: make() for name, (_, make, _) in COSTS.items()}
+    seconds = step_seconds({name: _real_size(one) for name, one in made.items()} if gpu else made, steps, device)
+    what = "time of a step, r3d_18 16x112 in bf16," if gpu else "CPU time of a step"
     rows = []
     for name, (title, _, most) in COSTS.items():
         ratios = [own / albar for own, albar in zip(seconds[name], seconds["albar"], strict=True)]
+        milliseconds = {"milliseconds": 1000 * statistics.median(seconds[name]), "batch": made[name].batch_size}
         rows.append(
             Row(
-                title=f"{title}: CPU time of a step relative to ALBAR's",
+                title=f"{title}: {what} relative to ALBAR's",
                 **spread(quantiles(ratios)),
                 unit="x",
                 at_most=most,
@@ -355,7 +375,14 @@ def cost_rows(steps: int) -> list[Row]:
                 figure="cost",
                 label=title,
                 role="ours" if most else "peer",
-                facts={"milliseconds": 1000 * statistics.median(seconds[name]), "batch": 32, "threads": 1},
+                facts=milliseconds | ({} if gpu else {"threads": 1}),
             )
         )
     return rows
+
+
+def _real_size(recipe: TrainConfig) -> TrainConfig:
+    """The recipe with a network and clips for which a GPU is used."""
+    step = replace(recipe.step, precision="bf16", channels_last=True)
+    model = replace(recipe.model, name="r3d_18")
+    return replace(recipe, model=model, clip=replace(recipe.clip, frames=16, stride=2, size=112), step=step)

@@ -27,11 +27,12 @@ from ..harness import ceilings
 from ..harness.bottleneck import Stage, verdict
 from ..harness.ceilings import Ceiling
 from ..harness.failures import out_of_memory_goes_to
+from ..harness.planned_seconds import START_SECONDS, VIDEOS_SECONDS
 from ..harness.record import ResultFile
 from ..harness.row import Row, number
 from ..harness.section import Chart, Section
 from ..harness.stages import RunStages
-from ..harness.workload import START_SECONDS, VIDEOS_SECONDS, Workload, clip_name, compile_seconds, method_name
+from ..harness.workload import Workload, clip_name, compile_seconds, method_name
 
 _CHARTS = {
     "stages": Chart(

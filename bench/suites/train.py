@@ -33,10 +33,11 @@ from ...trainer.methods import Baseline
 from ...trainer.monitoring.config import LogConfig
 from ...trainer.train import train
 from ..harness.failures import out_of_memory_goes_to
+from ..harness.planned_seconds import START_SECONDS, VIDEOS_SECONDS
 from ..harness.record import ResultFile, quantiles
 from ..harness.row import Row, finite
 from ..harness.section import Chart, Section
-from ..harness.workload import START_SECONDS, VIDEOS_SECONDS, Workload, clip_name, compile_seconds, method_name
+from ..harness.workload import Workload, clip_name, compile_seconds, method_name
 
 LOADERS = ("real", "ideal")
 STEP_SECONDS = {"swin3d_t": 0.4, "r3d_18": 0.15}  # guesses for a GPU of the H100's class, to plan by
@@ -93,7 +94,7 @@ class TrainBench:
 def run(config: TrainBench) -> Path:
     """Train, print the table, write the result file and return its path."""
     notes = list[str](_NOTES)
-    workload = config.workload.on_cpu_without_decoder(notes)
+    workload = config.workload.without_nvdec(notes)
     forced = workload.resolved_device() == "cpu" and torch.cuda.is_available()
     # the file's name ends in the machine's device
     results = ResultFile("train_on_cpu" if forced else "train", out=config.out, notes=notes)

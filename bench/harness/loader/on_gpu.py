@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import tempfile
 import time
 from collections.abc import Iterable
@@ -16,10 +17,10 @@ from ....pipeline.loading.loader_config import LoaderConfig
 from ....pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler
 from ....pipeline.shards.index import SampleIndex
 from ..nvdec import DecoderUse, sequential_rate
+from ..planned_seconds import START_SECONDS
 from ..record import ResultFile
 from ..row import Row
 from ..synthetic_videos import synthetic_dataset, synthetic_video
-from ..workload import START_SECONDS
 from .options import LoaderBench
 from .peers import DECODERS, PeerDataset, WholeFileReader, dali_webdataset_batches, peer_batches, unavailable
 from .rows import OURS, WHOLE, by_start_row, role_of
@@ -45,17 +46,27 @@ def on_gpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
         results.note(f"best, {NAMES[codec]}: {best[0]} threads x {best[1]} pipelines")
         for frames in (16, 32):
             _our_path(config, root, codec, ClipConfig(frames=frames, stride=2), best, limit, results)
+        _on_cores(config, root, codec, clip, results)
+        setting = LoaderConfig(decoder="both", decode_threads=best[0], pipelines=best[1])
+        _our_decoder(config, root, codec, clip, setting, "NVDEC and cores", results)
         if config.peers and codec == config.codecs[0]:
             _gpu_cost_by_start(config, index, root, clip, best[0], results)
             for frames in (16, 32):
                 _peer_paths(config, index, root, codec, ClipConfig(frames=frames, stride=2), best[0], results)
 
 
+def cores_to_gpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
+    """Clips per second of wall clock that the processor's cores decode for a GPU, where NVDEC cannot be used."""
+    for codec in config.codecs:
+        root = synthetic_dataset(videos / f"{codec}_{config.count}", videos=config.count, codec=codec)
+        _on_cores(config, root, codec, ClipConfig(frames=16, stride=2), results)
+
+
 def planned(config: LoaderBench) -> float:
     """Seconds that a GPU machine should need at most."""
     each = config.seconds + 1.5  # opening and warming up
     encoding = {"h264": 0.1, "hevc": 0.6}  # seconds a video, on 16 cores
-    measured = len(config.threads) * len(config.pipelines) + len(_SESSIONS) + 2 + 2
+    measured = len(config.threads) * len(config.pipelines) + len(_SESSIONS) + 2 + 2 + 2
     seconds = sum(20 * encoding[codec] + config.count * encoding[codec] + measured * each for codec in config.codecs)
     if config.peers:
         seconds += 10 * (config.seconds / 2 + 1.5) + 2 * 4 * (config.seconds + 10)  # 16 processes start
@@ -111,6 +122,26 @@ def _our_path(
     results.add(_wall_row(f"unstill, {shape}", found, "gpu rate", label="unstill", **at))
     most = {"clips_per_s": found["clips_per_s"] / found["of_limit"]}
     results.add(_wall_row(f"sequential decoding, {shape}", most, "gpu rate", **at, role="limit"))
+
+
+def _on_cores(config: LoaderBench, root: Path, codec: str, clip: ClipConfig, results: ResultFile) -> None:
+    cores = len(os.sched_getaffinity(0))
+    _our_decoder(config, root, codec, clip, LoaderConfig(decoder="cores"), f"{cores} cores", results)
+
+
+def _our_decoder(
+    config: LoaderBench,
+    root: Path,
+    codec: str,
+    clip: ClipConfig,
+    setting: LoaderConfig,
+    name: str,
+    results: ResultFile,
+) -> None:
+    """Our loader with another decoder than NVDEC alone."""
+    shape, label = f"{NAMES[codec]} {clip.frames}x{clip.stride}", f"unstill, {name}"
+    at = {"group": f"clips of {shape}", "label": label}
+    results.add(_wall_row(f"{label}, {shape}", _loader_rate(config, root, clip, setting), "gpu rate", **at))
 
 
 def _peer_paths(

@@ -12,6 +12,7 @@ from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.transcode import transcode
 from unstill.pipeline.loading.gop_reader import BadClip, ClipFile, GopReader, shards_in
 from unstill.pipeline.loading.loader import ClipLoader
+from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, frame_numbers
 from unstill.pipeline.shards.fragments import fragment_table
 from unstill.pipeline.shards.index import SampleIndex
@@ -148,8 +149,8 @@ def test_a_table_that_lies_is_a_bad_clip_and_not_a_crash(video, dataset, tmp_pat
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
-@pytest.mark.parametrize("stride", [1, 2, 3])
-def test_nvdec_agrees_with_pyav_on_layers(tmp_path, gpu_video, dataset, pyav_frames, codec, stride):
+@pytest.mark.parametrize(("stride", "decoder"), [(1, "dali"), (2, "dali"), (3, "dali"), (2, "cores"), (2, "both")])
+def test_nvdec_agrees_with_pyav_on_layers(tmp_path, gpu_video, dataset, pyav_frames, codec, stride, decoder):
     """Frames that are decoded out of order, and slices without the odd ones: the right frame, within 2 levels."""
     recipe = ConvertConfig(source="", out="", codec=codec, layers=2, short_side=160, gop=GOP).recipe()
     videos = []
@@ -160,8 +161,10 @@ def test_nvdec_agrees_with_pyav_on_layers(tmp_path, gpu_video, dataset, pyav_fra
     whole = [pyav_frames(video.mp4) for video in videos]
     clip = ClipConfig(frames=4, stride=stride, size=160)
     options = {"batch_size": 4, "steps": 8, "device": "cuda", "augment": AugmentConfig(crop="none", flip=0.0)}
+    options["config"] = LoaderConfig(decoder=decoder)
     with ClipLoader(dataset(tmp_path / "data", videos), clip=clip, **options) as loader:
         for batch in loader:
+            assert batch.frames.is_cuda
             rows = zip(batch.sample.tolist(), batch.start_frame.tolist(), batch.frames.cpu().double(), strict=True)
             for sample, start, got in rows:
                 wanted = np.minimum(start + stride * np.arange(4), len(whole[sample]) - 1)
