@@ -48,7 +48,7 @@ class NonFiniteGuard:
     def before(self) -> None:
         """Remember the buffers; call before the forward."""
         if self._buffers:
-            torch.ops.aten._foreach_copy_(self._saved, self._buffers)
+            torch.ops.aten._foreach_copy_.default(self._saved, self._buffers)
 
     def judge(self, loss: Tensor, grad_norm: Tensor) -> Tensor:
         """1 where this step must be skipped, else 0: a float32 scalar on the device, the same on every rank.
@@ -72,9 +72,9 @@ class NonFiniteGuard:
             optimiser.step()
         one = (bad != 0).long()
         if self._buffers:  # buffers + bad * (saved - buffers), modulo the integers' range: three launches for all
-            back = torch.ops.aten._foreach_sub(self._saved, self._buffers)
-            torch.ops.aten._foreach_mul_(back, one)
-            torch.ops.aten._foreach_add_(self._buffers, back)
+            back = torch.ops.aten._foreach_sub.List(self._saved, self._buffers)
+            torch.ops.aten._foreach_mul_.Tensor(back, one)
+            torch.ops.aten._foreach_add_.List(self._buffers, back)
         row = (self.counts[1] + 1) * one
         self.counts = torch.stack([self.counts[0] + one, row, torch.maximum(self.counts[2], row)])
 
