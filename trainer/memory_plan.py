@@ -130,6 +130,9 @@ def plan_memory(
     with FakeCopyMode(fakes):
         pair = copy.deepcopy(pair)
         tables = {name: copy.deepcopy(table) for name, table in (tables or {}).items()}
+    with fakes:
+        _to_cpu(pair)
+        tables = {name: table.cpu() for name, table in tables.items()}
     with fakes, tracing(prime, clips, cuda=cuda) as trace:
         for tensor in (*pair.parameters(), *pair.buffers(), *tables.values()):
             trace.add(tensor)
@@ -153,6 +156,20 @@ def plan_memory(
         queue=_ahead(config, pair, lines.start, ranks, cuda),
         factor=RECOMPUTE if recomputes else 1.0,
     )
+
+
+def _to_cpu(module: nn.Module) -> None:
+    """Move tensors without data, whose module cannot move them itself; what is shared stays shared."""
+    moved: dict[int, Tensor] = {}
+    for part in module.modules():
+        for tensors in (part._parameters, part._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.device.type != "cpu":
+                    if id(tensor) not in moved:
+                        on_cpu = tensor.detach().cpu()
+                        parameter = isinstance(tensor, nn.Parameter)
+                        moved[id(tensor)] = nn.Parameter(on_cpu, tensor.requires_grad) if parameter else on_cpu
+                    tensors[name] = moved[id(tensor)]
 
 
 def fake_clips(clips: int, frames: int, size: int) -> Clips:

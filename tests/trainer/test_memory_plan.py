@@ -201,6 +201,20 @@ def test_every_recipe_of_the_demonstration_can_be_traced(name, tmp_path, named_d
     assert plan_memory(config, *networks, tables, classes=CLASSES).per_clip > 0
 
 
+def test_a_network_that_is_on_a_gpu_already_has_the_same_plan(plan_of):
+    """A run plans when its networks are on their device; here one without memory stands for the GPU."""
+
+    def network(device):
+        with torch.device(device):
+            first, second = nn.Conv3d(3, 8, 3, padding=1), nn.Conv3d(8, 8, 3, padding=1)
+            second.bias = first.bias
+            layers = first, nn.BatchNorm3d(8), nn.ReLU(), second, nn.AdaptiveAvgPool3d(1), nn.Flatten()
+            return nn.Sequential(*layers, nn.Linear(8, CLASSES))
+
+    plans = [plan_of(lambda classes, device=device: network(device)) for device in ("cpu", "meta")]
+    assert plans[0] == plans[1] and plans[0].per_clip > 0
+
+
 def small_run(folder, model, **changes):
     make_dataset(folder / "data")
     config = run_config(folder, method=Baseline(), step=EAGER, **{"memory_check": "on"} | changes)
