@@ -8,7 +8,7 @@ from .attention import attention
 from .clip_prep import clip_prep
 from .gelu_linear import gelu_linear
 from .mlp import mlp
-from .static_losses import static_losses, weighted_loss
+from .static_losses import static_losses, weighted_loss, weighted_losses
 from .step_boundary import StepBoundary, step_boundary
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "static_losses",
     "step_boundary",
     "weighted_loss",
+    "weighted_losses",
 ]

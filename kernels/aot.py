@@ -140,9 +140,13 @@ def step_configurations() -> Iterator[tuple[str, dict, object, tuple, dict]]:
     for classes, dtype, soft, smoothing in modes:
         logits, arguments, constants, losses = loss_arguments(classes, dtype, soft, smoothing)
         described = dict(classes=classes, dtype=str(dtype)[6:], soft=soft, smoothing=smoothing)
-        yield "static_losses", described, static_losses_kernel, (*arguments, *losses), constants
-        backward = (meta(64), meta(64), *arguments, losses[1], losses[3], torch.empty_like(logits), classes)
-        yield "static_losses_backward", described, static_losses_backward_kernel, backward, constants
+        for weighted in (False, True):
+            rows = [meta(64) if weighted else None for _ in range(3)]
+            how = described | dict(weighted=weighted)
+            yield "static_losses", how, static_losses_kernel, (*arguments, *losses, *rows), constants
+            backward = (meta(64), meta(64), rows[0], 0, *arguments, losses[1], losses[3])
+            backward = (*backward, torch.empty_like(logits), classes)
+            yield "static_losses_backward", how, static_losses_backward_kernel, backward, constants
 
     boundaries = [(224, 400, False, 0.0), (224, 400, True, 0.1), (224, 100_000, False, 0.0), (32, 1001, False, 0.1)]
     for channels_last in (False, True):
@@ -235,6 +239,7 @@ def report() -> list[dict]:
             shared_bytes=compiled.metadata.shared, widest_store_bytes=widest_store(ptx)
         )
         used["wgmma"] = ptx.count("wgmma.mma_async")  # 0: products, if any, fall back to the older mma.sync
+        used["barriers"] = ptx.count("bar.sync")
         used["sum_layouts"] = sum_layouts(compiled.asm["ttgir"])
         rows.append(dict(kernel=name, **described, **tile, **used))
         print(f"{len(rows)}: {name} {described} {used}", file=sys.stderr)

@@ -21,8 +21,13 @@ from .clip_prep.torch_form import allocate_clips, clip_prep_torch, split_clips
 from .clip_prep.triton_form import UNSPECIALISED, clip_launch, clip_prep_triton, clip_tile
 from .forward_mode import refuse_forward_mode
 from .launch_configs import LAUNCH, on_device_of
-from .static_losses import check_labels, check_loss_arguments, row_loss
-from .static_losses.torch_form import accumulator, allocate_losses, static_losses_backward_torch, static_losses_torch
+from .static_losses import check_labels, check_loss_arguments, check_weights
+from .static_losses.torch_form import (
+    allocate_losses,
+    row_loss,
+    static_losses_backward_torch,
+    static_losses_torch,
+)
 from .static_losses.triton_form import (
     UNSPECIALISED_ROWS,
     row_gradient,
@@ -30,6 +35,7 @@ from .static_losses.triton_form import (
     row_launch,
     row_losses,
     store_losses,
+    weighted_row,
 )
 
 
@@ -89,14 +95,7 @@ def step_boundary(
         TypeError, ValueError: as in the two functions. NotImplementedError: forward-mode differentiation.
     """
     check_loss_arguments(logits, target, n_motion, label_smoothing)
-    for name, weight in (("ce_weight", ce_weight), ("negent_weight", negent_weight)):
-        if weight.shape != logits.shape[:1] or weight.dtype != accumulator(logits) or weight.device != logits.device:
-            raise ValueError(
-                f"step_boundary: {name} must be ({logits.shape[0]},) {accumulator(logits)} on {logits.device}, "
-                f"got {tuple(weight.shape)} {weight.dtype} on {weight.device}"
-            )
-        if weight.requires_grad:
-            raise ValueError(f"step_boundary: not differentiable with respect to {name}: detach it")
+    check_weights("step_boundary", logits, ce_weight, negent_weight)
     if frames.device != logits.device:
         raise ValueError(f"step_boundary: the frames are on {frames.device}, the logits on {logits.device}")
     clip_size = check_clip_arguments(frames, mean, std, size, top, left, flip, t_idx, dtype, layout, static, joint)
@@ -159,15 +158,14 @@ def step_boundary_kernel(
     if program < n_rows:  # low numbers start first: the rows, each a chain of waiting, run under the clips
         row64 = program.to(tl.int64)
         own = logits + row64 * logits_row
+        ce_weight = tl.load(ce_weights + program)
+        negent_weight = tl.load(negent_weights + program)
         distribution, label, ignored, wrong = row_label(target, target_row, program, n_motion, ignore_index, C, SOFT)
         ce, negent, row_top, log_total, mass = row_losses(
             own, distribution, label, ignored, wrong, smoothing, C, SOFT, SMOOTH, BLOCK_C
         )
         store_losses(program, ce, negent, row_top, log_total, mass, ces, negents, lses, stats)
-        ce_weight = tl.load(ce_weights + program)
-        negent_weight = tl.load(negent_weights + program)
-        from_ce = tl.where(ce_weight == 0.0, 0.0, ce_weight * ce)
-        tl.store(weighted + program, from_ce + tl.where(negent_weight == 0.0, 0.0, negent_weight * negent))
+        tl.store(weighted + program, weighted_row(ce, negent, ce_weight, negent_weight))
         for start in range(0, C, BLOCK_C):
             row_gradient(
                 start, own, gradient + row64 * gradient_row, distribution, label, ignored, wrong,

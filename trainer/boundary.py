@@ -1,6 +1,6 @@
 """The fused boundary: the launch that computes this step's losses also makes the next step's clips.
 
-    ordinary step:  clip_prep(frames i+1) ahead, in the loader's thread        static_losses(logits i) in the step
+    ordinary step:  clip_prep(frames i+1) ahead, in the loader's thread        weighted_losses(logits i) in the step
     fused step:     step_boundary(logits i, frames i+1) -> losses i, clips i+1
 
 ``StepConfig.fused_boundary`` asks for it. The numbers are those of the ordinary step to the bit. The rest of the

@@ -14,7 +14,7 @@ import torch
 import torch._dynamo
 from torch import Tensor, nn
 
-from ..kernels import static_losses, weighted_loss
+from ..kernels import weighted_losses
 from .batch import DRAWS
 from .known_failures import refuse_custom_functions
 from .methods import Method
@@ -79,7 +79,7 @@ class LossModule(nn.Module):
         Returns:
             ``(loss, terms)``: the scalar to call ``backward`` on, and detached scalars by name.
         """
-        return self._losses(row_losses, motion, static, target, penalise, per_sample, kind)
+        return self._losses(weighted_losses, motion, static, target, penalise, per_sample, kind)
 
     def _losses(
         self, row_losses: RowLosses, motion, static, target, penalise, per_sample, kind
@@ -98,19 +98,6 @@ class LossModule(nn.Module):
             static_loss, static_terms = method.static_loss(self.network, row_losses, static, target, **common)
             return loss + static_loss, terms | static_terms
         return loss, terms
-
-
-def row_losses(
-    logits: Tensor,
-    target: Tensor,
-    n_motion: int,
-    ce_weight: Tensor,
-    negent_weight: Tensor,
-    label_smoothing: float = 0.0,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """See ``methods.terms.RowLosses``."""
-    ce, negent, _ = static_losses(logits, target, n_motion, label_smoothing)
-    return weighted_loss(ce, negent, ce_weight, negent_weight), ce, negent
 
 
 def allow_inner_gradients() -> None:

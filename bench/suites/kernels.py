@@ -1,6 +1,7 @@
 """The kernels against eager and compiled torch, and against what the memory allows.
 
-On a GPU: times of every provider in one process, GB/s, and the fraction of a device copy measured in the same run.
+On a GPU: times of every provider in one process, GB/s, and the fraction of a device copy measured in the same run; the
+host's time for a call apart from the device's.
 Without one: the bytes each must move and the report of the ahead-of-time compilation for sm_90; neither is a time.
 """
 
@@ -14,6 +15,7 @@ import torch
 from ...kernels import clip_prep, step_boundary
 from ...kernels.launch_configs import ClipTile
 from ..harness.compiled_kernels import aot_rows, write_aot
+from ..harness.gpu_clock import device_milliseconds, host_milliseconds
 from ..harness.kernel_providers import (
     MEAN,
     STD,
@@ -33,6 +35,7 @@ from ..harness.section import Chart, Section
 NOT_TIMES = "No GPU on this machine: bytes are predictions from the shapes, not measurements, and no time is reported."
 PROVIDERS = {  # name in the rows -> name that people read
     "triton": "unstill (Triton)",
+    "triton compiled": "unstill (Triton) in torch.compile",
     "compiled": "torch.compile",
     "eager bf16": "eager torch, bf16",
     "eager fp32": "eager torch, fp32",
@@ -110,8 +113,9 @@ def run(config: KernelsBench) -> Path:
     if config.aot:
         print(f"written: {write_aot(aot_rows(), config.out)}")
     notes = [
-        "kind=predicted: bytes counted from the shapes. kind=measured: triton.testing.do_bench, L2 flushed between "
-        "calls; with cudagraph=true do_bench_cudagraph, not flushed. gb_s counts the bytes that the result needs, not "
+        "kind=predicted: bytes counted from the shapes. kind=measured: time on the GPU, L2 flushed before each call, "
+        "which waits in the GPU's queue until the host has made it; host_ms is the host's time for a call. With "
+        "cudagraph=true calls in one CUDA graph, not flushed. gb_s counts the bytes that the result needs, not "
         "those the provider moves; of_copy is gb_s over that of a device copy of 1 GiB in the same run."
     ]
     gpu = torch.cuda.is_available()
@@ -167,7 +171,7 @@ def _predicted(count: float, facts: dict, **drawn) -> Row:
 
 
 def _role(provider: str) -> Role:
-    return "ours" if provider == "triton" else "peer"
+    return "ours" if provider.startswith("triton") else "peer"
 
 
 def clip_inputs(config: KernelsBench, device: torch.device) -> ClipInputs:
@@ -183,10 +187,12 @@ def clip_inputs(config: KernelsBench, device: torch.device) -> ClipInputs:
 
 
 def milliseconds(function: Callable[[], object], config: KernelsBench, graph: bool = False) -> dict[str, float]:
-    """p20, p50 and p80 of one call, ms; ``graph``: of calls in one CUDA graph, without launch costs and L2 flush."""
+    """p20, p50 and p80 of one call on the GPU, ms; ``graph``: of calls in one CUDA graph, without L2 flush."""
+    if not graph:
+        return device_milliseconds(function, config.milliseconds)
     from triton import testing
 
-    bench: Any = testing.do_bench_cudagraph if graph else testing.do_bench  # three numbers for three quantiles
+    bench: Any = testing.do_bench_cudagraph  # three numbers for three quantiles
     middle, low, high = bench(function, rep=config.milliseconds, quantiles=[0.5, 0.2, 0.8])
     return dict(p20=low, p50=middle, p80=high)
 
@@ -247,6 +253,7 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float, 
                     results.add(_copy_limit(useful / copy_rate / 1e6, drawn, described))
                 rate = useful / timed["p50"] / 1e6
                 ratios = dict(gb_s=rate, of_copy=rate / copy_rate, times_triton=timed["p50"] / ours)
+                ratios["host_ms"] = host_milliseconds(function)
                 results.add(
                     _measured(timed, dict(kernel="clip_prep", provider=provider, **described, **ratios), **drawn)
                 )
@@ -256,14 +263,15 @@ def measure_clips(config: KernelsBench, device: torch.device, copy_rate: float, 
 
             timed = milliseconds(fused, config)
             ratio = {} if ours is None else dict(times_clip_prep=timed["p50"] / ours)
+            ratio["host_ms"] = host_milliseconds(fused)
             results.add(_measured(timed, dict(kernel="step_boundary", provider="triton", **described, **ratio)))
 
 
 def planned(config: KernelsBench) -> float:
     """Seconds that a GPU machine should need at most."""
-    clips, losses = 4 * 3 + 4, (len(config.classes) + 1) * 2 * 3
-    compiled = 4 + len(config.classes) + 1  # by torch.compile; Triton's own take a fraction of a second each
-    each = 3 * config.milliseconds / 1e3 + 0.3  # do_bench warms up, and estimates first
+    clips, losses = 4 * 3 + 4, (len(config.classes) + 1) * 2 * 4
+    compiled = 4 + 2 * (len(config.classes) + 1)  # by torch.compile; Triton's own take a fraction of a second each
+    each = 3 * config.milliseconds / 1e3 + 0.3  # with what comes before a measurement
     return START_SECONDS + (25 if config.aot else 0) + 6 * compiled + (clips + losses + 1) * each
 
 
@@ -273,14 +281,18 @@ def _copy_limit(ms: float, drawn: dict[str, Any], described: dict) -> Row:
 
 
 def measure_losses(config: KernelsBench, device: torch.device, results: ResultFile) -> None:
-    """Losses and gradient with respect to the logits, as calls and captured in a CUDA graph."""
-    compiled = torch.compile(plain_losses, fullgraph=True, dynamic=False)
+    """Losses and gradient with respect to the logits, as calls and captured in a CUDA graph.
+
+    ``triton compiled`` is what a compiled training step does, where the sum over rows is compiled with the rest.
+    """
+    compiled, fused = (torch.compile(f, fullgraph=True, dynamic=False) for f in (plain_losses, our_losses))
+    providers = {"triton": our_losses, "triton compiled": fused, "compiled": compiled, "eager": plain_losses}
     for count, classes in [(2 * config.batch, c) for c in config.classes] + [(16 * config.batch, config.classes[-1])]:
         inputs = loss_inputs(count, classes, device)
         for graph in (False, True):
             group = f"{count}x{classes} logits" + (", CUDA graph" if graph else "")
             ours = None
-            for provider, function in (("triton", our_losses), ("compiled", compiled), ("eager", plain_losses)):
+            for provider, function in providers.items():
 
                 def both(function: Callable = function, inputs: tuple = inputs) -> object:
                     return torch.autograd.grad(function(*inputs), inputs[0])
@@ -290,6 +302,8 @@ def measure_losses(config: KernelsBench, device: torch.device, results: ResultFi
                 described = dict(kernel="static_losses", provider=provider, shape=f"{count}x{classes}", cudagraph=graph)
                 rate = 3 * inputs[0].nbytes / timed["p50"] / 1e6
                 ratios = dict(gb_s=rate, times_triton=timed["p50"] / ours)
+                if not graph:
+                    ratios["host_ms"] = host_milliseconds(both)
                 results.add(_measured(timed, described | ratios, figure="static_losses", group=group))
 
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from ..forward_mode import refuse_forward_mode
-from .operators import static_losses_op
+from .operators import static_losses_op, weighted_losses_op
+from .torch_form import accumulator, row_loss
 
 
 def static_losses(
@@ -68,10 +69,52 @@ def weighted_loss(ce: Tensor, negent: Tensor, ce_weight: Tensor, negent_weight: 
     return row_loss(ce, negent, ce_weight, negent_weight).sum()
 
 
-def row_loss(ce: Tensor, negent: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
-    """The terms of ``weighted_loss``, (R,)."""
-    from_ce = torch.where(ce_weight == 0, 0.0, ce_weight * ce)
-    return from_ce + torch.where(negent_weight == 0, 0.0, negent_weight * negent)
+def weighted_losses(
+    logits: Tensor,
+    target: Tensor,
+    n_motion: int,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    label_smoothing: float = 0.0,
+    ignore_index: int = -100,
+    *,
+    validate: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """``weighted_loss`` of ``static_losses``, with the weights inside the kernels: one launch forward, one backward.
+
+    Args:
+        logits, target, n_motion, label_smoothing, ignore_index, validate: as in ``static_losses``.
+        ce_weight, negent_weight: (R,) in the dtype of the losses; what each row's ce and negent count in the loss.
+            They are tensors, so that a schedule never recompiles. A weight of zero switches its term off.
+
+    Returns:
+        loss 0-dim, ce (R,), negent (R,). Only the loss is differentiable: once, with respect to the logits.
+
+    Raises:
+        TypeError, ValueError: a wrong dtype, shape or option. NotImplementedError: forward-mode differentiation.
+    """
+    check_loss_arguments(logits, target, n_motion, label_smoothing)
+    check_weights("weighted_losses", logits, ce_weight, negent_weight)
+    refuse_forward_mode("weighted_losses", logits)
+    if validate:
+        check_labels(logits, target, ignore_index)
+    rows, ce, negent, _, _ = weighted_losses_op(
+        logits, target, n_motion, ce_weight, negent_weight, float(label_smoothing), ignore_index
+    )
+    return rows.sum(), ce, negent
+
+
+def check_weights(function: str, logits: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> None:
+    """Raise ValueError, naming ``function``, for weights that are not (R,) in the dtype of the losses, without grad."""
+    rows, dtype = logits.shape[0], accumulator(logits)
+    for name, weight in (("ce_weight", ce_weight), ("negent_weight", negent_weight)):
+        if weight.shape != (rows,) or weight.dtype != dtype or weight.device != logits.device:
+            raise ValueError(
+                f"{function}: {name} must be ({rows},) {dtype} on {logits.device}, "
+                f"got {tuple(weight.shape)} {weight.dtype} on {weight.device}"
+            )
+        if weight.requires_grad:
+            raise ValueError(f"{function}: not differentiable with respect to {name}: detach it")
 
 
 def check_loss_arguments(logits: Tensor, target: Tensor, n_motion: int, label_smoothing: float) -> None:

@@ -32,6 +32,12 @@ def label_rows(
     return label.masked_fill(ignored | wrong, 0), ignored, wrong
 
 
+def row_loss(ce: Tensor, negent: Tensor, ce_weight: Tensor, negent_weight: Tensor) -> Tensor:
+    """The terms of ``weighted_loss``, (R,)."""
+    from_ce = torch.where(ce_weight == 0, 0.0, ce_weight * ce)
+    return from_ce + torch.where(negent_weight == 0, 0.0, negent_weight * negent)
+
+
 def static_losses_torch(
     logits: Tensor, target: Tensor, n_motion: int, label_smoothing: float, ignore_index: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -93,3 +99,35 @@ def static_losses_backward_torch(
     from_ce = (a * (p * mass - q)).masked_fill_(a == 0, 0)
     from_negent = (h * p * (log_p - negent[:, None])).masked_fill_((p == 0) | (h == 0), 0)
     return (from_ce + from_negent).to(logits.dtype).contiguous()
+
+
+def weighted_losses_torch(
+    logits: Tensor,
+    target: Tensor,
+    n_motion: int,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    label_smoothing: float,
+    ignore_index: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The CPU form: ``row_loss`` (R,), and the four results of ``static_losses_torch``."""
+    ce, negent, lse, stats = static_losses_torch(logits, target, n_motion, label_smoothing, ignore_index)
+    return row_loss(ce, negent, ce_weight, negent_weight), ce, negent, lse, stats
+
+
+def weighted_losses_backward_torch(
+    g_rows: Tensor,
+    ce_weight: Tensor,
+    negent_weight: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    negent: Tensor,
+    stats: Tensor,
+    n_motion: int,
+    label_smoothing: float,
+    ignore_index: int,
+) -> Tensor:
+    """The CPU form of the gradient with respect to the logits, (R, C) in their dtype; ``g_rows`` is (R,)."""
+    g_ce, g_negent = (torch.where(w == 0, 0.0, w * g_rows) for w in (ce_weight, negent_weight))
+    options = (n_motion, label_smoothing, ignore_index)
+    return static_losses_backward_torch(g_ce, g_negent, logits, target, negent, stats, *options)

@@ -17,7 +17,13 @@ import triton
 import triton.language as tl
 
 from ..launch_configs import LAUNCH, NUM_WARPS, on_device_of, row_block_for
-from .torch_form import allocate_losses, static_losses_backward_torch, static_losses_torch
+from .torch_form import (
+    allocate_losses,
+    static_losses_backward_torch,
+    static_losses_torch,
+    weighted_losses_backward_torch,
+    weighted_losses_torch,
+)
 
 LANES = tl.constexpr(32 * NUM_WARPS)
 UNSPECIALISED_ROWS = ("logits_row", "target_row", "n_motion", "ignore_index")
@@ -30,8 +36,15 @@ def tile_columns(start, BLOCK_C: tl.constexpr):
 
 
 @triton.jit
-def total_of(tile):
-    return tl.sum(tl.sum(tile, axis=0), axis=0)
+def add_each(a0, a1, a2, a3, b0, b1, b2, b3):
+    return a0 + b0, a1 + b1, a2 + b2, a3 + b3
+
+
+@triton.jit
+def totals_of(a, b, c, d):
+    """The sums of four tiles, in one exchange between the warps: two barriers instead of eight."""
+    rows = (tl.sum(a, axis=0), tl.sum(b, axis=0), tl.sum(c, axis=0), tl.sum(d, axis=0))
+    return tl.reduce(rows, 0, add_each)
 
 
 @triton.jit
@@ -98,10 +111,9 @@ def row_losses(
     row_top = tl.max(tl.max(top, axis=0), axis=0)
     gap = tl.where(top == ninf, 0.0, top - row_top)
     decay = tl.exp(gap)
-    row_total = total_of(decay * total)
-    row_weighted = total_of(decay * (weighted + gap * total))
-    row_against = total_of(against + gap * mass)
-    row_mass = total_of(mass)
+    row_total, row_weighted, row_against, row_mass = totals_of(
+        decay * total, decay * (weighted + gap * total), against + gap * mass, mass
+    )
     log_total = tl.log(row_total)
     negent = row_weighted / row_total - log_total
     ce = row_mass * log_total - row_against
@@ -139,31 +151,53 @@ def store_losses(row, ce, negent, top, log_total, mass, ces, negents, lses, stat
     tl.store(stats + row * 3 + 2, mass)
 
 
+@triton.jit
+def weighted_row(ce, negent, ce_weight, negent_weight):
+    """What a row adds to the loss; a weight of zero switches its term off, NaN included."""
+    from_ce = tl.where(ce_weight == 0.0, 0.0, ce_weight * ce)
+    return from_ce + tl.where(negent_weight == 0.0, 0.0, negent_weight * negent)
+
+
 @triton.jit(do_not_specialize=UNSPECIALISED_ROWS)
 def static_losses_kernel(
     logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, ces, negents, lses, stats,
+    ce_weights, negent_weights, weighted,
     C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """One row a program; ``weighted`` (R,) and the weights are None where no weighted sum is wanted."""
     row = tl.program_id(0)
+    # before the sums, so that nothing waits for these loads
+    ce_weight = 0.0 if weighted is None else tl.load(ce_weights + row)
+    negent_weight = 0.0 if weighted is None else tl.load(negent_weights + row)
     own = logits + row.to(tl.int64) * logits_row
     distribution, label, ignored, wrong = row_label(target, target_row, row, n_motion, ignore_index, C, SOFT)
     ce, negent, top, log_total, mass = row_losses(
         own, distribution, label, ignored, wrong, smoothing, C, SOFT, SMOOTH, BLOCK_C
     )
     store_losses(row, ce, negent, top, log_total, mass, ces, negents, lses, stats)
+    if weighted is not None:
+        tl.store(weighted + row, weighted_row(ce, negent, ce_weight, negent_weight))
 
 
-@triton.jit(do_not_specialize=(*UNSPECIALISED_ROWS, "gradient_row"))
+@triton.jit(do_not_specialize=(*UNSPECIALISED_ROWS, "gradient_row", "g_row"))
 def static_losses_backward_kernel(
-    g_ce, g_negent, logits, logits_row, target, target_row, n_motion, ignore_index, smoothing, negents, stats,
-    gradient, gradient_row, C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
+    g_ce, g_negent, g_rows, g_row, logits, logits_row, target, target_row, n_motion, ignore_index, smoothing,
+    negents, stats, gradient, gradient_row,
+    C: tl.constexpr, SOFT: tl.constexpr, SMOOTH: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """One tile of a row a program. ``g_rows`` (stride ``g_row``) multiplies both incoming gradients, unless None."""
     row = tl.program_id(0)
     row64 = row.to(tl.int64)
+    of_ce = tl.load(g_ce + row)
+    of_negent = tl.load(g_negent + row)
+    if g_rows is not None:
+        incoming = tl.load(g_rows + row64 * g_row)
+        of_ce = tl.where(of_ce == 0.0, 0.0, of_ce * incoming)
+        of_negent = tl.where(of_negent == 0.0, 0.0, of_negent * incoming)
     distribution, label, ignored, wrong = row_label(target, target_row, row, n_motion, ignore_index, C, SOFT)
     row_gradient(
         tl.program_id(1) * BLOCK_C, logits + row64 * logits_row, gradient + row64 * gradient_row,
-        distribution, label, ignored, wrong, tl.load(g_ce + row), tl.load(g_negent + row),
+        distribution, label, ignored, wrong, of_ce, of_negent,
         tl.load(stats + row * 3), tl.load(stats + row * 3 + 1), tl.load(stats + row * 3 + 2), tl.load(negents + row),
         smoothing, C, SOFT, SMOOTH, BLOCK_C,
     )  # fmt: skip
@@ -187,8 +221,22 @@ def static_losses_triton(logits, target, n_motion, label_smoothing, ignore_index
     losses = allocate_losses(logits)
     arguments, meta = row_launch(logits, target, n_motion, label_smoothing, ignore_index)
     with on_device_of(logits):
-        static_losses_kernel[(logits.shape[0],)](*arguments, *losses, **meta, **LAUNCH)
+        static_losses_kernel[(logits.shape[0],)](*arguments, *losses, None, None, None, **meta, **LAUNCH)
     return losses
+
+
+def weighted_losses_triton(logits, target, n_motion, ce_weight, negent_weight, label_smoothing, ignore_index):
+    """The CUDA form of the forward with weights; on CPU tensors only under Triton's interpreter."""
+    options = (label_smoothing, ignore_index)
+    if logits.dtype == torch.float64:
+        return weighted_losses_torch(logits, target, n_motion, ce_weight, negent_weight, *options)
+    losses = allocate_losses(logits)
+    weighted = torch.empty_like(losses[0])
+    arguments, meta = row_launch(logits, target, n_motion, *options)
+    weights = (ce_weight.contiguous(), negent_weight.contiguous())
+    with on_device_of(logits):
+        static_losses_kernel[(logits.shape[0],)](*arguments, *losses, *weights, weighted, **meta, **LAUNCH)
+    return weighted, *losses
 
 
 def static_losses_backward_triton(
@@ -198,13 +246,32 @@ def static_losses_backward_triton(
     options = (n_motion, label_smoothing, ignore_index)
     if logits.dtype == torch.float64:
         return static_losses_backward_torch(g_ce, g_negent, logits, target, negent, stats, *options)
+    # the gradient of a sum or a mean arrives expanded, with stride 0
+    g_ce, g_negent = g_ce.contiguous(), g_negent.contiguous()
+    return launch_backward(g_ce, g_negent, None, logits, target, negent, stats, options)
+
+
+def weighted_losses_backward_triton(
+    g_rows, ce_weight, negent_weight, logits, target, negent, stats, n_motion, label_smoothing, ignore_index
+):
+    """The CUDA form of the gradient of the weighted rows; on CPU tensors only under Triton's interpreter."""
+    options = (n_motion, label_smoothing, ignore_index)
+    if logits.dtype == torch.float64:
+        return weighted_losses_backward_torch(g_rows, ce_weight, negent_weight, logits, target, negent, stats, *options)
+    weights = (ce_weight.contiguous(), negent_weight.contiguous())
+    return launch_backward(*weights, g_rows, logits, target, negent, stats, options)
+
+
+def launch_backward(g_ce, g_negent, g_rows, logits, target, negent, stats, options):
+    """The gradient (R, C): contiguous ``g_ce`` and ``g_negent``, both times ``g_rows`` of any stride unless None."""
     gradient = torch.empty_like(logits, memory_format=torch.contiguous_format)
     arguments, meta = row_launch(logits, target, *options)
     grid = (logits.shape[0], triton.cdiv(meta["C"], meta["BLOCK_C"]))
-    # the gradient of a sum or a mean arrives expanded, with stride 0
-    g_ce, g_negent = g_ce.contiguous(), g_negent.contiguous()
+    g_row = 0 if g_rows is None else g_rows.stride(0)
     with on_device_of(logits):
         static_losses_backward_kernel[grid](
-            g_ce, g_negent, *arguments, negent, stats, gradient, gradient.stride(0), **meta, **LAUNCH
+            *(g_ce, g_negent, g_rows, g_row, *arguments, negent, stats, gradient, gradient.stride(0)),
+            **meta,
+            **LAUNCH,
         )
     return gradient

@@ -33,6 +33,27 @@ class PatchOnce:
         self.scopes = {}
 
 
+def sums_at_once(apply_impl):
+    """In place of the interpreter's ``ReduceOps.apply_impl``, which calls a combining function for every element."""
+
+    def apply(reduction, inputs):
+        if reduction.combine_fn.fn.__name__ != "add_each":
+            return apply_impl(reduction, inputs)
+        # the function itself on halves, as often as it takes: it is tested, too
+        parts = [tensor.handle.data for tensor in inputs]
+        while len(parts[0]) > 1:
+            half = len(parts[0]) // 2
+            tensors = [
+                reduction.to_tensor(p[at], t.dtype)
+                for at in (slice(half), slice(half, None))
+                for p, t in zip(parts, inputs, strict=True)
+            ]
+            parts = [result.handle.data for result in reduction.combine_fn.fn(*tensors)]
+        return [reduction.to_tensor(p[0], t.dtype) for p, t in zip(parts, inputs, strict=True)]
+
+    return apply
+
+
 @pytest.fixture(scope="session", autouse=True)
 def faster_interpreter():
     """Triton is imported here and not above: pytest reads this file before tests/conftest.py says where kernels run."""
@@ -40,6 +61,7 @@ def faster_interpreter():
 
     if hasattr(interpreter, "_patch_lang"):
         interpreter._patch_lang = PatchOnce(interpreter._patch_lang)
+    interpreter.ReduceOps.apply_impl = sums_at_once(interpreter.ReduceOps.apply_impl)
 
 
 @pytest.fixture(scope="session", params=["torch", "triton"])
@@ -51,8 +73,9 @@ def form(request, device) -> SimpleNamespace:
         for n in ("clip_prep", "static_losses", "attention")
     }
     modules["step_boundary"] = importlib.import_module("unstill.kernels.step_boundary")
-    kinds = ("clip_prep", "static_losses", "static_losses_backward", "step_boundary")
-    found = {n: getattr(modules[n.removesuffix("_backward")], f"{n}_{request.param}", None) for n in kinds}
+    losses = ("static_losses", "static_losses_backward", "weighted_losses", "weighted_losses_backward")
+    of_module = {"clip_prep": "clip_prep", "step_boundary": "step_boundary"} | dict.fromkeys(losses, "static_losses")
+    found = {n: getattr(modules[module], f"{n}_{request.param}") for n, module in of_module.items()}
     passes = ("attention", "attention_backward", "attention_double_backward")
     found["attention"] = tuple(getattr(modules["attention"], f"{n}_{request.param}") for n in passes)
     return SimpleNamespace(

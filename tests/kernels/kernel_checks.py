@@ -252,6 +252,33 @@ def check_strided_losses(forward: Callable, backward: Callable, device: str):
         assert torch.equal(*gradients)
 
 
+def check_weighted_losses(
+    op: Callable, op_backward: Callable, losses: Callable, backward: Callable, weighted: Callable, device: str,
+    classes=21, dtype=torch.float32, soft=False, smoothing=0.0,
+):  # fmt: skip
+    """``op`` and ``op_backward`` (signatures of the operators) equal the functions without weights to the bit."""
+    rows, n_motion = 4, 2
+    logits, target, ce_weight, negent_weight = loss_inputs(rows, classes, n_motion, dtype, soft, device)
+    negent_weight[:n_motion] = 0
+    ce_weight[-1] = 0
+    logits[0, 0], logits[n_motion - 1, 1] = -INF, NAN
+    if not soft:
+        target[n_motion - 1] = classes  # a wrong label, in the last row without weight
+    options = (n_motion, smoothing, -100)
+    expected = losses(logits, target, *options)
+    found, *others = op(logits, target, n_motion, ce_weight, negent_weight, *options[1:])
+    assert same_bits(found, weighted(expected[0], expected[1], ce_weight, negent_weight)) and found[-1].isfinite()
+    assert all(same_bits(a, b) for a, b in zip(others, expected, strict=True))
+    strided = torch.tensor([[0.5, 7], [-2, 7], [0, 7], [INF, 7]], device=device)[:, 0]
+    # the gradient of a sum arrives with stride 0; one that is infinite cannot switch on a term without weight
+    for g in (torch.tensor([-0.25], device=device).expand(rows), strided):
+        parts = [torch.where(w == 0, 0.0, w * g) for w in (ce_weight, negent_weight)]
+        want = backward(*parts, logits, target, expected[1], expected[3], *options)
+        got = op_backward(g, ce_weight, negent_weight, logits, target, others[1], others[3], *options)
+        assert got.dtype == dtype and got.is_contiguous() and same_bits(got, want)
+    assert got[2].eq(0).all() and got[n_motion - 1].isnan().all() and got[0].isfinite().all()
+
+
 # ------------------------------------------------------------------------------------------------- both
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow  # every configuration is compiled, once
 COMMITTED = Path(__file__).parents[2] / "bench" / "results" / "kernels_sm90.json"
 MEASURED = {
     *("registers", "spill_store_bytes", "spill_load_bytes", "shared_bytes"),
-    *("widest_store_bytes", "wgmma", "sum_layouts"),
+    *("widest_store_bytes", "wgmma", "barriers", "sum_layouts"),
 }
 STEP_KERNELS = {"clip_prep", "gelu_second_order", "static_losses", "static_losses_backward", "step_boundary"}
 
@@ -76,14 +76,20 @@ def test_losses_cost_the_clips_no_occupancy(rows):
             assert row["registers"] <= max(alone) + 16, (row, alone)
 
 
+def test_a_row_of_losses_waits_for_two_exchanges_between_its_warps(rows):
+    """The maximum and then all sums at once, three barriers each; the gradient needs none."""
+    for row in rows:
+        if row["kernel"] in ("static_losses", "static_losses_backward"):
+            assert row["barriers"] <= (6 if row["kernel"] == "static_losses" else 0), row
+
+
 def test_sums_are_added_in_the_same_order_in_every_kernel(rows):
     """The interpreter cannot see this: a kernel that lays its rows out otherwise sums to other bits."""
     alone = {}
     for row in rows:
         options = tuple(row.get(key) for key in ("classes", "dtype", "soft", "smoothing"))
         if row["kernel"] == "static_losses":
-            assert row["sum_layouts"]
-            alone[options] = row["sum_layouts"]
+            assert row["sum_layouts"] and alone.setdefault(options, row["sum_layouts"]) == row["sum_layouts"]
         if row["kernel"] == "step_boundary":
             assert row["sum_layouts"] == alone[options], row
     assert all("x256xf32, sizePerThread = [1, 1], threadsPerWarp = [1, 32]" in layouts for layouts in alone.values())

@@ -23,6 +23,7 @@ from kernel_checks import (
     check_losses,
     check_strided_attention,
     check_strided_losses,
+    check_weighted_losses,
 )
 
 import unstill.kernels.launch_configs
@@ -56,8 +57,21 @@ CLIP_PREP = {
 STATIC_LOSSES = {
     "entropy not rescaled between tiles": ("decay * (weighted + gap * total) + e", "decay * weighted + e"),
     "total not rescaled between tiles": ("total = decay * total + e", "total = total + e"),
-    "entropy not rescaled between lanes": ("total_of(decay * (weighted + gap * total))", "total_of(decay * weighted)"),
-    "target's sum not rescaled": ("total_of(against + gap * mass)", "total_of(against)"),
+    "entropy not rescaled between lanes": ("decay * (weighted + gap * total), against", "decay * weighted, against"),
+    "target's sum not rescaled": ("against + gap * mass, mass", "against, mass"),
+    "sums exchanged": ("a0 + b0, a1 + b1", "a0 + b0, a0 + b1"),
+    "weight of the other term": ("tl.load(ce_weights", "tl.load(negent_weights"),
+    "weights exchanged by the host": (
+        "(ce_weight.contiguous(), negent_weight.contiguous())",
+        "(negent_weight.contiguous(), ce_weight.contiguous())",
+    ),
+    "sign of the weighted entropy": ("from_ce + tl.where(negent_weight", "from_ce - tl.where(negent_weight"),
+    "zero weight does not switch off": ("tl.where(ce_weight == 0.0, 0.0, ce_weight * ce)", "ce_weight * ce"),
+    "an infinite gradient switches on": (
+        "tl.where(of_ce == 0.0, 0.0, of_ce * incoming)",
+        "of_ce * incoming",
+    ),
+    "incoming gradient of the rows taken for contiguous": ("g_rows.stride(0)", "1"),
     "sign of log total": ("row_weighted / row_total - log_total", "row_weighted / row_total + log_total"),
     "target taken for a distribution": ("ce = row_mass * log_total", "ce = log_total"),
     "smoothing over too many classes": ("smoothing / C", "smoothing / (C + 1)"),
@@ -74,7 +88,7 @@ STATIC_LOSSES = {
         "tl.where(ignored, 0.0, from_ce)",
     ),
     "gradient of an impossible class": ("tl.where(p == 0.0, 0.0, negent_weight * p", "tl.where(p < 0.0, 0.0, p"),
-    "incoming gradient taken for contiguous": ("g_ce.contiguous(), g_negent.contiguous()", "g_ce, g_negent"),
+    "incoming gradient taken for contiguous": ("= g_ce.contiguous(), g_negent.contiguous()", "= g_ce, g_negent"),
     "logits taken for contiguous": ("logits if logits.stride(1) == 1 else logits.contiguous()", "logits"),
 }
 STEP_BOUNDARY = {
@@ -83,8 +97,6 @@ STEP_BOUNDARY = {
         "(ce_weight.contiguous(), negent_weight.contiguous())",
         "(negent_weight.contiguous(), ce_weight.contiguous())",
     ),
-    "sign of the entropy": ("from_ce + tl.where(negent_weight", "from_ce - tl.where(negent_weight"),
-    "zero weight does not switch off": ("tl.where(ce_weight == 0.0, 0.0, ce_weight * ce)", "ce_weight * ce"),
     "gradient of the first tile only": ("range(0, C, BLOCK_C)", "range(0, BLOCK_C, BLOCK_C)"),
     "smoothing forgotten": (
         "row_launch(logits, target, n_motion, label_smoothing,",
@@ -181,6 +193,8 @@ def run_loss_checks(module: ModuleType) -> None:
     check_losses(*both, rows=2, n_motion=1, classes=1500, soft=True)
     check_strided_losses(*both)
     check_loss_policy(*both)
+    weighted = (module.weighted_losses_triton, module.weighted_losses_backward_triton)
+    check_weighted_losses(*weighted, *both[:2], row_loss, "cpu", smoothing=0.1)
 
 
 def run_boundary_checks(module: ModuleType) -> None:

@@ -3,14 +3,24 @@ import importlib
 import pytest
 import torch
 import torch._dynamo
-from kernel_checks import check_loss_policy, check_losses, check_strided_losses, loss_inputs, same_bits
+from kernel_checks import (
+    check_loss_policy,
+    check_losses,
+    check_strided_losses,
+    check_weighted_losses,
+    loss_inputs,
+    same_bits,
+)
 from kernel_grid import every_pair, first
 from torch.autograd import forward_ad
 
-from unstill.kernels import static_losses, weighted_loss
+from unstill.kernels import static_losses, weighted_loss, weighted_losses
+from unstill.kernels.static_losses import row_loss
 
 OP = torch.ops.unstill.static_losses.default
 BACKWARD = torch.ops.unstill.static_losses_backward.default
+WEIGHTED = torch.ops.unstill.weighted_losses.default
+WEIGHTED_BACKWARD = torch.ops.unstill.weighted_losses_backward.default
 TARGETS = [(False, 0.0), (False, 0.1), (True, 0.0), (True, 0.1)]
 
 
@@ -56,6 +66,14 @@ def test_ignored_label_inside_the_range(form):
 @pytest.mark.parametrize("classes, soft", first(1, [(11, False), (70, True), (1500, False)]))
 def test_policy_for_nan_infinity_and_wrong_labels(form, classes, soft):
     check_loss_policy(form.static_losses, form.static_losses_backward, form.device, classes, soft)
+
+
+@pytest.mark.parametrize(
+    "options", first(1, [dict(smoothing=0.1), dict(soft=True), dict(classes=1500, dtype=torch.bfloat16)]), ids=str
+)
+def test_weights_in_the_kernel_give_the_bits_of_weights_outside(form, options):
+    apart = (form.static_losses, form.static_losses_backward, row_loss)
+    check_weighted_losses(form.weighted_losses, form.weighted_losses_backward, *apart, form.device, **options)
 
 
 def test_strided_arguments(form):
@@ -116,6 +134,27 @@ def test_weighted_loss_switches_off_what_has_no_weight(device):
     loss = weighted_loss(ce, negent, ce_weight, negent_weight)
     loss.backward()
     assert loss.item() == 8 and torch.equal(ce.grad, ce_weight) and torch.equal(negent.grad, negent_weight)
+
+
+def test_weighted_losses_gradcheck_and_opcheck(device):
+    logits, target, ce_weight, negent_weight = loss_inputs(5, 6, 3, torch.float64, False, device)
+    target[1], ce_weight[4] = -100, 0
+    weights = (ce_weight.double(), negent_weight.double())
+    loss = lambda z: weighted_losses(z, target, 3, *weights, 0.1)[0]  # noqa: E731
+    assert torch.autograd.gradcheck(loss, logits.requires_grad_())
+    (gradient,) = torch.autograd.grad(loss(logits), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        gradient.sum().backward()
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(loss, (logits.detach(),), (logits.detach(),))
+    with pytest.raises(ValueError, match=r"weighted_losses: ce_weight must be \(5,\) torch.float64"):
+        weighted_losses(logits, target, 3, ce_weight[:4], negent_weight)
+    single = (logits.detach().float().requires_grad_(), target, 3, ce_weight, negent_weight, 0.1, -100)
+    torch.library.opcheck(WEIGHTED, single)
+    rows, _, negent, _, stats = WEIGHTED(*single)
+    assert rows.requires_grad and not (negent.requires_grad or stats.requires_grad)
+    arguments = (torch.ones_like(rows), ce_weight, negent_weight, single[0].detach(), target, negent, stats)
+    torch.library.opcheck(WEIGHTED_BACKWARD, (*arguments, 3, 0.1, -100))
 
 
 def test_forward_mode_raises_instead_of_giving_zero(device):
@@ -217,18 +256,22 @@ def test_a_hundred_launches_are_equal():
 def test_does_not_wait_for_the_device_and_captures_in_a_cuda_graph():
     logits, target, g_ce, g_negent = loss_inputs(64, 400, 32, torch.bfloat16, False, "cuda")
     target[3] = 400
+    g_rows = torch.full((1,), 0.5, device="cuda").expand(64)
 
     def run():
         out = OP(logits, target, 32, 0.0, -100)
-        return *out, BACKWARD(g_ce, g_negent, logits, target, out[1], out[3], 32, 0.0, -100)
+        yield from (*out, BACKWARD(g_ce, g_negent, logits, target, out[1], out[3], 32, 0.0, -100))
+        rows, *out = WEIGHTED(logits, target, 32, g_ce, g_negent, 0.0, -100)
+        yield from (rows, *out)
+        yield WEIGHTED_BACKWARD(g_rows, g_ce, g_negent, logits, target, out[1], out[3], 32, 0.0, -100)
 
-    run()  # compiles
+    list(run())  # compiles
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            captured = run()
+            captured = list(run())
     finally:
         torch.cuda.set_sync_debug_mode("default")
     logits.mul_(0.5)

@@ -97,7 +97,7 @@ class MethodDefaults:
 
 
 class RowLosses(Protocol):
-    """Cross entropy and negative entropy of rows of logits, and their weighted sum (``kernels.static_losses``)."""
+    """Cross entropy and negative entropy of rows of logits, and their weighted sum (``kernels.weighted_losses``)."""
 
     def __call__(
         self,

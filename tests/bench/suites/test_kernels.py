@@ -77,4 +77,6 @@ def test_every_measurement_runs(monkeypatch, tmp_path):
         figure.title: [bar.role for bar in figure.bars] for figure in figures(written, kernels.SECTIONS["kernels"])
     }
     assert drawn["clip_prep: frames to both clips"][:5] == ["limit", "ours", "peer", "peer", "peer"]
-    assert drawn["static_losses: losses and gradient"][:3] == ["ours", "peer", "peer"]
+    assert drawn["static_losses: losses and gradient"][:4] == ["ours", "ours", "peer", "peer"]
+    called = [row for row in rows if row.facts["kernel"] != "copy" and not row.facts.get("cudagraph")]
+    assert all(row.facts["host_ms"] > 0 for row in called)
