@@ -131,7 +131,8 @@ def loss_inputs(rows, classes, n_motion, dtype, soft, device, seed=0, scale=3.0)
         target = torch.randint(0, classes, (batch,), generator=draw)
         target[0], target[-1] = classes - 1, 0
     weights = torch.randn(2, rows, generator=draw)
-    return [x.to(device) for x in (logits, target, *weights)]
+    # clones: in memory of their own, as on a GPU, since alignment decides what Triton compiles
+    return [x.to(device) for x in (logits, target, *(w.clone() for w in weights))]
 
 
 def check_losses(
