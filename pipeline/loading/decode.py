@@ -10,15 +10,19 @@ shape it:
 
 import re
 from collections import deque
+from typing import Any
 
 import numpy as np
 import torch
 from nvidia.dali import fn, math
+from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIDataType, DALIInterpType
 
 from ..shards.index import SampleIndex
 from .encoded_batch import EncodedBatch
+
+_FILE = [DALIDataType.UINT8, DALIDataType.INT32]  # its bytes, and the frames to deliver
 
 
 class ClipDecoder:
@@ -42,9 +46,9 @@ class ClipDecoder:
         depth: int,
         pictures: np.ndarray | None = None,
     ):
-        self.device, self.depth, self._pictures = device, depth, pictures
+        self.device, self.depth, self._size, self._threads, self._pictures = device, depth, size, threads, pictures
         self._waiting: deque[EncodedBatch] = deque()  # submitted, not yet handed to DALI
-        self._fed: deque[tuple[np.ndarray | None, np.ndarray | None]] = deque()  # repeats, and the size of each picture
+        self._fed: deque = deque()  # what `_arrays` keeps of each batch for `_clips`
         self._started = False
         gpu = device.type == "cuda"
         self._pipeline = Pipeline(
@@ -55,33 +59,7 @@ class ClipDecoder:
             exec_dynamic=True,
         )
         with self._pipeline:
-            encoded, frames, start, end = fn.external_source(
-                source=self._feed,
-                num_outputs=4,
-                batch=True,
-                dtype=[DALIDataType.UINT8, DALIDataType.INT32, DALIDataType.FLOAT, DALIDataType.FLOAT],
-                ndim=[1, 1, 1, 1],
-            )
-            # pad_mode none: a video with fewer frames than the index says is an error, not a black tail
-            video = fn.decoders.video(
-                encoded,
-                device="mixed" if gpu else "cpu",
-                frames=frames,
-                pad_mode="none",
-                affine=False,  # pinned, the threads of all ranks on a machine would crowd on the same cores
-            )
-            picture = video.shape(dtype=DALIDataType.INT64)[1:3]
-            # a region outside the picture, from a damaged index, would make resize read outside its buffer
-            side = fn.cast(picture, dtype=DALIDataType.FLOAT)
-            clip = fn.resize(
-                video,
-                size=[size, size],
-                roi_start=math.clamp(start, 0.0, side),
-                roi_end=math.clamp(end, 0.0, side),
-                interp_type=DALIInterpType.INTERP_LINEAR,
-                antialias=True,
-            )
-            self._pipeline.set_outputs(clip, picture)
+            self._pipeline.set_outputs(*self._graph())
         self._pipeline.build()
 
     def submit(self, batch: EncodedBatch) -> None:
@@ -107,26 +85,14 @@ class ClipDecoder:
         """
         if not self._started:
             self._start()
-        repeats, expected = self._fed[0] if self._fed else (None, None)
+        fed = self._fed[0] if self._fed else None
         try:
-            clips, pictures = self._pipeline.share_outputs(cuda_stream=stream)
+            outputs = self._pipeline.share_outputs(cuda_stream=stream)
         finally:
             if self._fed:
                 self._fed.popleft()
         self._pipeline.release_outputs()
-        found = np.stack([np.asarray(picture) for picture in pictures])
-        if expected is not None and not np.array_equal(found, expected):
-            row = int((found != expected).any(1).argmax())
-            (height, width), (tall, wide) = found[row].tolist(), expected[row].tolist()
-            raise RuntimeError(f"its pictures are {width}x{height}, the index says {wide}x{tall}")
-        if repeats is None:
-            return torch.from_dlpack(clips.as_tensor())
-        return torch.stack(
-            [
-                torch.from_dlpack(clips[row])[torch.from_numpy(repeats[row]).to(self.device, non_blocking=True)]
-                for row in range(len(clips))
-            ]
-        )
+        return self._clips(outputs, fed)
 
     def close(self) -> None:
         """Nothing runs that must be stopped: the pipeline goes with the object."""
@@ -139,13 +105,75 @@ class ClipDecoder:
     def _feed(self):
         if not self._waiting:
             raise StopIteration
-        batch = self._waiting.popleft()
+        arrays, kept = self._arrays(self._waiting.popleft())
+        self._fed.append(kept)
+        return arrays
+
+    def _video(self, kinds: list[DALIDataType]) -> tuple[DataNode, ...]:
+        """The decoded frames of each file, and the arrays of ``_arrays`` after its first two; of one axis each."""
+        encoded, frames, *more = fn.external_source(
+            source=self._feed,
+            num_outputs=2 + len(kinds),
+            batch=True,
+            dtype=[*_FILE, *kinds],
+            ndim=[1] * (2 + len(kinds)),
+        )
+        video = fn.decoders.video(
+            encoded,
+            device="mixed" if self.device.type == "cuda" else "cpu",
+            frames=frames,
+            pad_mode="none",  # a video with fewer frames than the index says is an error, not a black tail
+            affine=False,  # pinned, the threads of all ranks on a machine would crowd on the same cores
+        )
+        return video, *more
+
+    def _graph(self) -> tuple[DataNode, ...]:
+        video, start, end = self._video([DALIDataType.FLOAT, DALIDataType.FLOAT])
+        picture = video.shape(dtype=DALIDataType.INT64)[1:3]
+        # a region outside the picture, from a damaged index, would make resize read outside its buffer
+        side = fn.cast(picture, dtype=DALIDataType.FLOAT)
+        clip = fn.resize(
+            video,
+            size=[self._size, self._size],
+            roi_start=math.clamp(start, 0.0, side),
+            roi_end=math.clamp(end, 0.0, side),
+            interp_type=DALIInterpType.INTERP_LINEAR,
+            antialias=True,
+        )
+        return clip, picture
+
+    def _arrays(self, batch: EncodedBatch) -> tuple[tuple, Any]:
+        """What DALI gets of a batch; and what ``_clips`` does."""
         frames, repeats = _without_repeats(batch.frames)
         r = batch.requests
-        self._fed.append((repeats, None if self._pictures is None else self._pictures[r.sample]))
         start = np.stack([r.top, r.left], axis=1).astype(np.float32)
         end = np.stack([r.top + r.height, r.left + r.width], axis=1).astype(np.float32)
-        return batch.encoded, frames, start, end
+        return (batch.encoded, frames, start, end), (repeats, self._expected(r.sample))
+
+    def _clips(self, outputs: tuple, fed: Any) -> torch.Tensor:
+        """The clips, from DALI's outputs; ``fed`` is None where DALI failed before it took the batch."""
+        clips, pictures = outputs
+        repeats, expected = fed or (None, None)
+        check_pictures(np.stack([np.asarray(picture) for picture in pictures]), expected)
+        if repeats is None:
+            return torch.from_dlpack(clips.as_tensor())
+        return torch.stack(
+            [
+                torch.from_dlpack(clips[row])[torch.from_numpy(repeats[row]).to(self.device, non_blocking=True)]
+                for row in range(len(clips))
+            ]
+        )
+
+    def _expected(self, sample: np.ndarray) -> np.ndarray | None:
+        return None if self._pictures is None else self._pictures[sample]
+
+
+def check_pictures(found: np.ndarray, expected: np.ndarray | None) -> None:
+    """Compare sizes of pictures, int64 (n, 2), height and width; RuntimeError names the first that is wrong."""
+    if expected is not None and not np.array_equal(found, expected):
+        row = int((found != expected).any(1).argmax())
+        (height, width), (tall, wide) = found[row].tolist(), expected[row].tolist()
+        raise RuntimeError(f"its pictures are {width}x{height}, the index says {wide}x{tall}")
 
 
 def picture_sizes(index: SampleIndex) -> np.ndarray:

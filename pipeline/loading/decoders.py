@@ -10,11 +10,13 @@ from ..shards.index import SampleIndex
 from .cores_decoder import CoresDecoder
 from .decode import ClipDecoder, picture_sizes
 from .encoded_batch import Decoder, EncodedBatch
+from .grouped_decoder import GroupedClipDecoder
 from .in_flight import RecordedDecoder
 from .precautions import Precautions
 from .shared_decoder import SharedDecoder
 
 DecoderName = Literal["dali", "cores", "both"]
+GROUPED_ON: tuple[str, ...] = ("cuda",)  # kinds of device where DALI decodes several clips as one file
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class DecoderMaker:
         pictures = picture_sizes(self.index)
         # a pipeline of DALI that runs out of work ends; with a queue of one batch it is asked for no more than it has
         depth = self.depth if self.name == "dali" else 1
-        dali: Decoder = ClipDecoder(batch_size, self.size, self.device, self.threads, depth, pictures)
+        kind = GroupedClipDecoder if self.device.type in GROUPED_ON else ClipDecoder
+        dali: Decoder = kind(batch_size, self.size, self.device, self.threads, depth, pictures)
         if self.precautions.in_flight is not None:
             dali = RecordedDecoder(dali, self.precautions.in_flight)
         if self.name == "dali":

@@ -70,6 +70,26 @@ def plain_mp4(header: TrackHeader, data: np.ndarray, samples: Samples, kept: lis
     return out, frames
 
 
+def joined_mp4(
+    header: TrackHeader, contents: list[np.ndarray], sizes: list[int], shown: list[int], keys: list[int]
+) -> np.ndarray:
+    """Several slices, one after the other, as one ordinary MP4.
+
+    Args:
+        header: of all of them; their decoder's parameters must be the same bytes.
+        contents: uint8 (n,) each, samples in decode order.
+        sizes: bytes of each sample of all of them.
+        shown: the place of each sample in the order shown, from 0; within a slice there is no place of another one.
+        keys: samples that start a slice, from 1.
+
+    Returns:
+        uint8 (n,); a frame lasts one tick of the track's clock, from time 0 on, see ``plain_mp4``.
+    """
+    ahead = [] if all(a < b for a, b in itertools.pairwise(shown)) else _composition_offsets(shown, sorted(shown))
+    head = np.frombuffer(_head(header, 1, sizes, keys, ahead), np.uint8)
+    return np.concatenate([head, *contents])
+
+
 def _step(frames: list[int]) -> int:
     """Video frames from one kept frame to the next, where that is constant, so that the slice plays at its speed."""
     steps = {b - a for a, b in itertools.pairwise(frames)}
