@@ -3,20 +3,19 @@
 import io
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.transcode import transcode
-from unstill.pipeline.loading import decoders
+from unstill.pipeline.loading import clip_groups
 from unstill.pipeline.loading.clip_groups import group_clips
 from unstill.pipeline.loading.decode import ClipDecoder, picture_sizes
 from unstill.pipeline.loading.encoded_batch import EncodedBatch
 from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.grouped_decoder import GroupedClipDecoder
-from unstill.pipeline.loading.loader import ClipLoader
-from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler, frame_numbers
 from unstill.pipeline.shards.index import SampleIndex
 
@@ -71,3 +70,71 @@ def test_together_as_alone(tmp_path, dataset, gpu_video, device, codec, layers):
         assert torch.equal(together[[row]], decoded(GroupedClipDecoder, index, batch.take([row]), device))
     whole = replace(batch, tables=[])  # files of which only their bytes are known
     assert torch.equal(together, decoded(GroupedClipDecoder, index, whole, device))
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_joined_file_shows_the_frames_of_its_clips_in_order(tmp_path, dataset, gpu_video, codec, layers):
+    """Planes as libavcodec decodes them, bit for bit; times that ascend in the order shown and are never negative."""
+    _, batch = read_batch(make_dataset(tmp_path, dataset, gpu_video, codec, layers), 12)
+    groups = group_clips(batch, 1)
+    assert sorted(row for group in groups for row in group.rows) == list(range(12))
+    for group in groups:
+        joined, times = planes(group.encoded)
+        assert times == sorted(set(times)) and times[0] >= 0
+        for row, places in zip(group.rows, group.places, strict=True):
+            alone, _ = planes(batch.encoded[row])
+            for place, number in zip(places, batch.frames[row], strict=True):
+                np.testing.assert_array_equal(joined[group.frames[place]], alone[number])
+        if group.checked:
+            assert group.frames[-1] == len(joined) - 1
+            np.testing.assert_array_equal(joined[0], joined[-1])
+
+
+def planes(mp4: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
+    """Frames in the order shown, and their times."""
+    with av.open(io.BytesIO(mp4.tobytes()), format="mp4") as container:
+        frames = list(container.decode(video=0))
+    return [frame.to_ndarray() for frame in frames], [frame.pts for frame in frames]
+
+
+def test_a_frame_that_the_decoder_loses_shifts_no_other_clip(tmp_path, dataset, gpu_video, monkeypatch):
+    """VP9, a frame of which is now a hidden one: its clip is not joined; were it, the loss would be noticed."""
+    root = dataset(tmp_path / "data", [gpu_video(frames=30, codec="vp9", seed=n) for n in range(4)])
+    index, batch = read_batch(root, 6)
+    good = decoded(GroupedClipDecoder, index, batch)
+    hidden, sizes = batch.encoded[2].copy(), batch.tables[2].sizes
+    hidden[len(hidden) - sum(sizes[3:])] &= ~np.uint8(2)  # show_frame
+    bad = replace(batch, encoded=[*batch.encoded[:2], hidden, *batch.encoded[3:]])
+    others = [0, 1, 3, 4, 5]
+    assert [group.rows for group in group_clips(bad, 1)] == [[2], others]
+    assert torch.equal(decoded(GroupedClipDecoder, index, bad)[others], good[others])
+    monkeypatch.setattr(clip_groups, "_one_picture_a_sample", lambda *_: True)
+    with pytest.raises(RuntimeError, match="fewer frames"):
+        decoded(GroupedClipDecoder, index, bad, threads=1)
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_clips_of_other_parameters_are_other_files(tmp_path, dataset, gpu_video, codec):
+    """A decoder takes parameter sets of the header once, and those in the stream for all that follows."""
+    _, batch = read_batch(dataset(tmp_path / "data", [gpu_video(frames=30, codec=codec)]), 4)
+    assert [group.rows for group in group_clips(batch, 1)] == [[0, 1, 2, 3]]
+    picture_set = bytes([0x68, 1, 2] if codec == "h264" else [34 << 1, 1, 2])  # type 8, type 34
+    unit = np.frombuffer(len(picture_set).to_bytes(4, "big") + picture_set, np.uint8)
+    tables, encoded = list(batch.tables), list(batch.encoded)
+    start = len(encoded[1]) - sum(tables[1].sizes)
+    encoded[1] = np.insert(encoded[1], start, unit)
+    tables[1] = replace(tables[1], sizes=[tables[1].sizes[0] + len(unit), *tables[1].sizes[1:]])
+    description = bytearray(tables[2].track.description)
+    description[-1] ^= 1
+    tables[2] = replace(tables[2], track=replace(tables[2].track, description=bytes(description)))
+    changed = replace(batch, encoded=encoded, tables=tables)
+    assert sorted(group.rows for group in group_clips(changed, 1)) == [[0, 3], [1], [2]]
+
+
+def test_groups_have_about_as_many_frames_each(tmp_path, dataset, gpu_video):
+    _, batch = read_batch(dataset(tmp_path / "data", [gpu_video(frames=30, codec="vp9")]), 48)
+    groups = group_clips(batch, 4)
+    assert len(groups) == 4 and len(group_clips(batch, 48)) < 16
+    frames = [sum(len(batch.tables[row].sizes) for row in group.rows) for group in groups]
+    assert max(frames) - min(frames) <= 12
