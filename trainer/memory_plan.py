@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 
 from ..pipeline.loading.clips import Clips, ClipSource
 from ..pipeline.loading.cpu_threads import loader_threads
+from ..pipeline.loading.resize import WORKSPACE
 from .assembly import assemble
 from .config import TrainConfig
 from .distributed import Ranks
@@ -31,6 +32,7 @@ PARTS = 12  # the traced batch divides into any usual number of parts
 # of an eager ALBAR step's bytes per clip: swin3d_t's joint graph needs 0.82 (an upper bound, without fusion), a reduced
 # Swin's allocator gave 0.85
 RECOMPUTE = 0.85
+PICTURE = 256 * 344  # pixels that a video is taken to have: the converter's default short side, 4:3
 
 Bytes = tuple[int, int]  # (fixed, per_clip): fixed + clips * per_clip
 
@@ -192,13 +194,16 @@ def fake_clips(clips: int, frames: int, size: int) -> Clips:
 def _ahead(config: TrainConfig, pair: nn.Module, start: np.ndarray, ranks: int, cuda: bool) -> Bytes:
     """Memory outside the step: the loader's queue, decoded frames, DDP's buckets and a checkpoint's copy."""
     prepared = int(start[1])  # the batch at hand, frames included
-    frames = 3 * config.clip.frames * config.clip.size**2
-    # the queue and the batch that is being made; DALI keeps decoded frames of each batch that it works on
+    frames, nvdec = 3 * config.clip.frames, cuda and config.loader.decoder != "cores"
+    # the queue and the batch that is being made; DALI keeps decoded frames of each batch that it works on, on a GPU
+    # whole pictures, and those that are being cut
     pipelines = loader_threads(config.loader, "cuda" if cuda else "cpu", config.batch_size // ranks).pipelines
-    queue = prepared * (config.loader.ready + 1) + frames * config.loader.depth * pipelines
+    decoded = config.loader.depth * pipelines
+    decoded = PICTURE * (decoded + 1) if nvdec else config.clip.size**2 * decoded
+    queue = prepared * (config.loader.ready + 1) + frames * decoded
     copied = int(start[0]) if cuda and config.checkpoint.every else 0  # written while training goes on
     buckets = sum(p.nbytes for p in pair.parameters() if p.requires_grad) if ranks > 1 else 0
-    return copied + buckets, queue
+    return copied + buckets + (WORKSPACE if nvdec else 0), queue
 
 
 def _candidates(live: np.ndarray) -> tuple[Bytes, ...]:

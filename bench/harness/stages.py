@@ -19,7 +19,7 @@ import torch
 from ...pipeline.errors import InputError
 from ...pipeline.loading.clips import Clips, ClipSource
 from ...pipeline.loading.cpu_threads import loader_threads
-from ...pipeline.loading.decode import ClipDecoder
+from ...pipeline.loading.decoders import DecoderMaker
 from ...pipeline.loading.encoded_batch import EncodedBatch
 from ...pipeline.loading.gop_reader import BadClip, GopReader, shards_in
 from ...pipeline.loading.sampler import ClipRequests, TrainSampler, frame_numbers, step_positions
@@ -106,10 +106,9 @@ class RunStages:
         if self._gpu and (reason := missing_library()):
             return Stage(name="decode", delivered=None, work=self.decoded_per_clip, unit="frames", how=reason)
         config = self._config
-        decoders = [
-            ClipDecoder(config.batch_size, config.clip.size, self._device, self.decode_threads, config.loader.depth)
-            for _ in range(self._pipelines)
-        ]
+        size, depth = config.clip.size, config.loader.depth
+        maker = DecoderMaker("dali", self.index, size, self._device, self.decode_threads, depth=depth)
+        decoders = [maker.new(config.batch_size) for _ in range(self._pipelines)]
         ahead, turns = config.loader.depth * len(decoders), itertools.cycle(decoders)
         batches, waiting = itertools.cycle(self._encoded), []
         stream = torch.cuda.Stream(self._device) if self._gpu else None

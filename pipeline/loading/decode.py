@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from nvidia.dali import fn, math
-from nvidia.dali.data_node import DataNode
 from nvidia.dali.pipeline import Pipeline
 from nvidia.dali.types import DALIDataType, DALIInterpType
 
@@ -109,7 +108,7 @@ class ClipDecoder:
         self._fed.append(kept)
         return arrays
 
-    def _video(self, kinds: list[DALIDataType]) -> tuple[DataNode, ...]:
+    def _video(self, kinds: list[DALIDataType]) -> tuple[Any, ...]:
         """The decoded frames of each file, and the arrays of ``_arrays`` after its first two; of one axis each."""
         encoded, frames, *more = fn.external_source(
             source=self._feed,
@@ -127,7 +126,7 @@ class ClipDecoder:
         )
         return video, *more
 
-    def _graph(self) -> tuple[DataNode, ...]:
+    def _graph(self) -> tuple[Any, ...]:
         video, start, end = self._video([DALIDataType.FLOAT, DALIDataType.FLOAT])
         picture = video.shape(dtype=DALIDataType.INT64)[1:3]
         # a region outside the picture, from a damaged index, would make resize read outside its buffer

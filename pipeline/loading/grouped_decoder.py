@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from nvidia.dali.data_node import DataNode
 
 from .clip_groups import ClipGroup, group_clips
 from .decode import ClipDecoder, check_pictures
@@ -38,7 +37,7 @@ class GroupedClipDecoder(ClipDecoder):
         with torch.cuda.stream(stream):
             return super().collect(stream)
 
-    def _graph(self) -> tuple[DataNode, ...]:
+    def _graph(self) -> tuple[Any, ...]:
         return self._video([])
 
     def _arrays(self, batch: EncodedBatch) -> tuple[tuple, Any]:

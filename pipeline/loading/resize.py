@@ -14,8 +14,11 @@ import torch
 
 _ONE = 2048  # the weights of an output pixel sum to this; 11 bits, what TF32 holds
 _STEP = 256  # 2048 / 8: what the first product is divided by, to 11 bits again
-_PIXELS = 1 << 26
-"""Values that are converted to float32 at a time."""
+_PIXELS = 1 << 25
+"""Values that are converted to float32 at a time: 130 frames of 336x256."""
+WORKSPACE = 9 * _PIXELS
+"""Bytes that a resize takes at most beside its result, as long as it makes pictures smaller: two arrays of float32, and
+the matrices, of which those of 336x256 to 224x224 take a quarter of that."""
 
 
 def taps(start: np.ndarray, end: np.ndarray, length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -92,10 +92,10 @@ def test_a_joined_file_shows_the_frames_of_its_clips_in_order(tmp_path, dataset,
 
 
 def planes(mp4: np.ndarray) -> tuple[list[np.ndarray], list[int]]:
-    """Frames in the order shown, and their times."""
+    """Frames in the order shown, and their times; -1 where there is none."""
     with av.open(io.BytesIO(mp4.tobytes()), format="mp4") as container:
-        frames = list(container.decode(video=0))
-    return [frame.to_ndarray() for frame in frames], [frame.pts for frame in frames]
+        frames = list(container.decode(container.streams.video[0]))
+    return [frame.to_ndarray() for frame in frames], [-1 if frame.pts is None else frame.pts for frame in frames]
 
 
 def test_a_frame_that_the_decoder_loses_shifts_no_other_clip(tmp_path, dataset, gpu_video, monkeypatch):

@@ -26,18 +26,13 @@ def pictures(kind: str) -> np.ndarray:
 
 def ours(frames: np.ndarray, size: int, device: str = "cpu") -> torch.Tensor:
     """uint8 (6, 2, size, size, 3): each region of both frames."""
-    many = len(REGIONS)
-    axes = [
-        taps(REGIONS[:, axis], REGIONS[:, axis + 2], np.full(many, side), size)
-        for axis, side in enumerate((HEIGHT, WIDTH))
-    ]
-    rows, columns = (
-        matrix(*(torch.from_numpy(part).to(device) for part in axis), side)
-        for axis, side in zip(axes, (HEIGHT, WIDTH), strict=True)
-    )
+    many, factors = len(REGIONS), []
+    for axis, side in enumerate((HEIGHT, WIDTH)):
+        at, weight = taps(REGIONS[:, axis], REGIONS[:, axis + 2], np.full(many, side), size)
+        factors.append(matrix(torch.from_numpy(at).to(device), torch.from_numpy(weight).to(device), side))
     video = torch.from_numpy(frames).to(device).repeat(many, 1, 1, 1)
     clip = torch.arange(many, device=device).repeat_interleave(2)
-    return resized(video, clip, rows, columns).view(many, 2, size, size, 3)
+    return resized(video, clip, *factors).view(many, 2, size, size, 3)
 
 
 def dalis(frames: np.ndarray, size: int) -> torch.Tensor:
