@@ -6,6 +6,8 @@ shape it:
 - It sorts the frame numbers it is asked for and decodes forward once; but to deliver a frame twice it starts again from
   the first byte, once per repeat. So each frame is asked for once; repeats (short videos) are copies made afterwards.
 - ``exec_dynamic=True`` (the executor of 2.x) loses only the batch in which a clip fails to decode.
+
+Where opening a file is slow, on a GPU, ``GroupedClipDecoder`` (``grouped_decoder.py``) gives DALI several clips a file.
 """
 
 import re

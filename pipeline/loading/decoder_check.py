@@ -1,8 +1,8 @@
 """Compares DALI's decoder with libavcodec's, frame by frame, for `unstill verify --device`.
 
-A GPU's decoder may leave a frame out without an error; DALI then delivers what the buffer held before. Nothing in
-training can notice that, so it is looked for beforehand: every frame is read and decoded as in training, once by DALI
-and once by libavcodec on the processor.
+A GPU's decoder may leave a frame out without an error; DALI then delivers what the buffer held before. Training
+notices a frame that is missing, but not one that is wrong, so they are looked for beforehand: every frame is read as in
+training and decoded, a GOP a file, once by DALI and once by libavcodec on the processor.
 
 The standards fix every bit of a decoded picture, but DALI gives out RGB only, and its conversion enlarges the colour
 planes in its own way, so checksums of RGB differ on good frames. Luminance does not depend on how colours are enlarged,
