@@ -30,8 +30,8 @@ def taps(start: np.ndarray, end: np.ndarray, length: np.ndarray, size: int) -> t
         size: of the output.
 
     Returns:
-        ``(at, weight)``, int64 (n, size, K): numbers of input pixels, some more than once, and weights in 1/2048 that
-        sum to 1.
+        ``(at, weight)``, int64 (n, size, K): numbers of input pixels, each once but for -1, which is none; and weights
+        in 1/2048 that sum to 1.
     """
     start, end = (np.clip(side.astype(np.float64), 0, length) for side in (start, end))
     step = (end - start)[:, None] / size
@@ -39,15 +39,20 @@ def taps(start: np.ndarray, end: np.ndarray, length: np.ndarray, size: int) -> t
     radius = np.maximum(1.0, np.abs(step))[..., None]
     first = np.ceil(centre[..., None] - radius - 0.5)
     at = first + np.arange(int(np.ceil(2 * radius.max())) + 1)
+    last = length[:, None, None] - 1
     share = np.cumsum(np.maximum(0.0, 1 - np.abs(at + 0.5 - centre[..., None]) / radius), axis=-1)
-    weight = np.diff(np.rint(share * (_ONE / share[..., -1:])), axis=-1, prepend=0.0)
-    return np.clip(at, 0, length[:, None, None] - 1).astype(np.int64), weight.astype(np.int64)
+    share *= _ONE / share[..., -1:]
+    share[at < 0] = 0.0  # the first pixel stands for those before it, and the last one for those after it
+    np.copyto(share, _ONE, where=at >= last)
+    weight = np.diff(np.rint(share), axis=-1, prepend=0.0)
+    at[(at < 0) | (at > last)] = -1
+    return at.astype(np.int64), weight.astype(np.int64)
 
 
 def matrix(at: torch.Tensor, weight: torch.Tensor, length: int) -> torch.Tensor:
     """What ``taps`` found as float32 (n, size, length)."""
-    out = torch.zeros(*at.shape[:2], length, device=at.device)
-    return out.scatter_add_(2, at, weight.float())
+    out = torch.zeros(*at.shape[:2], 1 + length, device=at.device)
+    return out.scatter_(2, at + 1, weight.float())[..., 1:]
 
 
 def resized(frames: torch.Tensor, clip: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:

@@ -97,7 +97,7 @@ def test_a_line_that_says_nothing_leaves_no_gap(monkeypatch, capsys):
 def test_the_first_line_of_a_recipe_says_data_network_method_and_memory():
     lines = {name: in_one_line(recipe) for name, recipe in RECIPES.items()}
     assert lines["hmdb51_albar"] == (
-        "HMDB51 (data/hmdb51/train); swin3d_t, 32x2 frames of 224, fp32; ALBAR; batch 6, about 21 GiB."
+        "HMDB51 (data/hmdb51/train); swin3d_t, 32x2 frames of 224, fp32; ALBAR; batch 6, about 22 GiB."
     )
     assert "ALBAR + StillMix" in lines["hmdb51_albar_stillmix"] and "cross entropy" in lines["own_small"]
     assert all(line.count("; ") == 3 and "batch " in line for line in lines.values())
