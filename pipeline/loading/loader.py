@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 import weakref
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ from .sampler import (
 
 _log = logging.getLogger(__name__)
 _running: "weakref.WeakSet[ClipLoader]" = weakref.WeakSet()
+# of loaders that have ended, for the next ones: PyTorch keeps freed memory for the stream that it was allocated on
+_idle_streams: dict[torch.device, deque[torch.cuda.Stream]] = defaultdict(deque)
 
 
 @atexit.register
@@ -245,7 +247,7 @@ class ClipLoader:
         stream = None
         try:
             gpu = self.device.type == "cuda"
-            self._stream = torch.cuda.Stream(self.device) if gpu else None
+            self._stream = _side_stream(self.device) if gpu else None
             config, batch = self.config, self._batch // self._world
             threads = loader_threads(config, self.device, batch)
             stream = ClipStream(
@@ -282,6 +284,8 @@ class ClipLoader:
         finally:
             if stream is not None:
                 stream.close()
+            if self._stream is not None:
+                _idle_streams[self.device].append(self._stream)
 
     def _offer(self, item) -> bool:
         while not self._stop.is_set():
@@ -310,8 +314,8 @@ class ClipLoader:
         """Order the training stream after the side stream, and keep memory alive until it is done with it."""
         current = torch.cuda.current_stream(self.device)
         current.wait_event(event)
-        for tensor in _tensors((clips.label, clips.flip, clips.draws, clips.per_sample, clips.prepared)):
-            tensor.record_stream(current)
+        for tensor in _tensors((clips.frames, clips.label, clips.flip, clips.draws, clips.per_sample, clips.prepared)):
+            tensor.record_stream(current)  # does nothing for DALI's memory
         # DALI knows nothing of the training stream: the frames of the previous batch are held until all that has been
         # launched so far is done
         if self._last_clips is not None:
@@ -385,6 +389,13 @@ def clip_device(device: str | torch.device) -> torch.device:
             sleep_while_waiting(first)
         device = torch.device("cuda", torch.cuda.current_device() if device.index is None else first)
     return device
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    try:
+        return _idle_streams[device].popleft()
+    except IndexError:
+        return torch.cuda.Stream(device)
 
 
 def _tensors(value) -> Iterator[torch.Tensor]:

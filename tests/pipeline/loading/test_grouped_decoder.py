@@ -78,6 +78,7 @@ def test_a_joined_file_shows_the_frames_of_its_clips_in_order(tmp_path, dataset,
     """Planes as libavcodec decodes them, bit for bit; times that ascend in the order shown and are never negative."""
     _, batch = read_batch(make_dataset(tmp_path, dataset, gpu_video, codec, layers), 12)
     groups = group_clips(batch, 1)
+    assert len(groups) == 2  # one for each size of picture
     assert sorted(row for group in groups for row in group.rows) == list(range(12))
     for group in groups:
         joined, times = planes(group.encoded)
