@@ -23,9 +23,10 @@ _FRAMES = 24.0
 """Frames that a session decodes while a file is opened. Each group costs an opening, and fewer groups keep fewer
 sessions busy: the best number of groups for F frames is near the square root of F / 24."""
 
-# parameter sets in a stream: types of NAL units, where the sample entry says how long their lengths are
 _AVC, _HEVC, _VP9 = b"avc1", b"hvc1 hev1".split(), b"vp09"
+# types of NAL units, ITU-T H.264 table 7-1 and H.265 table 7-1: parameter sets, and slices that need no earlier picture
 _SETS = {_AVC: (7, 8), **dict.fromkeys(_HEVC, (32, 33, 34))}
+_REFRESH = {_AVC: (5,), **dict.fromkeys(_HEVC, (19, 20))}
 
 
 @dataclass(frozen=True)
@@ -132,27 +133,32 @@ def _kind(table: SliceTable, mp4: np.ndarray) -> bytes | None:
 
 
 def _parameter_sets(sample: bytes, codec: bytes, parameters: bytes) -> bytes | None:
-    """Those in a sample of H.264 or HEVC, which override those of the header; None where it is not understood."""
-    at = 4 if codec == _AVC else 21
+    """Those in the first sample of H.264 or HEVC, which override those of the header.
+
+    None where it is not understood, or is no picture at which the decoder forgets all earlier ones.
+    """
+    at = 4 if codec == _AVC else 21  # where the decoder's parameters say how many bytes the length of a unit has
     if len(parameters) <= at:
         return None
-    width, position, found = (parameters[at] & 3) + 1, 0, []
+    width, position, found, refresh = (parameters[at] & 3) + 1, 0, [], False
     while position + width < len(sample):
         begin = position + width
         position = begin + int.from_bytes(sample[position:begin], "big")
         kind = sample[begin] & 31 if codec == _AVC else sample[begin] >> 1 & 63
+        refresh |= kind in _REFRESH[codec]
         if kind in _SETS[codec]:
             found.append(sample[begin:position])
-    return b"".join(found) if position == len(sample) else None
+    return b"".join(found) if refresh and position == len(sample) else None
 
 
 def _one_picture_a_sample(content: np.ndarray, sizes: list[int]) -> bool:
-    """Every sample of VP9 is one frame that is decoded and shown: no superframe, no frame that repeats another.
+    """Every sample of VP9 is one frame, decoded and shown, the first one a key frame: no superframe, no frame that
+    repeats another.
 
     Source: VP9 Bitstream & Decoding Process Specification, 6.2 and Annex B; profiles 0 to 2.
     """
     ends = np.cumsum(sizes)
     head, tail = content[np.concatenate([[0], ends[:-1]])], content[ends - 1]
-    marker, existing, is_shown, superframe = 0xC0, 0x08, 0x02, 0xE0
+    marker, existing, is_shown, predicted, superframe = 0xC0, 0x08, 0x02, 0x04, 0xE0
     shown = (head & (marker | existing | is_shown)) == (0x80 | is_shown)
-    return bool((shown & ((tail & superframe) != 0xC0)).all())
+    return not head[0] & predicted and bool((shown & ((tail & superframe) != 0xC0)).all())

@@ -31,10 +31,7 @@ class GroupedClipDecoder(ClipDecoder):
 
     def collect(self, stream: "torch.cuda.Stream | None" = None) -> torch.Tensor:
         """See ``ClipDecoder``; the clips are PyTorch's memory."""
-        if self.device.type != "cuda":
-            return super().collect(None)
-        stream = stream or torch.cuda.current_stream(self.device)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream):  # does nothing for None
             return super().collect(stream)
 
     def _graph(self) -> tuple[Any, ...]:

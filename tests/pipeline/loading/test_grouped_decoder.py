@@ -117,20 +117,37 @@ def test_a_frame_that_the_decoder_loses_shifts_no_other_clip(tmp_path, dataset, 
 
 @pytest.mark.parametrize("codec", ["h264", "hevc"])
 def test_clips_of_other_parameters_are_other_files(tmp_path, dataset, gpu_video, codec):
-    """A decoder takes parameter sets of the header once, and those in the stream for all that follows."""
-    _, batch = read_batch(dataset(tmp_path / "data", [gpu_video(frames=30, codec=codec)]), 4)
-    assert [group.rows for group in group_clips(batch, 1)] == [[0, 1, 2, 3]]
-    picture_set = bytes([0x68, 1, 2] if codec == "h264" else [34 << 1, 1, 2])  # type 8, type 34
-    unit = np.frombuffer(len(picture_set).to_bytes(4, "big") + picture_set, np.uint8)
+    """A decoder takes parameter sets of the header once, and those in the stream for all that follows; a picture that
+    is no IDR may leave earlier ones in its memory."""
+    _, batch = read_batch(dataset(tmp_path / "data", [gpu_video(frames=30, codec=codec)]), 5)
+    assert [group.rows for group in group_clips(batch, 1)] == [[0, 1, 2, 3, 4]]
     tables, encoded = list(batch.tables), list(batch.encoded)
-    start = len(encoded[1]) - sum(tables[1].sizes)
-    encoded[1] = np.insert(encoded[1], start, unit)
-    tables[1] = replace(tables[1], sizes=[tables[1].sizes[0] + len(unit), *tables[1].sizes[1:]])
+    set_unit, plain, idr = ([0x68], 0x61, 5) if codec == "h264" else ([34 << 1, 1], 1 << 1, 19)
+
+    def with_first(row: int, change) -> None:
+        sizes = tables[row].sizes
+        start = len(encoded[row]) - sum(sizes)
+        first = change(bytearray(encoded[row][start : start + sizes[0]]))
+        rest = encoded[row][start + sizes[0] :]
+        encoded[row] = np.concatenate([encoded[row][:start], np.frombuffer(first, np.uint8), rest])
+        tables[row] = replace(tables[row], sizes=[len(first), *sizes[1:]])
+
+    def no_idr(sample: bytearray) -> bytearray:
+        position = 0
+        while position < len(sample):
+            kind = sample[position + 4] & 31 if codec == "h264" else sample[position + 4] >> 1
+            if kind in (idr, 20):
+                sample[position + 4] = plain
+            position += 4 + int.from_bytes(sample[position : position + 4], "big")
+        return sample
+
+    with_first(1, lambda sample: len(set_unit).to_bytes(4, "big") + bytes(set_unit) + sample)
+    with_first(3, no_idr)
     description = bytearray(tables[2].track.description)
     description[-1] ^= 1
     tables[2] = replace(tables[2], track=replace(tables[2].track, description=bytes(description)))
     changed = replace(batch, encoded=encoded, tables=tables)
-    assert sorted(group.rows for group in group_clips(changed, 1)) == [[0, 3], [1], [2]]
+    assert sorted(group.rows for group in group_clips(changed, 1)) == [[0, 4], [1], [2], [3]]
 
 
 def test_groups_have_about_as_many_frames_each(tmp_path, dataset, gpu_video):
