@@ -20,7 +20,7 @@ import torch
 from ..errors import InputError
 from ..shards.index import SampleIndex
 from .bad_clips import BadClips
-from .codec_support import first_frame
+from .codec_support import first_frames
 from .decode import decoder_message
 from .decoders import DecoderMaker, DecoderName
 from .encoded_batch import Decoder, EncodedBatch
@@ -222,7 +222,7 @@ class ClipStream:
         if self._known_good is None:
             return
         try:
-            self._maker.alone(first_frame(self.index, self.reader, self._known_good))
+            self._maker.alone(first_frames(self.index, self.reader, self._known_good))
         except (RuntimeError, BadClip):
             raise RuntimeError(
                 f"the decoder on {self.device} fails on clips that it decoded before; start the run again, it goes on "

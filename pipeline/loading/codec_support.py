@@ -102,8 +102,11 @@ def choose_decoder(
         raise refused from None
 
 
-def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
-    """A batch of one clip: the first frame of one sample, whole. Raises BadClip as ``GopReader.clip``."""
+def first_frames(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBatch:
+    """A batch of one clip: the first two frames of one sample, whole pictures. Raises BadClip as ``GopReader.clip``.
+
+    Two, so that a device on which the check of ``clip_groups`` fails is found out before the first step.
+    """
     one, none = np.ones(1, np.int64), np.zeros(1, np.int64)
     requests = ClipRequests(
         position=none,
@@ -118,7 +121,7 @@ def first_frame(index: SampleIndex, reader: GopReader, sample: int) -> EncodedBa
         static_index=none,
         draws=np.zeros((1, 8), np.float32),
     )
-    clip = reader.clip(sample, none)
+    clip = reader.clip(sample, np.arange(min(2, int(index.frames[sample]))))
     return EncodedBatch(
         requests, [clip.mp4], clip.frames[None], none, none + clip.bytes_read, [clip.table] if clip.table else []
     )
@@ -132,7 +135,7 @@ def check_codecs(
     decoder: Literal["dali", "cores"] = "dali",
     precautions: Precautions = _NONE,
 ) -> int | None:
-    """Decode one frame of every codec in the dataset; for NVDEC, first see that it takes its sizes.
+    """Decode two frames of a video of every codec in the dataset; for NVDEC, first see that it takes its sizes.
 
     Returns:
         A sample that decodes here, to tell a broken decoder from a broken clip later; None if none was found.
@@ -166,7 +169,7 @@ def _probe(maker: DecoderMaker, reader: GopReader, samples: list[int]) -> tuple[
     errors = []
     for sample in samples:
         try:
-            probe = first_frame(maker.index, reader, sample)
+            probe = first_frames(maker.index, reader, sample)
         except BadClip:
             continue  # damaged: says nothing about the codec
         try:

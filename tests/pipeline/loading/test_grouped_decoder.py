@@ -10,12 +10,15 @@ import torch
 
 from unstill.pipeline.conversion.convert import ConvertConfig
 from unstill.pipeline.conversion.transcode import transcode
-from unstill.pipeline.loading import clip_groups
+from unstill.pipeline.errors import InputError
+from unstill.pipeline.loading import clip_groups, decoders, grouped_decoder
 from unstill.pipeline.loading.clip_groups import group_clips
 from unstill.pipeline.loading.decode import ClipDecoder, picture_sizes
 from unstill.pipeline.loading.encoded_batch import EncodedBatch
 from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.grouped_decoder import GroupedClipDecoder
+from unstill.pipeline.loading.loader import ClipLoader
+from unstill.pipeline.loading.loader_config import LoaderConfig
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, TrainSampler, frame_numbers
 from unstill.pipeline.shards.index import SampleIndex
 
@@ -156,3 +159,17 @@ def test_groups_have_about_as_many_frames_each(tmp_path, dataset, gpu_video):
     assert len(groups) == 4 and len(group_clips(batch, 48)) < 16
     frames = [sum(len(batch.tables[row].sizes) for row in group.rows) for group in groups]
     assert max(frames) - min(frames) <= 12
+
+
+def test_a_device_on_which_frames_are_lost_is_refused_before_the_first_step(tmp_path, dataset, gpu_video, monkeypatch):
+    """A decoder that never delivers a file's last frame: the check of the codec fails, no clip is called bad."""
+    root = dataset(tmp_path / "data", [gpu_video(frames=12, codec="vp9", seed=n) for n in range(3)])
+    monkeypatch.setattr(decoders, "GROUPED_ON", ("cpu",))
+    check = grouped_decoder._check_frames
+    lost = lambda videos, groups: check([torch.cat([video[:-1], video[-2:-1]]) for video in videos], groups)  # noqa: E731
+    monkeypatch.setattr(grouped_decoder, "_check_frames", lost)
+    options = {"clip": CLIP, "augment": AugmentConfig(), "batch_size": 2, "device": "cpu"}
+    with pytest.raises(InputError, match=r"DALI cannot decode on cpu \(the decoder delivers fewer frames"):
+        ClipLoader(root, **options, config=LoaderConfig(decoder="dali"))
+    with ClipLoader(root, **options) as loader:
+        assert loader.decoder.name == "cores"
