@@ -164,7 +164,8 @@ def _to_cpu(module: nn.Module) -> None:
     """Move tensors without data, whose module cannot move them itself; what is shared stays shared."""
     moved: dict[int, Tensor] = {}
     for part in module.modules():
-        for tensors in (part._parameters, part._buffers):
+        held: tuple[dict, ...] = (part._parameters, part._buffers)
+        for tensors in held:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.device.type != "cpu":
                     if id(tensor) not in moved:
