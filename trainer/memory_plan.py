@@ -13,6 +13,7 @@ are closed, which leaves nothing to save.
 
 import copy
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ def _to_cpu(module: nn.Module) -> None:
     """Move tensors without data, whose module cannot move them itself; what is shared stays shared."""
     moved: dict[int, Tensor] = {}
     for part in module.modules():
-        held: tuple[dict, ...] = (part._parameters, part._buffers)
+        held: list[dict[str, Any]] = [part._parameters, part._buffers]
         for tensors in held:
             for name, tensor in tensors.items():
                 if tensor is not None and tensor.device.type != "cpu":
