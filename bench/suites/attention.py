@@ -1,8 +1,9 @@
 """Attention with a double backward against math attention, SDPA and FlexAttention: time, and what its graph keeps.
 
-On a GPU every provider is timed in one process, in bfloat16, on the shapes of Video Swin and VideoMAE. Without one,
-plain torch is timed on smaller shapes in float32, in turns, by process CPU time, and the GPU's times are predicted from
-counted operations and bytes (kernels/attention/costs.py), which is no measurement.
+On a GPU every provider is timed in one process, in bfloat16, on the shapes of Video Swin and VideoMAE, the host's time
+for a call apart from the device's. Without one, plain torch is timed on smaller shapes in float32, in turns, by process
+CPU time, and the GPU's times are predicted from counted operations and bytes (kernels/attention/costs.py), which is no
+measurement.
 """
 
 import dataclasses
@@ -20,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ...kernels import attention
 from ...kernels.attention.costs import PASSES, launch_costs
+from ..harness.gpu_clock import device_milliseconds, host_milliseconds
 from ..harness.planned_seconds import START_SECONDS
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row
@@ -98,7 +100,9 @@ def run(config: AttentionBench) -> Path:
     """Measure (and, without a GPU, predict), print the table, write the result file and return its path."""
     gpu = torch.cuda.is_available()
     notes = ["backward: dQ, dK, dV and, where there is a bias, dB. double backward: from cotangents of dQ, dK, dV."]
-    if not gpu:
+    if gpu:
+        notes.append("times are the GPU's, L2 flushed before each call; host_ms is the host's time for a call.")
+    else:
         notes.append(
             "No GPU on this machine: measured times are of plain torch on a CPU, one thread, process CPU time."
         )
@@ -241,7 +245,11 @@ def timed_rows(config: AttentionBench, case: Case, inputs: Inputs, kind: str) ->
         except Exception as error:  # torch's own errors have many types
             calls.pop(name, None)
             refused[name] = str(error).partition("\n")[0][:120]
-    timed = on_a_gpu(config, calls) if device == "cuda" else in_turns(config, calls)
+    if device == "cuda":
+        timed = {name: device_milliseconds(call, config.milliseconds) for name, call in calls.items()}
+        host = {name: {"host_ms": host_milliseconds(call)} for name, call in calls.items()}
+    else:
+        timed, host = in_turns(config, calls), {}
     least = min((times["p50"] for name, times in timed.items() if name != "unstill"), default=None)
     rows = []
     for name in providers(device):
@@ -255,20 +263,8 @@ def timed_rows(config: AttentionBench, case: Case, inputs: Inputs, kind: str) ->
             continue
         if name == "unstill" and least:
             facts["of_the_fastest_peer"] = timed[name]["p50"] / least
-        rows.append(Row(**said, **spread(timed[name]), facts=facts))
+        rows.append(Row(**said, **spread(timed[name]), facts=facts | host.get(name, {})))
     return rows
-
-
-def on_a_gpu(config: AttentionBench, calls: dict[str, Callable]) -> dict[str, dict[str, float]]:
-    """Milliseconds, L2 flushed between calls."""
-    from triton.testing import do_bench
-
-    found = {}
-    for name, call in calls.items():
-        bench: Any = do_bench  # three numbers for three quantiles
-        middle, low, high = bench(call, rep=config.milliseconds, quantiles=[0.5, 0.2, 0.8])
-        found[name] = {"p20": low, "p50": middle, "p80": high}
-    return found
 
 
 def in_turns(config: AttentionBench, calls: dict[str, Callable]) -> dict[str, dict[str, float]]:

@@ -52,13 +52,13 @@ class Work(NamedTuple):
 
 
 WORK = {
-    "forward": Work(2, 10, 1, 2, 1, 1),
+    "forward": Work(2, 8, 1, 2, 1, 1),
     "rows": Work(3, 11, 3, 2, 1, 2),
-    "columns": Work(4, 11, 2, 2, 2, 2),
-    "bias": Work(2, 10, 2, 2, 0, 2),
+    "columns": Work(4, 9, 2, 2, 2, 2),
+    "bias": Work(2, 8, 2, 2, 0, 2),
     "rows2": Work(11, 19, 4, 4, 2, 4),
-    "columns2": Work(8, 17, 3, 4, 2, 4),
-    "bias2": Work(5, 16, 3, 4, 0, 4),
+    "columns2": Work(8, 15, 3, 4, 2, 4),
+    "bias2": Work(5, 14, 3, 4, 0, 4),
     # where g_Q takes a sweep of its own
     "rows2 split": Work(7, 15, 4, 4, 1, 4),
     "queries2": Work(7, 17, 3, 4, 1, 4),

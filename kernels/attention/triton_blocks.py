@@ -48,9 +48,16 @@ def block_of(tokens, stride, COUNT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.c
 
 
 @triton.jit
-def load_block(pointer, tokens, stride, COUNT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+def load_block(
+    pointer, tokens, stride,
+    COUNT: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr, PAD: tl.constexpr = True,
+):  # fmt: skip
+    """A block of tokens, zero where there is none. Without ``PAD`` all are known to exist, and no mask is computed."""
     offsets, exists = block_of(tokens, stride, COUNT, D, BLOCK_D)
-    return tl.load(pointer + offsets, mask=exists, other=0.0)
+    if PAD or BLOCK_D != D:
+        return tl.load(pointer + offsets, mask=exists, other=0.0)
+    else:
+        return tl.load(pointer + offsets)
 
 
 @triton.jit
@@ -86,9 +93,11 @@ def load_pairs(pointer, head, row, column, M: tl.constexpr, N: tl.constexpr, ACC
 @triton.jit
 def scores(
     raw, row, column, scale, bias, regions, n_regions, window, head,
-    M: tl.constexpr, N: tl.constexpr, ACC: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, ACC: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
-    """Scores in base 2 from the products ``raw`` of queries and keys; ``row`` and ``column`` broadcast to its shape."""
+    """Scores in base 2 from the products ``raw`` of queries and keys; ``row`` and ``column`` broadcast to its shape.
+
+    ``PAD``: keys that do not exist get -inf. Without it, all exist, or what is computed of the others is not stored."""
     score = raw * (scale * LOG2E)
     if bias is not None:
         score += load_pairs(bias, head, row, column, M, N, ACC) * LOG2E
@@ -97,28 +106,39 @@ def scores(
         of_row = tl.load(own + row, mask=row < N, other=0)
         of_column = tl.load(own + column, mask=column < N, other=0)
         score += tl.where(of_row != of_column, MASK * LOG2E, 0.0)
-    return tl.where(column < N, score, float("-inf"))
+    if PAD:
+        score = tl.where(column < N, score, float("-inf"))
+    return score
 
 
 @triton.jit
 def softmax_and_slope(
     query, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
-    M: tl.constexpr, N: tl.constexpr, ACC: tl.constexpr, WIDEN: tl.constexpr,
+    M: tl.constexpr, N: tl.constexpr, ACC: tl.constexpr, WIDEN: tl.constexpr, PAD: tl.constexpr,
 ):  # fmt: skip
-    """P and dS = P*(dO V^T - delta) of a tile (rows, columns).
+    """P and dS = P*(dO V^T - delta) of a tile (rows, columns); ``PAD`` as for ``scores``.
 
     ``slope`` is a block of dO, ``base`` the rows' log2 of the softmax's denominator, ``of_row`` their delta."""
     raw = product(query, tl.trans(key), None, ACC, WIDEN)
-    score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
+    score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC, PAD)
     p = tl.exp2(score - base[:, None])
     return p, p * (product(slope, tl.trans(value), None, ACC, WIDEN) - of_row[:, None])
 
 
 @triton.jit
-def window_head_and_block(COUNT: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr):
+def unknown_zero():
+    """Zero, where the grid has one axis; the compiler cannot know. What is computed with it after a loop is computed
+    there: without it, the same values from before the loop are kept, in registers that the loop then lacks."""
+    return tl.num_programs(1) - 1
+
+
+@triton.jit
+def window_head_and_block(COUNT: tl.constexpr, BLOCK: tl.constexpr, H: tl.constexpr, ZERO=0):
     """(window * H + head, window, head, the block's tokens); one grid axis, because the others end at 65535 programs.
 
-    Blocks of one window and head are neighbours, so that what they share stays in the L2 cache."""
+    Blocks of one window and head are neighbours, so that what they share stays in the L2 cache. ``ZERO``: see
+    ``unknown_zero``."""
     blocks: tl.constexpr = (COUNT + BLOCK - 1) // BLOCK
-    number = tl.program_id(0) // blocks
-    return number, number // H, number % H, tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    program = tl.program_id(0) + ZERO
+    number = program // blocks
+    return number, number // H, number % H, program % blocks * BLOCK + tl.arange(0, BLOCK)

@@ -30,7 +30,8 @@ The kernels are written for any floating point dtype, and the interpreter runs t
 they serve the 16-bit ones only (``operators.is_fused``). In float32 the second order needs more registers than there
 are from d = 64 on, whatever the tile (sm_90: 64 to 3,120 bytes spilled in TF32x3).
 
-Queries that do not exist get lse = inf, so P = 0; keys that do not exist get a score of -inf. No other mask is needed.
+Queries that do not exist get lse = inf, so P = 0. Keys that do not exist get a score of -inf where their P would enter
+results that are stored: not in ``columns_kernel`` and ``bias_kernel``. No other mask is needed.
 """
 
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportPossiblyUnboundVariable=false
@@ -49,10 +50,30 @@ from .triton_blocks import (
     scores,
     softmax_and_slope,
     store_block,
+    unknown_zero,
     window_head_and_block,
 )
 
 UNSPECIALISED = ("n_regions", "windows")
+
+
+@triton.jit
+def forward_block(
+    own, top, mass, total, k, k_n, v, v_n, rows, columns, scale, bias, regions, n_regions, window, head,
+    M: tl.constexpr, N: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr,
+    ACC: tl.constexpr, WIDEN: tl.constexpr, PAD: tl.constexpr,
+):  # fmt: skip
+    """Row maximum, sum and product with the values, after one more block of keys; ``PAD``: some of them do not exist.
+
+    Whole blocks without a mask, and one with it, save 2 of the loop's 9 elementwise operations."""
+    key = load_block(k, columns, k_n, N, D, BLOCK_D, PAD)
+    value = load_block(v, columns, v_n, N, D, BLOCK_D, PAD)
+    raw = product(own, tl.trans(key), None, ACC, WIDEN)
+    score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC, PAD)
+    higher = tl.maximum(top, tl.max(score, 1))
+    p = tl.exp2(score - higher[:, None])
+    shrink = tl.exp2(top - higher)
+    return higher, mass * shrink + tl.sum(p, 1), product(p, value, total * shrink[:, None], ACC, WIDEN)
 
 
 @triton.jit(do_not_specialize=UNSPECIALISED)
@@ -69,18 +90,19 @@ def forward_kernel(
     top = tl.full((BLOCK_M,), float("-inf"), ACC)
     mass = tl.zeros((BLOCK_M,), ACC)
     total = tl.zeros((BLOCK_M, BLOCK_D), ACC)
-    for start in range(0, N, BLOCK_N):
+    whole: tl.constexpr = N // BLOCK_N * BLOCK_N
+    for start in range(0, whole, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
-        key = load_block(k, columns, k_n, N, D, BLOCK_D)
-        value = load_block(v, columns, v_n, N, D, BLOCK_D)
-        raw = product(own, tl.trans(key), None, ACC, WIDEN)
-        score = scores(raw, rows[:, None], columns[None, :], scale, bias, regions, n_regions, window, head, M, N, ACC)
-        higher = tl.maximum(top, tl.max(score, 1))
-        p = tl.exp2(score - higher[:, None])
-        shrink = tl.exp2(top - higher)
-        mass = mass * shrink + tl.sum(p, 1)
-        total = product(p, value, total * shrink[:, None], ACC, WIDEN)
-        top = higher
+        top, mass, total = forward_block(
+            own, top, mass, total, k, k_n, v, v_n, rows, columns, scale, bias, regions, n_regions, window, head,
+            M, N, D, BLOCK_D, ACC, WIDEN, False,
+        )  # fmt: skip
+    if whole != N:
+        columns = whole + tl.arange(0, BLOCK_N)
+        top, mass, total = forward_block(
+            own, top, mass, total, k, k_n, v, v_n, rows, columns, scale, bias, regions, n_regions, window, head,
+            M, N, D, BLOCK_D, ACC, WIDEN, True,
+        )  # fmt: skip
     store_block(out, total / mass[:, None], window, head, rows, M, H, D, BLOCK_D, WIDEN)
     tl.store(lse + number.to(tl.int64) * M + rows, top + tl.log2(mass), mask=rows < M)
 
@@ -126,19 +148,20 @@ def rows_kernel(
         excess = tl.zeros((BLOCK_M,), ACC)
     from_ds = tl.zeros((BLOCK_M, BLOCK_D), ACC)
     total_q = tl.zeros((BLOCK_M, BLOCK_D), ACC)
+    pad: tl.constexpr = N % BLOCK_N != 0
     for start in range(0, N, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
-        key = load_block(k, columns, k_n, N, D, BLOCK_D)
-        value = load_block(v, columns, v_n, N, D, BLOCK_D)
+        key = load_block(k, columns, k_n, N, D, BLOCK_D, pad)
+        value = load_block(v, columns, v_n, N, D, BLOCK_D, pad)
         p, ds = softmax_and_slope(
             own, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
-            M, N, ACC, WIDEN,
+            M, N, ACC, WIDEN, pad,
         )  # fmt: skip
         if not SPLIT:
             from_ds = product(ds, key, from_ds, ACC, WIDEN)
         if a is not None:
-            key_b = load_block(b, columns, b_n, N, D, BLOCK_D)
-            key_c = load_block(c, columns, c_n, N, D, BLOCK_D)
+            key_b = load_block(b, columns, b_n, N, D, BLOCK_D, pad)
+            key_c = load_block(c, columns, c_n, N, D, BLOCK_D, pad)
             if not SPLIT:
                 total_q = product(ds, key_b, total_q, ACC, WIDEN)
                 from_p = product(p, key, from_p, ACC, WIDEN)
@@ -157,7 +180,10 @@ def rows_kernel(
         else:
             excess += tl.sum(ds, 1)
     if a is not None:
-        # loaded here and not above: in the loop it would cost 16 registers, and the kernel would spill
+        # computed again, and O loaded here and not above: kept in the loop they cost 8 and 16 registers, and it spills
+        number, window, head, rows = window_head_and_block(M, BLOCK_M, H, unknown_zero())
+        statistic = number.to(tl.int64) * M + rows
+        exists = rows < M
         kept = load_block(of_head(out, window, head, M * H * D, D), rows, H * D, M, D, BLOCK_D)
         total_do -= sum_t[:, None] * kept.to(ACC)
         if not SPLIT:
@@ -197,15 +223,16 @@ def queries_kernel(
     sum_t = tl.load(t + statistic, mask=exists, other=0.0)
     sum_y = tl.load(x + statistic, mask=exists, other=0.0)
     total = tl.zeros((BLOCK_M, BLOCK_D), ACC)
+    pad: tl.constexpr = N % BLOCK_N != 0
     for start in range(0, N, BLOCK_N):
         columns = start + tl.arange(0, BLOCK_N)
-        key = load_block(k, columns, k_n, N, D, BLOCK_D)
-        value = load_block(v, columns, v_n, N, D, BLOCK_D)
-        key_b = load_block(b, columns, b_n, N, D, BLOCK_D)
-        key_c = load_block(c, columns, c_n, N, D, BLOCK_D)
+        key = load_block(k, columns, k_n, N, D, BLOCK_D, pad)
+        value = load_block(v, columns, v_n, N, D, BLOCK_D, pad)
+        key_b = load_block(b, columns, b_n, N, D, BLOCK_D, pad)
+        key_c = load_block(c, columns, c_n, N, D, BLOCK_D, pad)
         p, ds = softmax_and_slope(
             own, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
-            M, N, ACC, WIDEN,
+            M, N, ACC, WIDEN, pad,
         )  # fmt: skip
         total = product(ds, key_b, total, ACC, WIDEN)
         raw = product(own_a, tl.trans(key), None, ACC, WIDEN)
@@ -239,19 +266,22 @@ def columns_kernel(
         key_c = load_block(of_head(c, window, head, c_b, c_h), columns, c_n, N, D, BLOCK_D)
     total_k = tl.zeros((BLOCK_N, BLOCK_D), ACC)
     total_v = tl.zeros((BLOCK_N, BLOCK_D), ACC)
+    pad: tl.constexpr = M % BLOCK_M != 0
     for start in range(0, M, BLOCK_M):
         rows = start + tl.arange(0, BLOCK_M)
         exists = rows < M
-        query = load_block(q, rows, q_n, M, D, BLOCK_D)
-        slope = load_block(do, rows, do_n, M, D, BLOCK_D)
+        query = load_block(q, rows, q_n, M, D, BLOCK_D, pad)
+        slope = load_block(do, rows, do_n, M, D, BLOCK_D, pad)
         base = tl.load(lse + statistics + rows, mask=exists, other=float("inf"))
         of_row = tl.load(delta + statistics + rows, mask=exists, other=0.0)
         raw = product(key, tl.trans(query), None, ACC, WIDEN)
-        score = scores(raw, rows[None, :], columns[:, None], scale, bias, regions, n_regions, window, head, M, N, ACC)
+        score = scores(
+            raw, rows[None, :], columns[:, None], scale, bias, regions, n_regions, window, head, M, N, ACC, False
+        )  # fmt: skip
         p = tl.exp2(score - base[None, :])
         ds = p * (product(value, tl.trans(slope), None, ACC, WIDEN) - of_row[None, :])
         if a is not None:
-            query_a = load_block(a, rows, a_n, M, D, BLOCK_D)
+            query_a = load_block(a, rows, a_n, M, D, BLOCK_D, pad)
             total_k = product(ds, query_a, total_k, ACC, WIDEN)
             sum_t = tl.load(t + statistics + rows, mask=exists, other=0.0)
             sum_y = tl.load(x + statistics + rows, mask=exists, other=0.0)
@@ -264,6 +294,7 @@ def columns_kernel(
             p *= tangent  # U
         total_v = product(p, slope, total_v, ACC, WIDEN)
         total_k = product(ds, query, total_k, ACC, WIDEN)
+    _, window, head, columns = window_head_and_block(N, BLOCK_N, H, unknown_zero())  # as in ``rows_kernel``
     store_block(g_k, total_k * scale, window, head, columns, N, H, D, BLOCK_D, WIDEN)
     store_block(g_v, total_v, window, head, columns, N, H, D, BLOCK_D, WIDEN)
 
@@ -298,7 +329,7 @@ def bias_kernel(
         of_row = tl.load(delta + statistic, mask=exists, other=0.0)
         p, ds = softmax_and_slope(
             query, slope, key, value, base, of_row, rows, columns, scale, bias, regions, n_regions, window, head,
-            M, N, ACC, WIDEN,
+            M, N, ACC, WIDEN, False,
         )  # fmt: skip
         if a is not None:
             query_a = load_block(of_head(a, window, head, a_b, a_h), rows, a_n, M, D, BLOCK_D)

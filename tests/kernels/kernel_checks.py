@@ -436,8 +436,9 @@ def check_attention(forms: tuple[Callable, Callable, Callable], device: str, *sh
 def check_strided_attention(forms: tuple[Callable, Callable, Callable], device: str):
     """Packed, expanded and reversed arguments give what their copies give."""
     batch, heads, tokens, size = 2, 2, 5, 4
+    dtype = torch.float64 if device == "cpu" else torch.bfloat16  # a GPU's kernels are for 16-bit types
     q, k, v, do, a, b, c, e, bias, regions = attention_inputs(
-        batch, heads, tokens, tokens, size, torch.float64, device, bias=True, windows=1
+        batch, heads, tokens, tokens, size, dtype, device, bias=True, windows=1
     )
     packed = torch.stack((q, k, v)).permute(1, 3, 0, 2, 4).contiguous()  # (B, N, 3, H, d), as a linear layer makes it
     q, k, v = (part.transpose(1, 2) for part in packed.unbind(2))
@@ -450,4 +451,8 @@ def check_strided_attention(forms: tuple[Callable, Callable, Callable], device: 
     found = called_attention(*forms, *inputs)
     expected = called_attention(*forms, *(x.contiguous() for x in inputs))
     for name, want in expected.items():
-        torch.testing.assert_close(found[name], want, rtol=1e-13, atol=1e-14, msg=name)
+        if dtype == torch.float64:
+            torch.testing.assert_close(found[name], want, rtol=1e-13, atol=1e-14, msg=name)
+        else:  # other strides may be other layouts of threads, which sum in another order
+            error = ((found[name] - want).double().norm() / want.double().norm()).item()
+            assert error <= ATTENTION_ERROR[dtype], (name, error)

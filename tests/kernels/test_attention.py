@@ -11,6 +11,7 @@ from kernel_checks import (
     check_strided_attention,
     same_bits,
 )
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.video import swin_transformer
@@ -62,6 +63,22 @@ def test_bias_gradients_sum_over_split_windows(form, monkeypatch):
 
 def test_strided_arguments(form):
     check_strided_attention(form.attention, form.device)
+
+
+@pytest.mark.parametrize("dtype, size", [(torch.float64, 16), (torch.float32, 16), (torch.bfloat16, 200)], ids=str)
+def test_what_the_kernels_are_not_made_for_runs_as_torch_on_a_gpu(dtype, size):
+    """Triton 3.6 and 3.8 cannot compile float64 ("Currently fp64 don't support largeK MMA"). Tensors without data, said
+    to be there: a kernel's launch would fail."""
+    operators = importlib.import_module("unstill.kernels.attention.operators")
+    with FakeTensorMode():
+        q, k, v, do, a, b, c = (torch.empty(2, 3, 5, size, dtype=dtype, device="cuda") for _ in range(7))
+        bias, regions = torch.empty(3, 5, 5, device="cuda"), torch.empty(2, 5, dtype=torch.int8, device="cuda")
+        out, lse = operators._attention_cuda(q, k, v, bias, regions, 0.5)
+        *first, delta = operators._backward_cuda(do, q, k, v, bias, regions, None, None, 0.5, True)
+        arguments = (a, b, c, None, do, q, k, v, bias, regions, None, None, None, 0.5, True)
+        second = operators._double_backward_cuda(*arguments)
+    assert [x.shape for x in (out, *first[:3], *second[:4])] == [q.shape] * 8
+    assert first[3].shape == second[4].shape == bias.shape and lse.numel() == delta.numel() == 0
 
 
 @pytest.mark.parametrize("limit", [1, 5 * 9 * 8, 2 * 5 * 9 * 8, 3 * 2 * 5 * 9 * 8])

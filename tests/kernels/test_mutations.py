@@ -116,6 +116,8 @@ ATTENTION_TRITON = {
     "bias of the first head": ("head.to(tl.int64) * (M * N) + row * N", "row * N"),
     "scores unscaled": ("raw * (scale * LOG2E)", "raw * LOG2E"),
     "keys that do not exist": ('tl.where(column < N, score, float("-inf"))', "score"),
+    "keys of the last block lost": ("if whole != N:", "if whole > N:"),
+    "keys that do not exist, derivatives": ("M, N, ACC, WIDEN, pad,", "M, N, ACC, WIDEN, False,"),
     "sum of values not rescaled": ("total * shrink[:, None]", "total"),
     "sum of exponentials not rescaled": ("mass * shrink + ", "mass + "),
     "lse without its maximum": ("top + tl.log2(mass)", "tl.log2(mass)"),
