@@ -192,6 +192,12 @@ def on_several_devices(figures: Sequence[Figure]) -> set[str]:
     return {title for title, where in places.items() if len(where) > 1}
 
 
+def of_the_best_device(figures: Sequence[Figure]) -> list[Figure]:
+    """Of figures of one title on several devices those of a GPU: a picture has room for one, the page has all."""
+    on_gpu = {figure.title for figure in figures if "gpu" in figure.result.machine}
+    return [figure for figure in figures if "gpu" in figure.result.machine or figure.title not in on_gpu]
+
+
 @dataclass(frozen=True)
 class Target:
     """A number that the project wants to reach, and what was measured."""

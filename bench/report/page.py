@@ -6,9 +6,11 @@ file, no network and no script; ``report-NAME.png``, one for each of ``section.P
 
 import json
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...pipeline.atomic_files import make_folder, write_atomic
 from ...pipeline.pages import template
@@ -17,10 +19,11 @@ from ..harness.result_files import Result, read_results
 from ..harness.row import Row, finite, number
 from ..harness.section import PICTURES
 from ..suites import sections as suite_sections
-from .figures import Target, figures, headlines, on_several_devices, targets
+from .figures import Target, figures, headlines, of_the_best_device, on_several_devices, targets
 from .picture import picture
 
 SAID = 3  # missed targets that the first sentence names
+MOST_ROWS = 60  # of a file that a table shows
 HIDDEN = ("figure", "label", "group", "role", "detail", "headline", "target")  # of a row: how it is drawn
 
 
@@ -47,7 +50,7 @@ def run(config: ReportOptions) -> Path:
     write_atomic(out / "report.html", _render(results, sections).encode())
     for name, title in PICTURES.items():
         own = [figure for section in sections if section["picture"] == name for figure in section["figures"]]
-        if main := [figure for figure in own if figure.chart.main]:
+        if main := of_the_best_device([figure for figure in own if figure.chart.main]):
             write_atomic(out / f"report-{name}.png", picture(title, main))
     return out / "report.html"
 
@@ -118,13 +121,26 @@ def measured(row: Row) -> str:
 
 
 def _table(result: Result) -> dict:
-    lines = [{name: v for name, v in row.to_json().items() if name not in HIDDEN} for row in result.rows]
-    names = list(dict.fromkeys(name for line in lines for name in line))
+    every = [{name: v for name, v in row.to_json().items() if name not in HIDDEN} for row in result.rows]
+    lines = every[:MOST_ROWS]
+    count = Counter(name for line in lines for name in line)
+    # what few rows have comes last: cells that would be empty to the end of a row are left out
+    names = [name for name, _ in count.most_common()]
     numeric = [any(finite(line.get(name)) for line in lines) for name in names]
-    columns = [{"name": name.replace("_", " "), "numeric": n} for name, n in zip(names, numeric, strict=True)]
-    rows = [[_cell(line.get(name)) for name in names] for line in lines]
+    columns = [
+        {"name": name.replace("_", " "), "numeric": n, "place": place}
+        for place, (name, n) in enumerate(zip(names, numeric, strict=True), 1)
+    ]
+    rows = [[_cell(line.get(name)) for name in names[: _last(line, names) + 1]] for line in lines]
     facts = [f"{name} {value}" for name, value in (result.machine | result.versions).items()]
-    return {"result": result, "columns": columns, "rows": rows, "facts": ", ".join(facts)}
+    name = "".join(letter if letter.isalnum() else "-" for letter in f"of-{result.file}")
+    about = {"result": result, "name": name, "facts": ", ".join(facts), "left_out": len(every) - len(lines)}
+    return about | {"columns": columns, "rows": rows}
+
+
+def _last(line: Mapping[str, Any], names: Sequence[str]) -> int:
+    """Place of the last of the names that the line has."""
+    return max((place for place, name in enumerate(names) if line.get(name) is not None), default=0)
 
 
 def _cell(value: object) -> str:

@@ -87,7 +87,14 @@ def page(results: list[Result]) -> str:
     files = {name: _file(results, name) for name in ("convert-cpu.json", "growth-cpu.json", "loader-cpu.json")}
     template = environment.get_template("SCALING.md.j2")
     return wrapped(
-        template.render(let=numbers.let, work=numbers.work, get=numbers.get, shares=shares, files=files.values())
+        template.render(
+            let=numbers.let,
+            work=numbers.work,
+            get=numbers.get,
+            shares=shares,
+            files=files.values(),
+            trained=_trained(results),
+        )
     )
 
 
@@ -136,7 +143,7 @@ def _shares_of_peak(numbers: Numbers, results: list[Result]) -> dict[str, str]:
     sources = {}
     for name, (model, variant) in STEPS.items():
         numbers.let(f"mfu_{name}", ASSUMED_SHARE)
-        sources[name] = "**assumed**; no GPU has been measured"
+        sources[name] = "**assumed**; not measured on a GPU"
         for result in results:
             steps = [row.facts for row in result.rows if result.name == "step"]
             found = [f["mfu"] for f in steps if (f.get("model"), f.get("variant")) == (model, variant) and "mfu" in f]
@@ -144,6 +151,16 @@ def _shares_of_peak(numbers: Numbers, results: list[Result]) -> dict[str, str]:
                 numbers.let(f"mfu_{name}", found[0])
                 sources[name] = f"measured: `{result.file}`, row `{model}`, `{variant}`"
     return sources
+
+
+def _trained(results: list[Result]) -> str:
+    """Clips/s of cross entropy on r3d_18 from shards, where a GPU trained it; else nothing."""
+    for result in results:
+        for row in result.rows if result.name == "train" and "gpu" in result.machine else ():
+            if (row.facts.get("loader"), row.facts.get("model")) == ("real", "r3d_18") and row.value:
+                facts = f"{row.facts['clip']} clips, {row.facts['batch']} in a step"
+                return f"{printed(rounded(row.value))} clips/s on one {result.where} ({facts}; `{result.file}`)"
+    return ""
 
 
 def per_clip(clip: ClipConfig) -> tuple[float, float]:

@@ -35,18 +35,24 @@ SECTIONS = {
         picture="kernels",
         charts={
             **{
-                kind: Chart(title=f"Attention: {kind}", reading="One layer. Empty where a peer has no such pass.")
+                kind: Chart(
+                    title=f"Attention: {kind}",
+                    reading="One layer. Empty where a peer has no such pass.",
+                    main=kind == "double backward",
+                )
                 for kind in PASSES
             },
             "kept": Chart(
                 title="Attention: what the graph keeps for the double backward",
                 reading="Bytes that the forward and the first gradient save, counted.",
+                main=False,
             ),
             "predicted": Chart(
                 title="Attention: predicted for one H100",
                 reading="From counted operations and bytes: the bar if nothing overlaps, its lower end if everything "
                 "does. No measurement.",
                 whiskers="everything overlaps to nothing overlaps",
+                main=False,
             ),
         },
     )

@@ -14,6 +14,7 @@ import costs
 import demonstration
 import downstream
 import every_method
+import gpu
 import measured
 import witnesses
 from blocks import with_blocks
@@ -28,7 +29,7 @@ def tables() -> dict[Path, str]:
     results = Results(REPOSITORY / "bench" / "results")
     blocks = {
         name: block
-        for part in (camera, costs, demonstration, downstream, every_method, measured, witnesses)
+        for part in (camera, costs, demonstration, downstream, every_method, gpu, measured, witnesses)
         for name, block in part.blocks(results).items()
     }
     pages = {REPOSITORY / name: (REPOSITORY / name).read_text() for name in PAGES}

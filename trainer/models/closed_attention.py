@@ -73,7 +73,7 @@ class ClosedWindowAttention(LookedUpBiasAttention):
         return y[:, :t, :h, :w].contiguous()
 
     def _attend(self, y: Tensor, shape: torch.Size, window: list[int], shift: list[int] | None) -> Tensor:
-        packed = self.qkv(y).unflatten(2, (3, self.num_heads, -1))
+        packed = torch.unflatten(self.qkv(y), 2, (3, self.num_heads, -1))
         q, k, v = (part.transpose(1, 2) for part in packed.unbind(2))
         bias = self.get_relative_position_bias(window)[0]
         regions = None if shift is None else region_numbers(shape[1:4], window, shift, y.device)
@@ -86,7 +86,7 @@ class ClosedMultiscaleAttention(MultiscaleAttention):
 
     def forward(self, x: Tensor, thw: tuple[int, int, int]) -> tuple[Tensor, tuple[int, int, int]]:
         """Tokens (B,N,C) of a grid ``thw`` and one for the class -> the same of the pooled grid."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
+        q, k, v = torch.unflatten(self.qkv(x), 2, (3, self.num_heads, -1)).transpose(1, 3).unbind(2)
         k, k_thw = (k, thw) if self.pool_k is None else self.pool_k(k, thw)
         v = v if self.pool_v is None else self.pool_v(v, thw)[0]
         q, thw = (q, thw) if self.pool_q is None else self.pool_q(q, thw)
@@ -110,7 +110,7 @@ class ClosedMultiscaleAttention(MultiscaleAttention):
         """Scores of each query with each place of a key on each axis (B,H,M,t+h+w), and (N,t+h+w), which places a key
         has. Zero for the class token.
         """
-        grid = q[:, :, 1:].unflatten(2, q_thw)
+        grid = torch.unflatten(q[:, :, 1:], 2, q_thw)
         scores, places = [], []
         tables = (self.rel_pos_t, self.rel_pos_h, self.rel_pos_w)
         for axis, (table, queries, keys) in enumerate(zip(tables, q_thw, k_thw, strict=True)):
@@ -154,10 +154,13 @@ class ClosedMultiheadAttention(nn.MultiheadAttention):
         weights, biases = self.in_proj_weight.chunk(3), (None,) * 3
         if self.in_proj_bias is not None:
             biases = self.in_proj_bias.chunk(3)
+        heads, clips_first = (self.num_heads, -1), (query, key, value)
+        if not self.batch_first:
+            clips_first = tuple(x.transpose(0, 1) for x in clips_first)
         q, k, v = (
-            F.linear(x if self.batch_first else x.transpose(0, 1), weight, bias)
-            .unflatten(2, (self.num_heads, -1))
-            .transpose(1, 2)
+            torch.unflatten(F.linear(x if self.batch_first else x.transpose(0, 1), weight, bias), 2, heads).transpose(
+                1, 2
+            )
             for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
         )
         y = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
@@ -180,6 +183,8 @@ class ClosedCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention:
             return _scaled_dot_product(*args, **kwargs)
+        if func is Tensor.unflatten:  # calls super(), which Dynamo of torch 2.11 does not follow within a mode
+            return torch.unflatten(*args, **kwargs)
         return func(*args, **kwargs)
 
 
