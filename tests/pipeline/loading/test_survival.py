@@ -309,6 +309,7 @@ def test_a_decoder_that_fails_altogether_is_not_taken_for_damage(small_dataset, 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("each_decoder", ["dali", "cores"], indirect=True)  # grouped: on a GPU, below
 def test_memory_stays_flat_over_many_batches_and_rebuilds(each_decoder, tmp_path, video, dataset):
     root = dataset(tmp_path / "data", [video(frames=4, height=32, width=32, gop=4, seed=n) for n in range(4)])
     clip = ClipConfig(frames=4, stride=1, size=16)
