@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ...pipeline.errors import InputError
 from ...pipeline.loading.device import Device, resolve_device
 from ...pipeline.progress import Progress
 from ...trainer.config import TrainConfig
@@ -71,7 +72,7 @@ class BatchSizeBench:
     batches: tuple[int, ...] = (8, 64, 256)
     """Clips in a step."""
     methods: tuple[str, ...] = ("baseline", "albar")
-    """Methods of `unstill bench bias`."""
+    """Of baseline and albar."""
     seeds: tuple[int, ...] = (53, 54, 55, 56, 57, 58)
     """Of the videos, the weights and the order; the rule was chosen on 40 and 41."""
     runs: Path = Path("runs/bench_demo")
@@ -82,6 +83,12 @@ class BatchSizeBench:
     """Number of videos in each test set."""
     device: Device = "auto"
     """Where to train. auto: cuda where there is one."""
+
+    def __post_init__(self):
+        if unknown := [name for name in self.methods if name not in COMPARED_BY]:
+            raise InputError(f"methods: {unknown[0]!r} is not one of {', '.join(COMPARED_BY)}")
+        if unfit := [batch for batch in self.batches if batch < 1]:
+            raise InputError(f"batches: {unfit[0]} clips in a step, expected at least 1")
 
 
 def run(config: BatchSizeBench) -> Path:

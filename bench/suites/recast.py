@@ -112,6 +112,7 @@ COSTS: dict[str, tuple[str, Callable[[], TrainConfig], float | None]] = {  # tit
     "recast_moving": ("Recast without ALBAR, two views", recipes.demo_recast_moving, 0.85),
     "baseline": ("cross entropy", recipes.demo_baseline, None),
 }
+COST_STEPS = 60  # where the cost alone is measured
 CHANCE = 100 / len(CLASSES)
 MAIN = ("baseline", "albar", "recast", "recast_moving")
 PEERS = ("stillmix", "fame")
@@ -191,13 +192,12 @@ class RecastBench:
     cost_steps: int = 0
     """Measure the cost of a step over so many steps of each form, in turns; 0: do not."""
     cost_only: bool = False
-    """Train nothing: the cost of a step alone, in a file of its own."""
+    """Train nothing: the cost of a step alone, in a file of its own; over 60 steps where `cost_steps` is 0."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where to train."""
 
     def __post_init__(self):
-        if self.cost_only:
-            check_options(self, cost_steps=at_least(8))
+        check_options(self, cost_steps=at_least(8) if self.cost_only and self.cost_steps else at_least(0))
         for what, given, known in (("forms", self.names, FORMS), ("worlds", self.worlds, WORLDS)):
             unknown = [name for name in given if name not in known]
             if unknown:
@@ -224,7 +224,7 @@ def run(config: RecastBench) -> Path:
     """Train and test what is not done yet, write the result file and return its path."""
     if config.cost_only:
         results = ResultFile("recast_cost", out=config.out)
-        results.add(*cost_rows(config.cost_steps, config.device))
+        results.add(*cost_rows(config.cost_steps or COST_STEPS, config.device))
         results.show("cost of a step", ["milliseconds"])
         return results.finish()
     results = ResultFile(config.name, out=config.out, notes=_NOTES, file_name=f"{config.name}.json")

@@ -1,8 +1,9 @@
 """Clips that are decoded as one file: for NVDEC through DALI, to which a file costs as much as 140 frames.
 
 DALI opens a demuxer, a parser and eight device buffers for each file, one file after the other: 9.4 ms on an H200 with
-16 cores, whatever the number of threads, where a decoded frame of 336x256 costs 0.066 ms. So the clips of a batch whose
-decoder needs the same parameters are joined, each starting with its key frame.
+16 cores, whatever the number of threads, where a decoded frame of 336x256 costs 0.066 ms (fitted to the rates in
+``loader-nvidia-h200.json``). So the clips of a batch whose decoder needs the same parameters are joined, each starting
+with its key frame.
 
     clip 3 | clip 8 | clip 12 | first frame of clip 3 again
 
