@@ -1,7 +1,8 @@
 """`unstill bench encoding`: what layers and the entropy coder of H.264 cost in bytes, and save in decoding time.
 
 Every video is encoded by the converter at several qualities. Sizes are compared at equal PSNR of the luma (between
-qualities the logarithm of the size is taken as linear), decoding in CPU time on one thread, settings in turns.
+qualities the logarithm of the size is taken as linear), decoding in CPU time on one thread, settings in turns. The
+other codecs are compared with H.264 as each is by default.
 """
 
 import io
@@ -23,7 +24,7 @@ from ...pipeline.progress import Progress
 from ...pipeline.shards.fragments import fragment_table
 from ...pipeline.shards.plain_mp4 import needed_samples, plain_mp4
 from ...pipeline.shards.sample_table import parse_fragments, parse_header
-from ...pipeline.shards.video_format import VideoFormat, output_size
+from ...pipeline.shards.video_format import Codec, VideoFormat, output_size
 from ..harness.record import ResultFile, quantiles, spread
 from ..harness.row import Row
 from ..harness.section import Section
@@ -36,6 +37,7 @@ SETTINGS = {
     "layers, CAVLC": {"layers": 2, "entropy": "cavlc"},
 }
 QUALITIES = (QUALITY["h264"] - 4, QUALITY["h264"], QUALITY["h264"] + 4)
+OTHERS: dict[Codec, str] = {"hevc": "HEVC", "vp9": "VP9"}
 CLIP_FRAMES, STRIDE = 16, 2
 COMPARED = (  # what a README line says, over what
     ("layers, CAVLC", "layers, CABAC"),
@@ -45,8 +47,8 @@ COMPARED = (  # what a README line says, over what
 
 SECTIONS = {
     "encoding": Section(
-        title="H.264: layers and entropy coder",
-        text="Bytes at equal quality, and the time to decode a clip of every second frame.",
+        title="Encoding: layers, entropy coder, codecs",
+        text="Bytes at equal quality, and the time to decode a clip of every second frame; other codecs by default.",
         order=22,
         charts={},
     )
@@ -55,7 +57,7 @@ SECTIONS = {
 
 @dataclass(frozen=True, kw_only=True)
 class EncodingBench:
-    """Compare the converter's settings for H.264 at equal quality."""
+    """Compare the converter's settings for H.264 at equal quality, and its codecs as they are by default."""
 
     out: Path | None = None
     """Folder of the result file; bench/results by default."""
@@ -94,8 +96,8 @@ def run(config: EncodingBench) -> Path:
         synthetic = Path(temporary) / "synthetic.mp4"
         synthetic_video(synthetic, min(config.frames, 120), 256, 336, seed=0)
         videos = [synthetic, *config.videos]
-        found, clips = [], []
-        with Progress("encoding", len(videos) * len(SETTINGS), "encodes") as progress:
+        found, clips, others = [], [], []
+        with Progress("encoding", len(videos) * (len(SETTINGS) + 1), "encodes") as progress:
             for path in videos:
                 reference, recipe = _reference(path, config.frames)
                 encoded = {}
@@ -104,12 +106,17 @@ def run(config: EncodingBench) -> Path:
                     progress.advance(note=path.name)
                 found.append(encoded)
                 clips.append(_clip_seconds(encoded, config.rounds))
+                others.append(_by_default(path, recipe, reference))
+                progress.advance(note=path.name)
     results.note("videos: synthetic" + "".join(f", {path.name}" for path in config.videos))
     for ours, base in COMPARED:
         for which in ("all frames", "even frames"):
             ratios = [_size_ratio(encoded[ours], encoded[base], which) for encoded in found]
             results.add(size_row(ours, base, which, quantiles(ratios)))
         results.add(decode_row(ours, base, quantiles([each[ours] / each[base] for each in clips])))
+    for codec in OTHERS:
+        against = [(each[codec], each["h264"]) for each in others]
+        results.add(*codec_rows(codec, [(own[0] / usual[0], own[1] - usual[1]) for own, usual in against]))
     results.show("encoding")
     return results.finish()
 
@@ -118,6 +125,16 @@ def size_row(ours: str, base: str, which: str, ratio: dict[str, float]) -> Row:
     """Bytes over bytes at equal PSNR."""
     title = f"size at equal PSNR of {which}: {ours} / {base}"
     return Row(title=title, **spread(ratio), unit="times", better="lower", facts={"measure": "size", "frames": which})
+
+
+def codec_rows(codec: Codec, found: list[tuple[float, float]]) -> list[Row]:
+    """A codec as it is by default, against H.264: (bytes over bytes, PSNR less PSNR) of each video."""
+    title, facts = f"{OTHERS[codec]} by default", {"measure": "codec", "codec": codec}
+    sizes, decibels = (quantiles(list(values)) for values in zip(*found, strict=True))
+    return [
+        Row(title=f"{title}: size / H.264", **spread(sizes), unit="times", better="lower", facts=facts),
+        Row(title=f"{title}: PSNR above H.264", **spread(decibels), unit="dB", better="higher", facts=facts),
+    ]
 
 
 def decode_row(ours: str, base: str, ratio: dict[str, float]) -> Row:
@@ -152,16 +169,33 @@ def _encode(path: Path, recipe: VideoFormat, reference: list[np.ndarray]) -> _En
     for quality in QUALITIES:
         with open(path, "rb") as file:
             mp4 = transcode(file, replace(recipe, quality=quality)).mp4
-        with av.open(io.BytesIO(mp4), "r") as container:
-            errors = [
-                float(((_luma(frame) - wanted) ** 2).mean())
-                for frame, wanted in zip(container.decode(video=0), reference, strict=False)
-            ]
+        frames = _psnr(mp4, reference)
         for which, step in (("all frames", 1), ("even frames", 2)):
-            psnr[which].append(float(np.mean(10 * np.log10(255**2 / np.maximum(errors[::step], 1e-9)))))
+            psnr[which].append(float(np.mean(frames[::step])))
         sizes.append(len(mp4))
         usual = mp4 if quality == QUALITY["h264"] else usual
     return _Encoded(usual, sizes, psnr)
+
+
+def _psnr(mp4: bytes, reference: list[np.ndarray]) -> np.ndarray:
+    """dB of the luma of each frame."""
+    with av.open(io.BytesIO(mp4), "r") as container:
+        errors = [
+            float(((_luma(frame) - wanted) ** 2).mean())
+            for frame, wanted in zip(container.decode(video=0), reference, strict=False)
+        ]
+    return 10 * np.log10(255**2 / np.maximum(errors, 1e-9))
+
+
+def _by_default(path: Path, recipe: VideoFormat, reference: list[np.ndarray]) -> dict[Codec, tuple[int, float]]:
+    """Bytes and PSNR of a video in each codec, with nothing but the codec chosen."""
+    found: dict[Codec, tuple[int, float]] = {}
+    for codec in ("h264", *OTHERS):
+        usual = ConvertConfig(source="", out="", codec=codec).recipe()
+        with open(path, "rb") as file:
+            mp4 = transcode(file, replace(usual, fps=recipe.fps, max_seconds=recipe.max_seconds)).mp4
+        found[codec] = (len(mp4), float(np.mean(_psnr(mp4, reference))))
+    return found
 
 
 def _size_ratio(ours: _Encoded, base: _Encoded, which: str) -> float:

@@ -21,6 +21,7 @@ from ..harness.loader.options import LoaderBench
 from ..harness.loader.peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable, webdataset_batches
 from ..harness.loader.remote import clips_from_afar
 from ..harness.loader.rows import (
+    BEFORE,
     LAYERED,
     OURS,
     WHOLE,
@@ -28,7 +29,7 @@ from ..harness.loader.rows import (
     rate_row,
     reading_row,
     start_row,
-    vp9_layers_row,
+    vp9_rows,
     whole_files_row,
 )
 from ..harness.loader.sweep import sweep
@@ -133,19 +134,26 @@ def _on_cpu(config: LoaderBench, videos: Path, results: ResultFile) -> None:
 
 def _vp9_through_dali(config: LoaderBench, videos: Path, results: ResultFile) -> None:
     """DALI's decoder on a CPU, with slices and with whole files, beside other loaders."""
-    root = synthetic_dataset(videos / "vp9", videos=8, codec="vp9")
-    clip, index = ClipConfig(frames=16, stride=2, size=112), SampleIndex.load(root)
+    clip = ClipConfig(frames=16, stride=2, size=112)
     even = AugmentConfig(starts="even")  # the same clips of every dataset, layered or not
-    sampler = TrainSampler(index, clip, even, seed=0)
-    layered_root = synthetic_dataset(videos / "vp9_layers", videos=8, codec="vp9", layers=2)
-    layered = SampleIndex.load(layered_root)
+
+    def converted(folder: str, **options) -> tuple[SampleIndex, Path, TrainSampler]:
+        root = synthetic_dataset(videos / folder, videos=8, codec="vp9", **options)
+        index = SampleIndex.load(root)
+        return index, root, TrainSampler(index, clip, even, seed=0)
+
+    index, root, sampler = default = converted("vp9")
+    layered, before = converted("vp9_layers", layers=2), converted("vp9_crf31", quality=31)
     results.note("VP9 336x256, 250 frames, GOP 12; clips 16x2, random crop to 112x112; the same clips on every path")
+
+    def ours(dataset: tuple[SampleIndex, Path, TrainSampler], reader: type[GopReader] = GopReader):
+        return lambda at: through_dali(dataset[0], dataset[1], reader, dataset[2], at)
+
     paths: dict[str, Callable[[np.ndarray], Iterable]] = {
-        OURS: lambda at: through_dali(index, root, GopReader, sampler, at),
-        WHOLE: lambda at: through_dali(index, root, WholeFileReader, sampler, at),
-        LAYERED: lambda at: through_dali(
-            layered, layered_root, GopReader, TrainSampler(layered, clip, even, seed=0), at
-        ),
+        OURS: ours(default),
+        WHOLE: ours(default, WholeFileReader),
+        LAYERED: ours(layered),
+        BEFORE: ours(before),
     }
     for name, decode in DECODERS.items():
         if reason := unavailable(decode):
@@ -158,7 +166,7 @@ def _vp9_through_dali(config: LoaderBench, videos: Path, results: ResultFile) ->
     results.add(*(rate_row(name, quantiles(rate)) for name, rate in rates.items()))
     ratio = np.array(rates[OURS]) / np.array(rates[WHOLE])
     results.add(whole_files_row(quantiles(ratio.tolist())))
-    results.add(vp9_layers_row(quantiles((np.array(rates[LAYERED]) / np.array(rates[OURS])).tolist())))
+    results.add(*vp9_rows(rates))
     _cost_by_start(config, index, root, clip, results)
 
 

@@ -331,4 +331,10 @@ def encoding(results: Results) -> str:
         decode = results.value(ENCODING, f"decoding a 16x2 clip, CPU time: layers, CAVLC / {other}")
         size = results.value(ENCODING, f"size at equal PSNR of even frames: layers, CAVLC / {other}")
         rows.append([words, f"{decode:.2f} x", f"{size:.2f} x"])
-    return table(["H.264", "CPU time of a 16x2 clip", "bytes at equal PSNR of even frames"], rows)
+    by_default = []
+    for codec in ("HEVC", "VP9"):
+        size = results.value(ENCODING, f"{codec} by default: size / H.264")
+        decibels = results.value(ENCODING, f"{codec} by default: PSNR above H.264")
+        by_default.append([codec, f"{size:.2f} x", f"{decibels:+.1f} dB"])
+    layers = table(["H.264", "CPU time of a 16x2 clip", "bytes at equal PSNR of even frames"], rows)
+    return layers + "\n\n" + table(["by default / H.264", "bytes", "PSNR"], by_default)

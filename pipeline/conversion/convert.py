@@ -29,6 +29,7 @@ from .merge import merge, read_dataset
 from .output import LocalOutput, open_output
 from .plan import PLAN_NAME, Plan, listing_digest, make_plan, plan_settings, read_header, read_plan, tool_versions
 from .shard_work import ShardTask, convert_shards
+from .transcode import named_quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,8 @@ class ConvertConfig(SourceConfig):
     """How h264 packs its bits. cavlc decodes in two thirds of cabac's time on a CPU and costs a GPU nothing; cabac
     makes files 8 % smaller."""
     quality: int | None = None
-    """Constant rate factor of the encoder, lower is better; by default h264 23, hevc 26, vp9 31."""
+    """Constant rate factor of the encoder, lower is better; by default h264 23, hevc 26, vp9 38, of
+    about equal PSNR."""
     max_seconds: float | None = None
     """Keep at most the first so many seconds of each video."""
     samples_per_shard: int = 1000
@@ -116,7 +118,7 @@ class ConvertConfig(SourceConfig):
             gop=self.gop,
             layers=self._layers(),
             entropy=self.entropy,
-            quality=self.quality,
+            quality=named_quality(self.codec, self.quality),
             max_seconds=self.max_seconds,
             max_megapixels=self.max_megapixels,
             max_file_mb=self.max_file_mb,

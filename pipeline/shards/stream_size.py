@@ -2,17 +2,19 @@
 
 DALI's CPU decoder takes the size of its buffers from the container (the sample entry), the pictures that fill them come
 from the stream, and the index steers what is cut out. So all three must say the same: the sample entry, every parameter
-set of H.264 and HEVC, and every frame header of VP9, whose frames may each have a size of their own. 8-bit 4:2:0 is
-checked alike. Of VP8, AV1 and JPEG, which `unstill convert` does not write, only the container is compared.
+set of H.264 and HEVC, and every frame header of VP9 (``vp9_frames.py``), whose frames may each have a size of their
+own. 8-bit 4:2:0 is checked alike. Of VP8, AV1 and JPEG, which `unstill convert` does not write, only the container is
+compared.
 
-Sources: ISO/IEC 14496-12 and -15 (sample entries), ITU-T H.264 7.3.2.1 and H.265 7.3.2.2 (sequence parameter sets),
-VP9 Bitstream & Decoding Process Specification 6.2 and Annex B (frame headers, superframes).
+Sources: ISO/IEC 14496-12 and -15 (sample entries), ITU-T H.264 7.3.2.1 and H.265 7.3.2.2 (sequence parameter sets).
 """
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-Buffer = bytes | memoryview
+from .bit_reader import BitReader, Buffer
+from .vp9_frames import frames_of, read_header
+
 _CODEC = {b"avc1": "h264", b"hvc1": "hevc", b"hev1": "hevc", b"vp09": "vp9"}
 _ENTRY_BYTES = 86  # of a visual sample entry before its boxes
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135)
@@ -34,7 +36,7 @@ def check_size(description: bytes, samples: Iterable[Buffer], size: tuple[int, i
         codec = _CODEC.get(kind)
         if codec == "vp9":
             for sample in samples:
-                for frame in _vp9_frames(sample):
+                for frame in frames_of(sample):
                     _check_vp9(frame, size)
         elif codec is not None:
             _check_parameter_sets(body, samples, size, codec)
@@ -58,75 +60,10 @@ def _compare(what: str, found: tuple[int, int], size: tuple[int, int]) -> None:
         raise ValueError(f"{what} of its stream says {found[0]}x{found[1]}, the index {size[0]}x{size[1]}")
 
 
-class _Bits:
-    """Reads a bit string from its most significant bit on."""
-
-    def __init__(self, data: Buffer):
-        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
-
-    def take(self, count: int) -> int:
-        """The next ``count`` bits as a number."""
-        if count > self._left:
-            raise ValueError("a header of its stream ends too early")
-        self._left -= count
-        return (self._value >> self._left) & ((1 << count) - 1)
-
-    def golomb(self) -> int:
-        """The next number of ue(v)."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-            if zeros > 32:
-                raise ValueError("a header of its stream has a number of more than 32 bits")
-        return (1 << zeros) - 1 + self.take(zeros)
-
-
-def _vp9_frames(sample: Buffer) -> Iterator[Buffer]:
-    """The frames of a sample: several where it is a superframe."""
-    last = sample[-1]
-    count, width = (last & 7) + 1, (last >> 3 & 3) + 1
-    index = 2 + count * width
-    if last & 0xE0 != 0xC0 or len(sample) < index or sample[len(sample) - index] != last:
-        yield sample
-        return
-    at, begin = len(sample) - index + 1, 0
-    for _ in range(count):
-        length = int.from_bytes(sample[at : at + width], "little")
-        if begin + length > len(sample) - index:
-            raise ValueError("a superframe of its stream is longer than its sample")
-        if length:
-            yield sample[begin : begin + length]
-        at, begin = at + width, begin + length
-
-
 def _check_vp9(frame: Buffer, size: tuple[int, int]) -> None:
-    bits = _Bits(frame[:24])
-    if bits.take(2) != 2 or bits.take(2) != 0:
-        raise ValueError("a frame of its stream is not VP9 of profile 0 (8-bit 4:2:0)")
-    if bits.take(1):  # shows a frame that was decoded before
-        return
-    inter, shown, resilient = bits.take(1), bits.take(1), bits.take(1)
-    if not inter:
-        _vp9_sync(bits)
-        if bits.take(3) == 7:
-            raise ValueError("a frame of its stream is RGB")
-        bits.take(1)
-    else:
-        intra = 0 if shown else bits.take(1)
-        bits.take(0 if resilient else 2)
-        if intra:
-            _vp9_sync(bits)
-            bits.take(8)
-        else:
-            bits.take(8 + 3 * 4)
-            if bits.take(1) or bits.take(1) or bits.take(1):  # the size of a frame it refers to
-                return
-    _compare("a frame", (bits.take(16) + 1, bits.take(16) + 1), size)
-
-
-def _vp9_sync(bits: _Bits) -> None:
-    if bits.take(24) != 0x498342:
-        raise ValueError("a frame of its stream is not VP9")
+    header = read_header(frame)
+    if header is not None and header.size is not None:
+        _compare("a frame", header.size, size)
 
 
 def _check_parameter_sets(boxes: bytes, samples: Iterable[Buffer], size: tuple[int, int], codec: str) -> None:
@@ -202,7 +139,7 @@ def _plain(chroma: int, luma_depth: int, chroma_depth: int) -> None:
 
 
 def _avc_size(unit: bytes) -> tuple[int, int]:
-    bits = _Bits(_payload(unit, 1))
+    bits = BitReader(_payload(unit, 1))
     profile = bits.take(8)
     bits.take(16)
     bits.golomb()
@@ -234,7 +171,7 @@ def _avc_size(unit: bytes) -> tuple[int, int]:
 
 
 def _hevc_size(unit: bytes) -> tuple[int, int]:
-    bits = _Bits(_payload(unit, 2))
+    bits = BitReader(_payload(unit, 2))
     bits.take(4)
     below = bits.take(3)
     bits.take(1 + 96)

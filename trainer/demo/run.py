@@ -36,7 +36,7 @@ from ..train import train
 from . import report
 from .exhibits import gather
 from .motions.files import write_motions
-from .motions.world import MotionsConfig
+from .motions.world import SHARD_QUALITY, MotionsConfig
 from .settings import COLUMNS, MODELS, SPLITS, DemoConfig, demo_sets, train_configs
 from .stages import Stages
 from .verdict import verdict
@@ -119,10 +119,12 @@ def read_shares(path: Path) -> dict[str, dict[str, Share]]:
 
 
 def _conversion(config: DemoConfig, split: str) -> ConvertConfig:
+    codec = "vp9" if config.device == "cpu" else "h264"  # VP9 is what DALI decodes on a CPU
     return ConvertConfig(
         source=config.out / "videos" / split,
         out=config.out / "shards" / split,
-        codec="vp9" if config.device == "cpu" else "h264",  # VP9 is what DALI decodes on a CPU
+        codec=codec,
+        quality=SHARD_QUALITY.get(codec),
         short_side=MotionsConfig().size,
         samples_per_shard=256,
         workers=config.workers,

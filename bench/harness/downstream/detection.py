@@ -8,6 +8,7 @@ import numpy as np
 
 from ....pipeline.conversion.convert import ConvertConfig, convert
 from ....trainer.demo.motions.long_files import BOXES, write_long_videos
+from ....trainer.demo.motions.world import SHARD_QUALITY
 from ....trainer.downstream.detection.config import DetectConfig
 from ....trainer.downstream.detection.evaluation import run_detect
 from ....trainer.downstream.detection.tubes import Tube
@@ -31,6 +32,7 @@ class Detection(OnLongVideos):
                     out=self.folder / "shards" / subset,
                     only=files / f"{subset}_videos.txt",
                     codec="vp9",
+                    quality=SHARD_QUALITY["vp9"],
                     short_side=self.videos.motions.size,
                 )
             )

@@ -8,7 +8,7 @@ import numpy as np
 
 from ....pipeline.conversion.convert import ConvertConfig, convert
 from ....trainer.demo.motions.files import write_motions
-from ....trainer.demo.motions.world import CLASSES, MotionsConfig
+from ....trainer.demo.motions.world import CLASSES, SHARD_QUALITY, MotionsConfig
 from ....trainer.diagnostics.clip_features import clip_features
 from ....trainer.downstream.transfer.evaluation import known_by_probe
 from ....trainer.evaluation.config import EvaluateOptions
@@ -51,7 +51,14 @@ class Transfer:
             classes = None if split == "train" else self.folder / "shards" / "train" / "dataset.json"
             out = self.folder / "shards" / split
             convert(
-                ConvertConfig(source=videos.out / split, out=out, codec="vp9", short_side=videos.size, classes=classes)
+                ConvertConfig(
+                    source=videos.out / split,
+                    out=out,
+                    codec="vp9",
+                    quality=SHARD_QUALITY["vp9"],
+                    short_side=videos.size,
+                    classes=classes,
+                )
             )
 
     def settings(self, run: Path) -> list[object]:

@@ -22,7 +22,7 @@ from ....trainer.config import TrainConfig, from_dict, to_dict
 from ....trainer.demo.motions.boxes import write_boxes
 from ....trainer.demo.motions.files import write_motions
 from ....trainer.demo.motions.harder import HarderWorld
-from ....trainer.demo.motions.world import TESTS, MotionsConfig
+from ....trainer.demo.motions.world import SHARD_QUALITY, TESTS, MotionsConfig
 from ....trainer.demo.recipes import demo_reference
 from ....trainer.demo.settings import DemoConfig, demo_sets
 from ....trainer.diagnostics.config import StillBankConfig
@@ -76,12 +76,14 @@ class ProceduralRuns:
         harder = world or HarderWorld()
         videos = MotionsConfig(out=folder / "videos", seed=seed, train=self.train, test=self.test, harder=harder)
         write_motions(videos)
+        codec = codec_for(self.device)
         for split in ("train", *TESTS):
             convert(
                 ConvertConfig(
                     source=videos.out / split,
                     out=folder / "shards" / split,
-                    codec=codec_for(self.device),
+                    codec=codec,
+                    quality=SHARD_QUALITY.get(codec),
                     short_side=videos.size,
                     samples_per_shard=256,
                     classes=None if split == "train" else folder / "shards" / "train" / "dataset.json",

@@ -249,3 +249,34 @@ def test_a_video_that_fills_the_memory_is_refused_as_too_long(monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (12, 64, 96, 3), dtype=np.uint8)
     with pytest.raises(BadVideo, match="too_long"):
         transcode(io.BytesIO(encode(noise)), recipe())
+
+
+def scenery(count: int, height=144, width=192) -> np.ndarray:
+    """uint8 (count, height, width, 3): smooth hills at several scales that move past, and a little noise."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, : width + 3 * count] / 16
+    waves = [(n, *random.uniform(0.3, 1, 2), random.uniform(0.5, 1, 3)) for n in (1, 2, 4, 7, 11)]
+    ground = sum(24 / n * np.sin(n * (a * x + b * y))[..., None] * colour for n, a, b, colour in waves)
+    noise = random.normal(0, 2, (count, height, width, 1))
+    return np.stack([120 + ground[:, 2 * k : 2 * k + width] + noise[k] for k in range(count)]).clip(0, 255).astype("u1")
+
+
+def test_default_qualities_of_the_codecs_are_about_equal():
+    source = encode(scenery(36), options={"preset": "ultrafast", "crf": "4"})
+    psnr = {}
+    for codec in ("h264", "hevc", "vp9"):
+        config = ConvertConfig(source="", out="", codec=codec, short_side=144)
+        found = transcode(io.BytesIO(source), config.recipe()).mp4
+        psnr[codec] = -10 * np.log10(np.mean((decoded(found) / 255.0 - decoded(source) / 255.0) ** 2))
+    assert max(psnr.values()) - min(psnr.values()) < 1.2, psnr  # VP9 at 31 is 2 dB above
+
+
+def test_a_recipe_keeps_the_quality_it_was_made_with():
+    named = {codec: ConvertConfig(source="", out="", codec=codec).recipe().quality for codec in ("h264", "hevc", "vp9")}
+    assert named == {"h264": None, "hevc": None, "vp9": 38}
+    # a plan of before says nothing, which is 31: going on with it takes --quality 31
+    assert ConvertConfig(source="", out="", codec="vp9", quality=31).recipe().quality is None
+    assert ConvertConfig(source="", out="", codec="copy").recipe().quality is None
+    source = encode(scenery(6))
+    unsaid, said, default = (transcode(io.BytesIO(source), recipe(quality=q)).mp4 for q in (None, 31, 38))
+    assert unsaid == said and len(default) < len(unsaid)

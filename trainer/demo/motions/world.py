@@ -44,6 +44,7 @@ TESTS = ("iid", "scuba", "conflfg", "anti", "swap")
 STEP = 0.055  # canvas sides per frame, for the four translations
 TURN = 0.28  # radians per frame, for the two rotations
 RADIUS = (0.17, 0.30)  # of the actor, in canvas sides; log-uniform
+SHARD_QUALITY = {"vp9": 31}  # constant rate factor by codec: results are those of shards converted with it
 
 
 @dataclass(frozen=True, kw_only=True)
