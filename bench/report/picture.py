@@ -50,7 +50,7 @@ def picture(title: str, figures: Sequence[Figure]) -> bytes:
     # a palette makes the file a third of its size; of Pillow's three ways MAXCOVERAGE alone keeps thin coloured lines
     # (largest error 2 of 255), the default turns the targets grey
     small = io.BytesIO()
-    palette = Image.open(file).convert("RGB").quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    palette = Image.open(file).convert("RGB").quantize(128, method=Image.Quantize.MAXCOVERAGE)
     palette.save(small, format="png", optimize=True)
     return small.getvalue()
 

@@ -55,8 +55,7 @@ class ConvertConfig(SourceConfig):
     """How h264 packs its bits. cavlc decodes in two thirds of cabac's time on a CPU and costs a GPU nothing; cabac
     makes files 8 % smaller."""
     quality: int | None = None
-    """Constant rate factor of the encoder, lower is better; by default h264 23, hevc 26, vp9 38, of
-    about equal PSNR."""
+    """Constant rate factor of the encoder, lower is better; by default h264 23, hevc 26, vp9 33."""
     max_seconds: float | None = None
     """Keep at most the first so many seconds of each video."""
     samples_per_shard: int = 1000
