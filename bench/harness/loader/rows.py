@@ -8,7 +8,7 @@ from ..row import Role, Row
 LEAST_OF_WHOLE_FILES, MOST_BY_START, LEAST_READ, LEAST_OF_BOTH = 1.8, 1.3, 5000.0, 1.6
 LEAST_OF_LOCAL, MOST_FETCHED, MOST_GROWTH_MB = 0.9, 1.2, 16.0
 OURS, WHOLE, LAYERED = "unstill (GOPs only)", "DALI, whole file", "unstill (GOPs only), --layers 2"
-BEFORE = "unstill (GOPs only), --quality 31"  # VP9's default before layers and before its quality was that of H.264
+BEFORE = "unstill (GOPs only), --quality 31"  # as VP9 was before it had layers
 
 
 def role_of(path: str) -> Role:
