@@ -23,7 +23,7 @@ from .figures import Target, figures, headlines, of_the_best_device, on_several_
 from .picture import picture
 
 SAID = 3  # missed targets that the first sentence names
-MOST_ROWS = 40  # of a file that a table shows
+MOST_ROWS = 30  # of a file that a table shows
 HIDDEN = ("figure", "label", "group", "role", "detail", "headline", "target")  # of a row: how it is drawn
 
 

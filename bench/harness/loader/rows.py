@@ -45,7 +45,8 @@ def both_row(ratio: dict[str, float]) -> Row:
 def rate_row(path: str, rate: dict[str, float]) -> Row:
     """Clips that a path delivers in a second of CPU time."""
     unit, facts = "clips per CPU-second", {"measure": "rate", "path": path}
-    return Row(title=path, **spread(rate), unit=unit, better="higher", figure="rate", role=role_of(path), facts=facts)
+    figure = "" if path == BEFORE else "rate"
+    return Row(title=path, **spread(rate), unit=unit, better="higher", figure=figure, role=role_of(path), facts=facts)
 
 
 def whole_files_row(ratio: dict[str, float]) -> Row:
