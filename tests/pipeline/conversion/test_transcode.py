@@ -281,6 +281,18 @@ def test_a_grey_that_grows_by_one_level_a_frame_stays_exact(codec):
     assert error.max() < 0.6 and error.mean() < 0.3  # from CRF 34 on VP9 is half a level off, and repeats frames
 
 
+@pytest.mark.parametrize(("frames", "fps"), [(1, None), (8, None), (9, None), (13, 60.0)])
+@pytest.mark.parametrize("codec", ["h264", "hevc", "vp9"])
+def test_bytes_do_not_depend_on_how_many_frames_are_encoded_in_a_row(monkeypatch, codec, frames, fps):
+    source = encode(scenery(frames))
+    wanted = ConvertConfig(source="", out="", codec=codec, fps=fps).recipe()  # twice the rate: frames are repeated
+    found = []
+    for together in (1, 8, 1000):
+        monkeypatch.setattr("unstill.pipeline.conversion.transcode.TOGETHER", together)
+        found.append(transcode(io.BytesIO(source), wanted).mp4)
+    assert found[0] == found[1] == found[2]
+
+
 def test_a_recipe_keeps_the_quality_it_was_made_with():
     named = {codec: ConvertConfig(source="", out="", codec=codec).recipe().quality for codec in ("h264", "hevc", "vp9")}
     assert named == {"h264": None, "hevc": None, "vp9": 33}
