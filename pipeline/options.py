@@ -12,8 +12,10 @@ Values of a ``Literal`` are read from the annotations, so they are written once;
 command line refuses most wrong values itself: these checks are for configurations made in Python or read from a file.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .errors import InputError
@@ -67,6 +69,13 @@ def between(
 ) -> Range:
     """``low`` to ``high``, with both ends unless said otherwise."""
     return Range(low, high, without_low, without_high, meaning)
+
+
+def check_files(option: str, paths: Iterable[Path]) -> None:
+    """Raises InputError: one of the paths of an option is no file."""
+    for path in paths:
+        if not path.is_file():
+            raise InputError(f"{option}: no file at {path}")
 
 
 def check_options(options: Any, prefix: str = "", **ranges: Range) -> None:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...pipeline.loading.sampler import ClipConfig
+from ...pipeline.options import check_files
 from ...trainer.demo.motions.harder import HarderWorld
 from ...trainer.demo.motions.world import MotionsConfig, camera_of, video
 from ...trainer.inference.predict import read_clips
@@ -70,6 +71,9 @@ class CameraBench:
     """PNG of how much each place of these videos' clips changes over time, as filmed and afterwards."""
     seed: int = 60
     """Of the procedural videos."""
+
+    def __post_init__(self):
+        check_files("videos", self.videos)
 
 
 def run(config: CameraBench) -> Path:

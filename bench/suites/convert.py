@@ -19,6 +19,7 @@ from ...pipeline.conversion.content_hash import block_digest
 from ...pipeline.conversion.convert import ConvertConfig, convert
 from ...pipeline.conversion.plan import make_plan, plan_settings
 from ...pipeline.conversion.sandbox.pool import Worker
+from ...pipeline.options import at_least, check_files, check_options, more_than
 from ...pipeline.progress import Progress
 from ...pipeline.sandbox.process import Limits
 from ...pipeline.shards.video_format import Codec, output_size
@@ -80,6 +81,10 @@ class ConvertBench:
     """Shards of the finished job that is resumed."""
     files: int = 30_000
     """Small files of the tree that is audited and planned."""
+
+    def __post_init__(self):
+        check_options(self, rounds=at_least(1), seconds=more_than(0), videos=at_least(2))
+        check_files("real", self.real)
 
 
 def run(config: ConvertBench) -> Path:

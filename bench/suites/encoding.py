@@ -20,6 +20,7 @@ from ...pipeline.loading.encoded_batch import SliceTable
 from ...pipeline.loading.frame_decoder import KeptDecoders, decoded_frames, decoder_parameters
 from ...pipeline.media.pictures import Pictures
 from ...pipeline.media.source import VideoSource, decoded
+from ...pipeline.options import at_least, check_files, check_options
 from ...pipeline.progress import Progress
 from ...pipeline.shards.fragments import fragment_table
 from ...pipeline.shards.plain_mp4 import needed_samples, plain_mp4
@@ -67,6 +68,10 @@ class EncodingBench:
     """Frames of a video that are used, at most."""
     rounds: int = 5
     """Times every clip is decoded, settings in turns."""
+
+    def __post_init__(self):
+        check_options(self, frames=at_least(2), rounds=at_least(1))
+        check_files("videos", self.videos)
 
 
 @dataclass(frozen=True)

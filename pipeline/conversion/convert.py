@@ -29,7 +29,7 @@ from .merge import merge, read_dataset
 from .output import LocalOutput, open_output
 from .plan import PLAN_NAME, Plan, listing_digest, make_plan, plan_settings, read_header, read_plan, tool_versions
 from .shard_work import ShardTask, convert_shards
-from .transcode import named_quality
+from .transcode import meant_quality, named_quality
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -232,8 +232,8 @@ def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
     for name in settings | header.settings:
         if header.settings.get(name) != settings.get(name):
             raise InputError(
-                f"{out}: was begun with other settings ({_difference(header.settings, settings)}); "
-                "choose another OUT folder"
+                f"{out}: was begun with other settings ({_difference(_spelt(header.settings), _spelt(settings))}); "
+                "give the same again or choose another OUT folder"
             )
     if header.classes != listing.classes:
         raise InputError(f"{out}: was begun with {len(header.classes)} other classes; choose another OUT folder")
@@ -251,6 +251,14 @@ def _settled_plan(output: LocalOutput, listing: Listing, settings: dict) -> str:
             "OUT folder"
         )
     return header.id
+
+
+def _spelt(settings: dict) -> dict:
+    """Settings with the quality that they mean, where a recipe does not say it."""
+    recipe = settings.get("recipe")
+    if not isinstance(recipe, dict):
+        return settings
+    return settings | {"recipe": recipe | {"quality": meant_quality(str(recipe.get("codec")), recipe.get("quality"))}}
 
 
 def _difference(old: dict, new: dict) -> str:

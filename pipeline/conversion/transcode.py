@@ -238,7 +238,8 @@ class _Encoder:
         self._size = size = output_size(*self._pictures.shown_size(frame), recipe.short_side)
         self._together = max(1, min(TOGETHER, TOGETHER_BYTES // (size[0] * size[1] * 3 // 2)))
         self._container = open_fragmented(self._buffer)
-        quality = _UNSAID[recipe.codec] if recipe.quality is None else recipe.quality
+        quality = meant_quality(recipe.codec, recipe.quality)
+        assert quality is not None, "what is encoded has a quality"
         stream = self._container.add_stream(
             ENCODERS[recipe.codec], rate=self.fps, options=encoder_options(recipe, quality)
         )
@@ -264,6 +265,11 @@ def named_quality(codec: str, quality: int | None) -> int | None:
     """
     wanted = QUALITY.get(codec) if quality is None else quality
     return None if wanted == _UNSAID.get(codec) else wanted
+
+
+def meant_quality(codec: str, named: int | None) -> int | None:
+    """The constant rate factor that a recipe means; None for copy."""
+    return _UNSAID.get(codec) if named is None else named
 
 
 def encoder_options(recipe: VideoFormat, quality: int) -> dict[str, str]:

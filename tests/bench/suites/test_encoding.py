@@ -6,6 +6,9 @@ import json
 import pytest
 
 from unstill.bench.suites import encoding
+from unstill.bench.suites.camera import CameraBench
+from unstill.bench.suites.convert import ConvertBench
+from unstill.pipeline.errors import InputError
 
 
 @pytest.mark.slow
@@ -18,3 +21,11 @@ def test_rows_of_a_synthetic_video(tmp_path):
     for codec in ("HEVC", "VP9"):
         assert 0.3 < rows[f"{codec} by default: size / H.264"] < 1.6
         assert abs(rows[f"{codec} by default: PSNR above H.264"]) < 3
+
+
+@pytest.mark.parametrize(
+    ("bench", "option"), [(encoding.EncodingBench, "videos"), (ConvertBench, "real"), (CameraBench, "videos")]
+)
+def test_a_video_that_is_not_there_is_named(tmp_path, bench, option):
+    with pytest.raises(InputError, match=f"{option}: no file at .*gone.mp4"):
+        bench(**{option: (tmp_path / "gone.mp4",)})

@@ -96,6 +96,10 @@ def test_refusals_are_one_line_that_names_the_thing(convert_config, class_folder
     assert "short_side" in refused(short_side=4)
     assert "inside the source" in refused(out=class_folders / "out")
     assert "choose another OUT" in refused(out=converted, seed=1)
+    vp9 = {"out": tmp_path / "vp9", "codec": "vp9"}
+    convert(convert_config(class_folders, **vp9, quality=31, shards="0:0"))  # its plan says no quality
+    assert "other settings (quality 31, now 33)" in refused(**vp9, shards="0:0")
+    convert(convert_config(class_folders, **vp9, quality=31, shards="0:0"))
     assert "is a file" in refused(out=tmp_path / "flat" / "a.mp4")
     (tmp_path / "names.txt").write_text("hop\n")
     assert "'skip'" in refused(classes=tmp_path / "names.txt")
