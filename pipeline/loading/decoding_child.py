@@ -12,7 +12,9 @@ def prepare() -> Handle:
     import av.error
 
     from ..shards.sample_table import TrackHeader
-    from .frame_decoder import KeptDecoders, SliceTable
+    from .frame_decoder import KeptDecoders, SliceTable, load_compiled
+
+    load_compiled()
 
     decoders: dict[int, KeptDecoders] = {}
     memory = np.empty(0, np.uint8)

@@ -1,33 +1,28 @@
-"""One clip with libavcodec (PyAV): packets in, RGB frames cut and scaled out. Needs neither torch nor DALI.
+"""One clip with libavcodec (PyAV): packets in, RGB frames cut and resized out. Needs neither torch nor DALI.
 
 Packets are cut from the slice by its table and go straight into a decoder that is kept from clip to clip, so there is
-no demuxer. Only wanted frames are converted: cut, scaled and turned to RGB by one chain of swscale.
+no demuxer. Only wanted frames are converted, each while it is in the caches (``planar_resize.py``).
 """
 
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
-from fractions import Fraction
 
 import av
 import av.error
-import av.filter
 import numpy as np
-from av.video.reformatter import ColorRange
+from av.video.reformatter import ColorRange, Colorspace
 
 from ..shards.sample_table import TrackHeader
+from .planar_resize import packed_rows, plan_region, resize_region
 
 # the fastest decoder of each codec in the libavcodec that PyAV brings
 CORES_CODECS = {"h264": "h264", "hevc": "hevc", "vp9": "vp9", "vp8": "vp8", "mjpeg": "mjpeg", "av1": "libdav1d"}
 _CONFIGURATION = (b"avcC", b"hvcC", b"av1C")
 _ENTRY = 16 + 8 + 78  # in a stsd box: its header and counters, an entry's header, the fixed part of a video entry
-_KEPT = 64  # decoders and scalers a thread keeps: one for each size of picture, codec, and parity of the crop
-_TOGETHER = 8  # frames that leave a scaler as one tall picture, at most: what a clip costs at 16 is the same
-_FILTER = "bilinear+accurate_rnd"  # where it shrinks, a triangle as wide as the step: what DALI calls antialias
-# Chroma lies between the luma pixels in both directions, as DALI takes it; in 1/256 luma pixel. A crop that starts at
-# an odd pixel starts half a chroma pixel later. Of an odd number of pixels swscale takes half a chroma pixel too many,
-# a drift of one luma pixel over the crop: shifted by half of it, colours are right in the middle.
-_CHROMA, _ODD_START, _ODD_SIZE = 128, -256, 128
+_KEPT = 64  # decoders that a thread keeps: one for each codec and its parameters
+# pixel formats of three planes of 8 bits, and where chroma has half as many pixels: rows, columns
+_PLANES = {"yuv420p": (1, 1), "yuv422p": (0, 1), "yuv440p": (1, 0), "yuv444p": (0, 0)}
 
 
 class CannotDecode(RuntimeError):
@@ -50,7 +45,7 @@ class SliceTable:
 
 
 class KeptDecoders:
-    """The decoders and scalers of one thread.
+    """The decoders of one thread.
 
     Args:
         size: side of the delivered frames, pixels.
@@ -59,12 +54,10 @@ class KeptDecoders:
     def __init__(self, size: int):
         self._size = size
         self._contexts: OrderedDict[tuple[str, bytes], av.VideoCodecContext] = OrderedDict()
-        self._scalers: OrderedDict[tuple, _Scaler] = OrderedDict()
 
     def forget(self) -> None:
-        """After an error, start with new decoders, and with scalers that hold no frame of the clip that failed."""
+        """After an error, start with new decoders."""
         self._contexts.clear()
-        self._scalers.clear()
 
     def close(self) -> None:
         """Free the decoders."""
@@ -89,8 +82,7 @@ class KeptDecoders:
         rows: dict[int, int] = {}
         for row, number in enumerate(frames.tolist()):
             rows.setdefault(number, row)
-        missing, together, scaler, form = len(rows), _frames_together(len(rows)), None, ""
-        pushed: list[int] = []
+        missing, cut = len(rows), None
         for frame in decoded_frames(context, mp4, table):
             row = rows.get(frame.pts if frame.pts is not None else -1)
             if row is None:
@@ -101,15 +93,9 @@ class KeptDecoders:
                 raise ValueError(
                     f"its pictures are {frame.width}x{frame.height}, the index says {picture[0]}x{picture[1]}"
                 )
-            if scaler is None:
-                scaler, form = self._scaler(frame, region, together), frame.format.name
-            elif frame.format.name != form:
-                raise ValueError(f"its pictures change from {form} to {frame.format.name}")
-            scaler.push(frame, region)
-            pushed.append(row)
-            if len(pushed) == together:
-                out[pushed] = scaler.pull()
-                pushed.clear()
+            if cut is None:
+                cut = _Cut(frame, region, self._size)
+            cut.into(out[row], frame)
             missing -= 1
             if not missing:
                 break
@@ -137,91 +123,49 @@ class KeptDecoders:
 
     def scaled(self, frame: av.VideoFrame, region: tuple[int, int, int, int], out: np.ndarray) -> None:
         """Put ``region`` (top, left, height, width) of a decoded frame into ``out``, uint8 (size, size, 3)."""
-        scaler = self._scaler(frame, region, together=1)
-        scaler.push(frame, region)
-        out[:] = scaler.pull()[0]
-
-    def _scaler(self, frame: av.VideoFrame, region: tuple[int, int, int, int], together: int) -> "_Scaler":
-        full = frame.format.name.startswith("yuvj") or frame.color_range == ColorRange.JPEG
-        top, left, height, width = (n % 2 for n in region)
-        rows, columns = (_CHROMA + _ODD_START * a + _ODD_SIZE * b for a, b in ((top, height), (left, width)))
-        key = (frame.width, frame.height, frame.format.name, full, rows, columns, together)
-        if key not in self._scalers:
-            return _keep(self._scalers, key, _Scaler(*key, self._size))
-        self._scalers.move_to_end(key)
-        return self._scalers[key]
+        _Cut(frame, region, self._size).into(out, frame)
 
 
-class _Scaler:
-    """Cuts a region of frames of one size, scales it to a square of RGB; the chain of filters is kept.
+def load_compiled() -> None:
+    """Load or compile all code now, for a process that may not do so later (``sandbox/fence.py``)."""
+    KeptDecoders(4).scaled(av.VideoFrame(16, 16, "yuv420p"), (0, 0, 16, 16), np.empty((4, 4, 3), np.uint8))
 
-    Through planar RGB, for which swscale has vector code and colours at every pixel: 55 us for 112x112, 75 us and half
-    the resolution in colours when it writes RGB pixels at once. Frames leave as one tall picture of several: 16 frames
-    of a clip one by one cost 0.2 ms more, in PyAV's calls and in a filter that starts 16 times.
+
+class _Cut:
+    """Cuts a region out of the frames of a clip, and resizes it to a square of RGB.
 
     Args:
-        width, height, form, full: of the frames: pixels, pixel format, and whether black is 0 and not 16.
-        rows, columns: where chroma lies.
-        together: frames of a tall picture.
+        frame: the first of them; the others are of its size.
+        region: top, left, height, width, pixels.
         size: side of the square.
     """
 
-    def __init__(
-        self, width: int, height: int, form: str, full: bool, rows: int, columns: int, together: int, size: int
-    ):
-        self._graph = av.filter.Graph()
-        self._graph.threads = 1
-        self._source = self._graph.add_buffer(
-            width=width, height=height, format=av.VideoFormat(form), time_base=Fraction(1, 30)
-        )
-        self._crop = self._graph.add("crop", f"w={width}:h={height}:x=0:y=0:exact=1")
+    def __init__(self, frame: av.VideoFrame, region: tuple[int, int, int, int], size: int):
+        self._form = frame.format.name
+        planes = _planes(self._form)
         # DALI takes every video for BT.601, and the converter makes it so
-        colours = f"in_color_matrix=bt601:in_range={'pc' if full else 'tv'}:out_range=pc"
-        place = f"in_h_chr_pos={columns}:in_v_chr_pos={rows}"
-        self._sink = self._graph.add("buffersink")
-        chain = [
-            self._source,
-            self._crop,
-            self._graph.add("scale", f"{size}:{size}:flags={_FILTER}:{colours}:{place}"),
-            self._graph.add("format", "pix_fmts=gbrp"),
-            *([self._graph.add("tile", f"1x{together}")] if together > 1 else []),
-            # not with flags=unstable, whose vectors save 0.1 ms a clip: it crashes at a width of 12 (FFmpeg 8.1)
-            self._graph.add("scale", f"{size}:{size * together}"),
-            self._graph.add("format", "pix_fmts=rgb24"),
-            self._sink,
-        ]
-        self._graph.link_nodes(*chain).configure()
-        self._region = (0, 0, height, width)
-        self._shape = (together, size, size, 3)
+        self._full = planes is not None and (self._form.startswith("yuvj") or frame.color_range == ColorRange.JPEG)
+        self._direct = planes is not None
+        self._plan = plan_region((frame.height, frame.width), region, size, planes or (0, 0))
+        # in the caches, which `out` is not, as rows are written in parts
+        self._packed = packed_rows(size)
+        self._rgb = self._packed.view(np.uint8)[:, : 3 * size]
 
-    def push(self, frame: av.VideoFrame, region: tuple[int, int, int, int]) -> None:
-        """Scale ``region`` (top, left, height, width) of a frame."""
-        if region != self._region:
-            self._aim(*region)
-        self._source.push(frame)
-
-    def pull(self) -> np.ndarray:
-        """The last ``together`` frames, uint8 (together, size, size, 3); no contiguous array."""
-        picture = self._sink.pull()
-        assert isinstance(picture, av.VideoFrame)
-        plane = picture.planes[0]  # 4 us: PyAV makes objects for all planes
-        together, size, _, _ = self._shape
-        lines = np.frombuffer(memoryview(plane), np.uint8).reshape(together, size, plane.line_size)
-        return lines[:, :, : 3 * size].reshape(self._shape)
-
-    def _aim(self, *region: int) -> None:
-        for name, place, side in (("y", 0, 2), ("x", 1, 3)):
-            commands = [(name, region[place]), ("h" if name == "y" else "w", region[side])]
-            # the filter checks the region at every command: it must fit between the two as well
-            grows = region[side] > self._region[side]
-            for command, value in commands if grows else reversed(commands):
-                self._crop.process_command(command, str(value), 0)
-        self._region = region
+    def into(self, out: np.ndarray, frame: av.VideoFrame) -> None:
+        """Put the region of ``frame`` into ``out``, uint8 (size, size, 3)."""
+        if frame.format.name != self._form:
+            raise ValueError(f"its pictures change from {self._form} to {frame.format.name}")
+        if not self._direct:  # RGB, more bits than 8, grey
+            frame = frame.reformat(format="yuv444p", dst_colorspace=Colorspace.ITU601, dst_color_range=ColorRange.MPEG)
+        y, u, v = frame.planes
+        pixels = [np.frombuffer(memoryview(plane), np.uint8) for plane in (y, u, v)]
+        resize_region(pixels, (y.line_size, u.line_size), self._plan, self._full, self._packed)
+        out.reshape(len(out), -1)[:] = self._rgb
 
 
-def _frames_together(count: int) -> int:
-    """Frames of a tall picture, for a clip of ``count``: all of its pictures have as many."""
-    return next(n for n in range(_TOGETHER, 0, -1) if count % n == 0)
+def _planes(form: str) -> tuple[int, int] | None:
+    """Where chroma has half as many pixels in a pixel format; None when it does not have three planes of 8 bits."""
+    return _PLANES.get(form.replace("yuvj", "yuv"))
 
 
 def decoded_frames(context: av.VideoCodecContext, mp4: np.ndarray, table: SliceTable):

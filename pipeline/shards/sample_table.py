@@ -3,6 +3,7 @@
 Sizes are given per sample in ``trun``, or, as FFmpeg does for a fragment of one frame, once in ``tfhd``.
 """
 
+import functools
 import struct
 from dataclasses import dataclass
 
@@ -163,14 +164,15 @@ def _add_run(
         position += size
 
 
-def _order_shown(shifts: tuple[int, ...], tick: int) -> list[int]:
-    """The place of each sample of a fragment in the order shown, from the composition offsets."""
+@functools.lru_cache(maxsize=32)
+def _order_shown(shifts: tuple[int, ...], tick: int) -> tuple[int, ...]:
+    """The place of each sample of a fragment in the order shown, from the composition offsets, mostly the same ones."""
     times = [k + (s - (1 << 32) if s >> 31 else s) / tick for k, s in enumerate(shifts)]
     least = min(times)
     shown = [round(time - least) for time in times]
     if shown[0] or sorted(shown) != list(range(len(shown))):
         raise ValueError("a fragment whose frames are not shown one after the other at a constant rate")
-    return shown
+    return tuple(shown)
 
 
 def _boxes(data: bytes | memoryview, position: int, end: int):

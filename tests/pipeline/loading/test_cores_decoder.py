@@ -14,18 +14,18 @@ from unstill.pipeline.errors import InputError
 from unstill.pipeline.loading.clips import Clips
 from unstill.pipeline.loading.decoders import DecoderMaker
 from unstill.pipeline.loading.encoded_batch import EncodedBatch
-from unstill.pipeline.loading.frame_decoder import CORES_CODECS, KeptDecoders
 from unstill.pipeline.loading.gop_reader import GopReader, shards_in
 from unstill.pipeline.loading.loader import ClipLoader
 from unstill.pipeline.loading.loader_config import LoaderConfig
+from unstill.pipeline.loading.resize import matrix, taps
 from unstill.pipeline.loading.sampler import AugmentConfig, ClipConfig, ClipRequests
 from unstill.pipeline.loading.shared_decoder import SharedDecoder
-from unstill.pipeline.shards.index import CODECS, SampleIndex
+from unstill.pipeline.shards.index import SampleIndex
 
 GOP, FRAMES, HEIGHT, WIDTH = 12, 30, 96, 128
-# Levels, on a picture of steep saturated colours, which clip, too: the mean, the most inside, and the most at the
-# border, where DALI filters with pixels beyond the crop. In crops of odd size colours are up to half a pixel off.
-EVEN, ODD, TINY = (1.0, 13, 30), (2.0, 17, 32), (5.0, 20, 20)
+# Levels, mean and most, on a picture of steep saturated colours, some of which clip: DALI and the reference clip before
+# they resize. The reference has chroma of its own: PyAV's converter rounds what it interpolates.
+DALI, REFERENCE = (0.2, 2), (0.3, 3)
 REGIONS = {
     "whole": (0, 0, HEIGHT, WIDTH),
     "even": (10, 20, 60, 80),
@@ -75,17 +75,19 @@ def decoded(name: str, index: SampleIndex, size: int, batch: EncodedBatch) -> to
 
 
 def reference(pictures: torch.Tensor, region, size: int) -> torch.Tensor:
-    """float64 (T, size, size, 3): cut, then an antialiased triangle filter."""
+    """float64 (T, size, size, 3): RGB pictures through the filter of ``resize.py``, which a test holds against DALI."""
     top, left, height, width = region
-    cut = pictures[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-    return torch.nn.functional.interpolate(cut, (size, size), mode="bilinear", antialias=True).permute(0, 2, 3, 1)
+    rows, columns = (
+        matrix(*map(torch.from_numpy, taps(*map(np.array, ([begin], [begin + side], [length])), size)), length)[0]
+        for begin, side, length in ((top, height, HEIGHT), (left, width, WIDTH))
+    )
+    return torch.einsum("ih,thwc,jw->tijc", rows.double(), pictures, columns.double()) / 2048**2
 
 
-def compare(got: torch.Tensor, wanted: torch.Tensor, levels: tuple[float, int, int], what: object) -> None:
-    mean, inside, border = levels
+def compare(got: torch.Tensor, wanted: torch.Tensor, levels: tuple[float, int], what: object) -> None:
     error = (got.double() - wanted.double()).abs()
-    found = (error.mean().item(), error[:, 1:-1, 1:-1].max().item(), error.max().item())
-    assert found[0] <= mean and found[1] <= inside and found[2] <= border, (what, found)
+    found = (error.mean().item(), error.max().item())
+    assert found[0] <= levels[0] and found[1] <= levels[1], (what, found)
 
 
 @pytest.mark.parametrize("size", [12, 48, 112])
@@ -97,10 +99,9 @@ def test_cores_deliver_the_frames_crops_and_colours_of_the_pictures(one_video, p
     ours = decoded("cores", index, size, batch)
     theirs = decoded("dali", index, size, batch) if codec in ("vp9", "mjpeg") else None
     for row, (name, region) in enumerate(REGIONS.items()):
-        levels = TINY if name == "one pixel" else ODD if region[2] % 2 or region[3] % 2 else EVEN
-        compare(ours[row], reference(pictures[frames], region, size), levels, (codec, name))
+        compare(ours[row], reference(pictures[frames], region, size), REFERENCE, (codec, name))
         if theirs is not None:
-            compare(ours[row], theirs[row], levels, (codec, name, "DALI"))
+            compare(ours[row], theirs[row], DALI, (codec, name, "DALI"))
 
 
 @pytest.mark.parametrize("frames", [[0, 2, 4, 12, 28], [5, 3, 3, 0], [29, 29, 29], [11, 12, 13]])
@@ -112,32 +113,6 @@ def test_every_frame_is_the_one_that_was_asked_for(one_video, pyav_frames, frame
     distance = (clips[0][:, None] - pictures[None, :, :HEIGHT, :HEIGHT]).abs().mean((2, 3, 4))
     assert distance.argmin(1).tolist() == frames
     assert torch.equal(clips[0], clips[1]) and torch.equal(clips[0], clips[2])
-
-
-@pytest.mark.parametrize("count", [6, 8, 11, 16])
-def test_frames_come_out_one_by_one_as_together(one_video, count):
-    """Through tall pictures of several frames; 11 frames have none. Frames are in any order, and some are repeated."""
-    codec, index, reader, _ = one_video
-    numbers = np.random.default_rng(count).permutation(FRAMES)[:count]
-    numbers = np.concatenate([numbers, numbers[:1]])
-    together = decoded("cores", index, 48, batch_of(reader, numbers, [REGIONS["odd"]]))[0]
-    for number, frame in zip(numbers.tolist(), together, strict=True):
-        alone = decoded("cores", index, 48, batch_of(reader, np.array([number]), [REGIONS["odd"]]))[0, 0]
-        assert torch.equal(frame, alone), (codec, number)
-
-
-def test_a_clip_that_fails_leaves_no_frame_for_the_next(one_video):
-    """Three of four frames are already in the tall picture when the fourth turns out to be missing."""
-    _, index, reader, _ = one_video
-    good = reader.clip(0, np.array([0, 2, 4, 6]))
-    name, picture, kept = CORES_CODECS[CODECS[int(index.codec[0])]], (WIDTH, HEIGHT), KeptDecoders(48)
-    first, again = np.empty((2, 4, 48, 48, 3), np.uint8)
-    kept.clip(name, good.mp4, good.table, good.frames, picture, REGIONS["even"], first)
-    with pytest.raises(ValueError, match="1 of its frames do not come out"):
-        kept.clip(name, good.mp4, good.table, np.array([0, 1, 2, 99]), picture, REGIONS["even"], again)
-    kept.forget()  # as whoever catches the error does
-    kept.clip(name, good.mp4, good.table, good.frames, picture, REGIONS["even"], again)
-    assert np.array_equal(first, again)
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +156,7 @@ def test_both_deliver_what_one_delivers(small_dataset):
         for name in ("label", "sample", "position", "start_frame", "draws", "flip"):
             assert torch.equal(getattr(one, name), getattr(two, name)), name
         for a, b in zip(one.frames, two.frames, strict=True):
-            compare(a, b, ODD, "both")
+            compare(a, b, DALI, "both")
 
 
 class Paced:
