@@ -1,7 +1,7 @@
 """Clips of H.264 per CPU-second on the processor: our decoder, its peers on the same files, and bare decoding."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from .peers import (
 )
 
 AUGMENT = AugmentConfig(starts="even")  # the same clips of every dataset, layered or not
+BATCH = 32  # the trainer's default
+_AROUND = 4  # batches before those that count, and after them; as many as are on their way
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Shards:
         return found
 
 
-def ours(shards: Shards, positions: np.ndarray, sampler=None, batch: int = 8) -> Iterator[torch.Tensor]:
+def ours(shards: Shards, positions: np.ndarray, sampler=None) -> Generator[torch.Tensor, None, None]:
     """The loader's own chain with one thread that decodes."""
     index = shards.index
     reader = GopReader(index, shards_in(shards.root, index))
@@ -68,7 +70,7 @@ def ours(shards: Shards, positions: np.ndarray, sampler=None, batch: int = 8) ->
         shards.clip,
         BadClips(index, 0.0),
         device=torch.device("cpu"),
-        batch_size=batch,
+        batch_size=BATCH,
         decode_threads=1,
         pipelines=1,
         depth=2,
@@ -78,11 +80,29 @@ def ours(shards: Shards, positions: np.ndarray, sampler=None, batch: int = 8) ->
         decoder="cores",
     )
     try:
-        for decoded in stream.batches(positions[n : n + batch] for n in range(0, len(positions), batch)):
+        for decoded in stream.batches(positions[n : n + BATCH] for n in range(0, len(positions), BATCH)):
             yield decoded.clips
     finally:
         stream.close()
         reader.close()
+
+
+def under_way(shards: Shards, positions: np.ndarray) -> float:
+    """CPU seconds of ``ours`` for whole batches at some positions, at least one, in the middle of a run.
+
+    What starts with it, threads, the index and memory for three batches, is not the price of a clip: 40 ms. Other clips
+    come before and after, so that as much is on its way at the end as at the beginning.
+    """
+    before = int(positions.max()) + 1 + np.arange(_AROUND * BATCH)
+    batches = ours(shards, np.concatenate([before, positions, before + len(before)]))
+    for _ in range(_AROUND):
+        next(batches)
+    begin = time.process_time()
+    for _ in range(max(1, len(positions) // BATCH)):
+        next(batches)
+    spent = time.process_time() - begin
+    batches.close()
+    return spent
 
 
 def bare(shards: Shards, positions: np.ndarray) -> float:
@@ -124,9 +144,9 @@ def peers(shards: Shards) -> dict[str, Callable[[np.ndarray], Iterable]]:
     sampler, found = shards.sampler(), {}
     for name, decode in DECODERS.items():
         if unavailable(decode) is None:
-            found[name] = lambda at, d=decode: peer_batches(PeerDataset(shards.root, sampler, at, d), 8, workers=0)
+            found[name] = lambda at, d=decode: peer_batches(PeerDataset(shards.root, sampler, at, d), BATCH, workers=0)
     decode = DECODERS["PyAV + DataLoader"]
-    found["webdataset + PyAV"] = lambda at: webdataset_batches(PeerDataset(shards.root, sampler, at, decode), 8)
+    found["webdataset + PyAV"] = lambda at: webdataset_batches(PeerDataset(shards.root, sampler, at, decode), BATCH)
     return found
 
 

@@ -45,16 +45,15 @@ def h264_on_cores(rounds: int, clips: int, videos: Path, results: ResultFile) ->
         folder = videos / "h264_{layers}_{entropy}".format(**options)
         sets[name] = Shards(synthetic_dataset(folder, videos=8, codec="h264", **options), clip)
     default = sets["layered, CAVLC"]
-    # twice as many clips: what starts with a path, 6 ms for the index and the threads, is not the price of a clip
-    rates, limits, converted = _rates(sets, rounds, 2 * clips)
+    rates, limits, converted = _rates(sets, rounds, -(-4 * clips // cores_paths.BATCH) * cores_paths.BATCH)
     for name, rate in (*rates.items(), *((f"bare decoding, {name}", rate) for name, rate in limits.items())):
         results.add(cores_rate_row(name, quantiles(rate)))
     results.add(*_ratios(rates, limits), converted_row(np.array(rates["unstill, layered, CAVLC"]) / converted))
     share = np.median(converted / limits["layered, CAVLC"])
     results.note(
         "bare decoding: libavcodec's decoder fed the needed packets, nothing cropped, scaled or turned to RGB; a clip "
-        f"that is also cropped, scaled and turned to RGB by swscale reaches {share:.2f} of it "
-        "(layered, CAVLC), without reading, checks, threads and batches"
+        f"that is also cropped, scaled and turned to RGB reaches {share:.2f} of it (layered, CAVLC), without reading, "
+        f"checks, threads and batches; the loader's batches are of {cores_paths.BATCH}, in the middle of a run"
     )
     at = np.arange(1000)
     for frames, most in ((16, 1.25), (32, 1.15)):
@@ -72,7 +71,7 @@ def _rates(sets: dict[str, Shards], rounds: int, clips: int) -> tuple[dict[str, 
     bare, alone = "bare decoding, {}", "decoding and RGB alone"
     paths: dict[str, Callable[[np.ndarray], Iterable | float]] = {}
     for name, shards in sets.items():  # each beside its limit, so that a machine that changes its speed changes both
-        paths[f"unstill, {name}"] = lambda at, s=shards: cores_paths.ours(s, at)
+        paths[f"unstill, {name}"] = lambda at, s=shards: cores_paths.under_way(s, at)
         paths[bare.format(name)] = lambda at, s=shards: cores_paths.bare(s, at)
     paths[alone] = lambda at: cores_paths.decoded_and_converted(sets["layered, CAVLC"], at)
     paths |= {f"{name}, P-only": path for name, path in cores_paths.peers(sets["P-only, CABAC"]).items()}

@@ -27,7 +27,7 @@ def test_the_list_names_every_command(capsys):
 def test_commands_about_files_do_not_wait_for_torch(arguments):
     """Loading torch and DALI took 12 of the 15 seconds in which `unstill audit` named a missing folder."""
     program = f"import sys; from unstill.trainer.cli.main import run; run({arguments.split()!r})"
-    check = "; assert not {'torch', 'torchvision', 'nvidia.dali', 'triton'} & set(sys.modules), set(sys.modules)"
+    check = "; assert not {'torch', 'torchvision', 'nvidia.dali', 'triton', 'numba'} & set(sys.modules), set(sys.modules)"
     done = subprocess.run([sys.executable, "-c", program + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
 
@@ -48,7 +48,7 @@ DIAGNOSE = [["diagnose"], ["diagnose", "look", "--help"], ["diagnose", "lok"]]
 def test_help_and_typos_do_not_wait_for_torch(arguments):
     """They took 5 CPU-seconds, all of it imports; modules are counted, for seconds depend on the machine."""
     program = f"import sys\nfrom unstill.trainer.cli.main import run\ntry: run({arguments!r})\nexcept SystemExit: pass"
-    heavy = "{'torch', 'torchvision', 'triton', 'nvidia', 'matplotlib', 'jinja2', 'av'}"
+    heavy = "{'torch', 'torchvision', 'triton', 'nvidia', 'matplotlib', 'jinja2', 'av', 'numba'}"
     check = f"found = {heavy} & set(sys.modules); sys.exit(str(found) if found else 0)"
     done = subprocess.run([sys.executable, "-c", f"{program}\n{check}"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
