@@ -32,7 +32,7 @@ from ...pipeline.source_commit import commit
 from .row import Row
 
 RESULTS = Path("bench/results")
-PACKAGES = "unstill torch torchvision triton nvidia-dali-cuda130 av webdataset numpy torchcodec decord".split()
+PACKAGES = "unstill torch torchvision triton nvidia-dali-cuda130 av webdataset numpy numba torchcodec decord".split()
 
 
 def device_name() -> str:

@@ -7,10 +7,9 @@ The filter is DALI's, that of ``resize.py``: a triangle of twice the step betwee
 region up to the border of the picture. Chroma is interpolated between its pixels, each in the middle of the luma pixels
 that it stands for, as DALI takes it.
 
-Compiled by Numba for the processor at hand, once; the result is kept on disk. 182x188 pixels to 112x112 take 28 us on
-one core of `bench/results/loader-cpu.json`; swscale, which has no single pass for planes to RGB, takes 61 in two. Sums
-are integers that float32 holds exactly, in any order; what follows is neither reordered nor contracted. So the result
-is the same on every processor.
+Compiled by Numba for the processor at hand, once; the code is kept on disk. 182x188 pixels to 112x112 take 27 us of an
+AMD EPYC; swscale, which has no single pass from planes to RGB, took 61 in two. Sums are integers that float32 holds
+exactly, in any order; what follows is neither reordered nor contracted. So the result is the same on every processor.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,22 +42,15 @@ def _compiled(contract: bool = False) -> Callable[[Callable], Any]:
 
 
 class Plan(NamedTuple):
-    """Which pixels every output pixel is made of, along both axes of both kinds of planes.
+    """Which pixels every output pixel is made of, along four axes: luma's rows and columns, chroma's rows and columns.
 
     Attributes:
-        row, column: int32 (size, K), numbers of luma pixels.
-        row_weight, column_weight: float32 (size, K), integers that sum to 2048.
-        chroma_row, chroma_row_weight, chroma_column, chroma_column_weight: the same of chroma pixels.
+        at: int32 (4, size, K), numbers of pixels.
+        weight: float32 (4, size, K), of each; those of an output pixel sum to 2048. Many are 0.
     """
 
-    row: np.ndarray
-    row_weight: np.ndarray
-    column: np.ndarray
-    column_weight: np.ndarray
-    chroma_row: np.ndarray
-    chroma_row_weight: np.ndarray
-    chroma_column: np.ndarray
-    chroma_column_weight: np.ndarray
+    at: np.ndarray
+    weight: np.ndarray
 
 
 def plan_region(picture: tuple[int, int], region: tuple[int, int, int, int], size: int, shift: tuple[int, int]) -> Plan:
@@ -70,10 +62,7 @@ def plan_region(picture: tuple[int, int], region: tuple[int, int, int, int], siz
         size: side of the output, pixels.
         shift: 1 where there are half as many pixels of chroma, else 0; rows and columns: (1, 1) for 4:2:0.
     """
-    top, left, height, width = region
-    rows = _taps(top, top + height, picture[0], size)
-    columns = _taps(left, left + width, picture[1], size)
-    return Plan(*rows, *columns, *_of_chroma(*rows, picture[0], shift[0]), *_of_chroma(*columns, picture[1], shift[1]))
+    return Plan(*_planned(picture, region, size, shift))
 
 
 def packed_rows(size: int) -> np.ndarray:
@@ -100,12 +89,29 @@ def resize_region(
 
 
 @_compiled()
-def _taps(start: float, end: float, length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _planned(
+    picture: tuple[int, int], region: tuple[int, int, int, int], size: int, shift: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    longest = max(region[2], region[3]) / size
+    taps = max(5, int(np.ceil(2 * longest)) + 1)  # chroma that is interpolated has taps // 2 + 3
+    at, weight = np.zeros((4, size, taps), _i4), np.zeros((4, size, taps), _f4)
+    for axis in range(2):
+        _taps(region[axis], region[axis] + region[2 + axis], picture[axis], at[axis], weight[axis])
+        if shift[axis]:
+            _of_chroma(at[axis], weight[axis], (picture[axis] + 1) // 2 - 1, at[2 + axis], weight[2 + axis])
+        else:
+            at[2 + axis], weight[2 + axis] = at[axis], weight[axis]
+    return at, weight
+
+
+@_compiled()
+def _taps(start: float, end: float, length: int, at: np.ndarray, weight: np.ndarray) -> None:
     """``resize.taps`` of one region: the pixel at a border has the weights of those that would lie beyond it."""
+    size, taps = at.shape
     step = (end - start) / size
     radius = max(1.0, step)
-    count = max(_LEAST, int(np.ceil(2 * radius)) + 1)
-    at, weight, sums = np.empty((size, count), _i4), np.empty((size, count), _f4), np.empty(count)
+    count = min(int(np.ceil(2 * radius)) + 1, taps)
+    sums = np.empty(count)
     for i in range(size):
         centre = start + (i + 0.5) * step
         first = int(np.ceil(centre - radius - 0.5))
@@ -113,33 +119,38 @@ def _taps(start: float, end: float, length: int, size: int) -> tuple[np.ndarray,
         for k in range(count):
             total += max(0.0, 1 - abs(first + k + 0.5 - centre) / radius)
             sums[k] = total
-        for k in range(count):
+        for k in range(taps):
             pixel = first + k
-            share = 0.0 if pixel < 0 else float(_ONE) if pixel >= length - 1 else np.rint(sums[k] * (_ONE / total))
-            at[i, k], weight[i, k] = min(max(pixel, 0), length - 1), share - before
-            before = share
-    return at, weight
+            at[i, k] = min(max(pixel, 0), length - 1)
+            if k < count:
+                share = 0.0 if pixel < 0 else float(_ONE) if pixel >= length - 1 else np.rint(sums[k] * (_ONE / total))
+                weight[i, k], before = share - before, share
+        _forget_unused(at[i], weight[i])
 
 
 @_compiled()
-def _of_chroma(at: np.ndarray, weight: np.ndarray, length: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """The same of chroma pixels: that of a luma pixel lies between two of them, a quarter from the nearer one."""
-    if shift == 0:
-        return at, weight
+def _of_chroma(at: np.ndarray, weight: np.ndarray, end: int, out_at: np.ndarray, out_weight: np.ndarray) -> None:
+    """The same of chroma pixels: a luma pixel lies between two of them, a quarter from the nearer one."""
     size, taps = at.shape
-    end = (length + 1) // 2 - 1
-    count = max(_LEAST, taps // 2 + 3)
-    pixels, share = np.empty((size, count), _i4), np.zeros((size, count), _f4)
     for i in range(size):
-        first, last = max(at[i, 0] - 1, 0) // 2, min((at[i, taps - 1] + 1) // 2, end)
-        for k in range(count):
-            pixels[i, k] = min(first + k, last)
+        first = max(at[i, 0] - 1, 0) // 2
         for k in range(taps):
-            near = at[i, k] // 2
-            far = min(near + 1, end) if at[i, k] % 2 else max(near - 1, 0)
-            share[i, near - first] += _f4(0.75) * weight[i, k]
-            share[i, far - first] += _f4(0.25) * weight[i, k]
-    return pixels, share
+            out_at[i, k] = min(first + k, end)
+        for k in range(taps):
+            if weight[i, k] != 0:
+                near = at[i, k] // 2
+                far = min(near + 1, end) if at[i, k] % 2 else max(near - 1, 0)
+                out_weight[i, near - first] += _f4(0.75) * weight[i, k]
+                out_weight[i, far - first] += _f4(0.25) * weight[i, k]
+        _forget_unused(out_at[i], out_weight[i])
+
+
+@_compiled()
+def _forget_unused(at: np.ndarray, weight: np.ndarray) -> None:
+    """Pixels without weight are no reason to resize more of a plane."""
+    for k in range(1, len(at)):
+        if weight[k] == 0:
+            at[k] = at[k - 1]
 
 
 @_compiled()
@@ -149,30 +160,27 @@ def _resized(
     v: np.ndarray,
     stride: int,
     chroma_stride: int,
-    row: np.ndarray,
-    row_weight: np.ndarray,
-    column: np.ndarray,
-    column_weight: np.ndarray,
-    chroma_row: np.ndarray,
-    chroma_row_weight: np.ndarray,
-    chroma_column: np.ndarray,
-    chroma_column_weight: np.ndarray,
+    at: np.ndarray,
+    weight: np.ndarray,
     full: bool,
     out: np.ndarray,
 ) -> None:
     """``resize_region`` with what is in its tuples."""
+    row, column, chroma_row, chroma_column = at[0], at[1], at[2], at[3]
+    row_weight, column_weight, chroma_row_weight, chroma_column_weight = weight[0], weight[1], weight[2], weight[3]
     size = len(row)
     luma, chroma = _span(len(y), stride, row, column), _span(len(u), chroma_stride, chroma_row, chroma_column)
     _span(len(v), chroma_stride, chroma_row, chroma_column)
     y_lines = _resized_rows(y, stride, luma, row, row_weight)
     u_lines = _resized_rows(u, chroma_stride, chroma, chroma_row, chroma_row_weight)
     v_lines = _resized_rows(v, chroma_stride, chroma, chroma_row, chroma_row_weight)
-    planes, pixels, words = np.empty((3, size), _f4), np.empty((4, size), _i4), np.empty((3, size), _i4)
+    pixels, words = np.empty((4, size), _i4), np.empty((3, size), _i4)
+    luma_column, u_column, v_column = np.empty(size, _f4), np.empty(size, _f4), np.empty(size, _f4)
     for j in range(size):
-        _resized_column(y_lines, luma[0], column[j], column_weight[j], planes[0])
-        _resized_column(u_lines, chroma[0], chroma_column[j], chroma_column_weight[j], planes[1])
-        _resized_column(v_lines, chroma[0], chroma_column[j], chroma_column_weight[j], planes[2])
-        _rgb(planes[0], planes[1], planes[2], full, pixels[j % 4])
+        _resized_column(y_lines, luma[0], column[j], column_weight[j], luma_column)
+        _resized_column(u_lines, chroma[0], chroma_column[j], chroma_column_weight[j], u_column)
+        _resized_column(v_lines, chroma[0], chroma_column[j], chroma_column_weight[j], v_column)
+        _rgb(luma_column, u_column, v_column, full, pixels[j % 4])
         if j % 4 == 3 or j == size - 1:
             _pack(pixels, j // 4, words, out)
 

@@ -76,6 +76,20 @@ def test_against_float64(shift, size):
                 assert error < 0.75, (region, full, error)
 
 
+def test_plans_of_any_region():
+    """All pixels are in the picture, for nothing else keeps the compiled code from reading beyond it."""
+    draw = np.random.default_rng(3)
+    for _ in range(500):
+        height, width = draw.integers(1, 90, 2).tolist()
+        top, left = int(draw.integers(height)), int(draw.integers(width))
+        region = top, left, int(draw.integers(1, height - top + 1)), int(draw.integers(1, width - left + 1))
+        shift = int(draw.integers(2)), int(draw.integers(2))
+        plan = plan_region((height, width), region, int(draw.integers(1, 70)), shift)
+        sides = height, width, -(-height >> shift[0]), -(-width >> shift[1])
+        assert plan.at.min() >= 0 and (plan.at.max((1, 2)) < sides).all(), (height, width, region, shift)
+        assert (plan.weight.sum(-1) == 2048).all() and plan.weight.min() >= 0, (height, width, region, shift)
+
+
 def test_a_plane_smaller_than_its_picture_is_refused():
     """What a damaged stream could give: reading beyond it would crash the process."""
     plan = plan_region((64, 96), (0, 0, 64, 96), 16, (1, 1))

@@ -27,7 +27,9 @@ def test_the_list_names_every_command(capsys):
 def test_commands_about_files_do_not_wait_for_torch(arguments):
     """Loading torch and DALI took 12 of the 15 seconds in which `unstill audit` named a missing folder."""
     program = f"import sys; from unstill.trainer.cli.main import run; run({arguments.split()!r})"
-    check = "; assert not {'torch', 'torchvision', 'nvidia.dali', 'triton', 'numba'} & set(sys.modules), set(sys.modules)"
+    check = (
+        "; assert not {'torch', 'torchvision', 'nvidia.dali', 'triton', 'numba'} & set(sys.modules), set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", program + check], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
 
