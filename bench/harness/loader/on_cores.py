@@ -20,7 +20,7 @@ from ..synthetic_videos import synthetic_dataset
 from . import cores_paths
 from .cores_paths import Shards
 from .rows import MOST_BY_START, both_row, converted_row, cores_rate_row, memory_row, ratio_row
-from .turns import StartingNear, alternate, drain, starts
+from .turns import StartingNear, alternate, starts
 
 _H264 = {  # the same videos, encoded in three ways
     "P-only, CABAC": {"layers": 1, "entropy": "cabac"},
@@ -100,12 +100,18 @@ def _ratios(rates: dict[str, list[float]], limits: dict[str, list[float]]) -> li
 
 
 def _growth(shards: Shards, clips: int) -> float:
-    """MB that the process grows by while clips are delivered, after as many that warm it up."""
+    """MB that the process grows by while clips are delivered, after as many that warm it up.
+
+    In one run: what a run frees at its end, the C library may keep for later or not.
+    """
     resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6  # noqa: E731
-    drain(cores_paths.ours(shards, np.arange(clips)))
-    before = resident()
-    drain(cores_paths.ours(shards, np.arange(clips, 2 * clips)))
-    return resident() - before
+    delivered, warm, now = 0, None, 0.0
+    for batch in cores_paths.ours(shards, np.arange(2 * clips)):
+        delivered, now = delivered + len(batch), resident()
+        if warm is None and delivered >= clips:
+            warm = now
+    assert warm is not None, "no clips"
+    return now - warm
 
 
 def _by_start(rounds: int, clips: int, shards: Shards, results: ResultFile) -> None:
