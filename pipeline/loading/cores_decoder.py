@@ -17,7 +17,7 @@ from ..shards.index import CODECS, SampleIndex
 from .batch_memory import BatchMemory
 from .decode import picture_sizes
 from .encoded_batch import EncodedBatch
-from .frame_decoder import CORES_CODECS, CannotDecode, KeptDecoders
+from .frame_decoder import CORES_CODECS, CannotDecode, KeptDecoders, load_compiled
 from .isolated_decoder import FrameDecoder
 from .precautions import Precautions
 
@@ -44,6 +44,8 @@ class CoresDecoder:
         self._device, self._size, self._threads = device, size, threads
         self._isolation = precautions.isolation if precautions else None
         self._in_flight = precautions.in_flight if precautions and not self._isolation else None
+        if self._isolation is None:
+            load_compiled()
         self._made: list[FrameDecoder] = []
         self._memory = BatchMemory()
         self._codec, self._pictures = np.asarray(index.codec), picture_sizes(index)

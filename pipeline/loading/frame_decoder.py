@@ -4,7 +4,10 @@ Packets are cut from the slice by its table and go straight into a decoder that 
 no demuxer. Only wanted frames are converted, each while it is in the caches (``planar_resize.py``).
 """
 
+import functools
+import logging
 import struct
+import time
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -23,6 +26,9 @@ _ENTRY = 16 + 8 + 78  # in a stsd box: its header and counters, an entry's heade
 _KEPT = 64  # decoders that a thread keeps: one for each codec and its parameters
 # pixel formats of three planes of 8 bits, and where chroma has half as many pixels: rows, columns
 _PLANES = {"yuv420p": (1, 1), "yuv422p": (0, 1), "yuv440p": (1, 0), "yuv444p": (0, 0)}
+_LONG = 3.0  # seconds: it was not loaded
+
+_log = logging.getLogger(__name__)
 
 
 class CannotDecode(RuntimeError):
@@ -126,9 +132,16 @@ class KeptDecoders:
         _Cut(frame, region, self._size).into(out, frame)
 
 
+@functools.cache
 def load_compiled() -> None:
-    """Load or compile all code now, for a process that may not do so later (``sandbox/fence.py``)."""
+    """Load all compiled code now, not with the first clip, or compile it: 0.3 s, or 7 s when it is not yet on disk.
+
+    A process behind a fence (``sandbox/fence.py``) could do neither later.
+    """
+    begin = time.monotonic()
     KeptDecoders(4).scaled(av.VideoFrame(16, 16, "yuv420p"), (0, 0, 16, 16), np.empty((4, 4, 3), np.uint8))
+    if (spent := time.monotonic() - begin) > _LONG:
+        _log.info("compiled for this processor what resizes pictures: %.0f s, once", spent)
 
 
 class _Cut:
