@@ -134,7 +134,7 @@ class KeptDecoders:
 
 @functools.cache
 def load_compiled() -> None:
-    """Load all compiled code now, not with the first clip, or compile it: 0.3 s, or 7 s when it is not yet on disk.
+    """Load all compiled code now, not with the first clip, or compile it: 0.3 s, or 5 s when it is not yet on disk.
 
     A process behind a fence (``sandbox/fence.py``) could do neither later.
     """

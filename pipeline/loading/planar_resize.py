@@ -35,7 +35,7 @@ def _compiled(contract: bool = False) -> Callable[[Callable], Any]:
     def compiled(function: Callable) -> Any:
         try:
             return njit(cache=True, **options)(function)
-        except RuntimeError:  # no folder to keep it in: 5 s of compiling in every process
+        except RuntimeError:  # no folder to keep it in: 5 s in every process
             return njit(**options)(function)
 
     return compiled
@@ -100,7 +100,10 @@ def _planned(
         if shift[axis]:
             _of_chroma(at[axis], weight[axis], (picture[axis] + 1) // 2 - 1, at[2 + axis], weight[2 + axis])
         else:
-            at[2 + axis], weight[2 + axis] = at[axis], weight[axis]
+            # one by one: for a whole array Numba compiles 3 s of code that could say that shapes do not fit
+            for i in range(size):
+                for k in range(taps):
+                    at[2 + axis, i, k], weight[2 + axis, i, k] = at[axis, i, k], weight[axis, i, k]
     return at, weight
 
 

@@ -88,7 +88,7 @@ def ours(shards: Shards, positions: np.ndarray, sampler=None) -> Generator[torch
 
 
 def under_way(shards: Shards, positions: np.ndarray) -> float:
-    """CPU seconds of ``ours`` for whole batches at some positions, at least one, in the middle of a run.
+    """CPU seconds of ``ours`` for whole batches at some positions, in the middle of a run.
 
     What starts with it, threads, the index and memory for three batches, is not the price of a clip: 40 ms. Other clips
     come before and after, so that as much is on its way at the end as at the beginning.
@@ -98,7 +98,7 @@ def under_way(shards: Shards, positions: np.ndarray) -> float:
     for _ in range(_AROUND):
         next(batches)
     begin = time.process_time()
-    for _ in range(max(1, len(positions) // BATCH)):
+    for _ in range(len(positions) // BATCH):
         next(batches)
     spent = time.process_time() - begin
     batches.close()

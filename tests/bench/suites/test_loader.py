@@ -10,7 +10,7 @@ import pytest
 import torch
 import tyro
 
-from unstill.bench.harness.loader import on_cores, on_gpu, remote, sweep
+from unstill.bench.harness.loader import cores_paths, on_cores, on_gpu, remote, sweep
 from unstill.bench.harness.loader.peers import DECODERS, PeerDataset, WholeFileReader, peer_batches, unavailable
 from unstill.bench.harness.loader.turns import through_dali
 from unstill.bench.harness.record import ResultFile
@@ -54,6 +54,7 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     for module in (bench, on_cores):
         monkeypatch.setattr(module, "synthetic_dataset", small)
     monkeypatch.setattr(bench, "_READS", 50)
+    monkeypatch.setattr(cores_paths, "BATCH", 4)
     monkeypatch.setattr(remote, "_BATCH", 4)
     monkeypatch.setattr(remote, "_WARM", 1)
     threads = torch.get_num_threads()
