@@ -54,7 +54,7 @@ def test_the_benchmark_writes_its_file(root, tmp_path, monkeypatch):
     for module in (bench, on_cores):
         monkeypatch.setattr(module, "synthetic_dataset", small)
     monkeypatch.setattr(bench, "_READS", 50)
-    monkeypatch.setattr(cores_paths, "BATCH", 4)
+    monkeypatch.setattr(cores_paths, "BATCH", 1)
     monkeypatch.setattr(remote, "_BATCH", 4)
     monkeypatch.setattr(remote, "_WARM", 1)
     threads = torch.get_num_threads()
